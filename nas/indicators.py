@@ -1,0 +1,92 @@
+"""Indicators: what ranks architectures before anything is retrained.
+
+Additive indicators are a table [L, N] of scores, summed along the architecture (Eq. 4): `bn` is the
+paper's, `flops`, `params` and `random` are the baselines that it has to beat. Exact search needs an
+additive one. The others score whole architectures: `accuracy` is SPOS's indicator, `naswot` and
+`synflow` are zero-cost proxies from the literature (`nas.zero_cost`).
+
+Shape legend: L layers, N candidate operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.cost import flops_table, params_table
+from nas.space import SearchSpace
+
+if TYPE_CHECKING:
+    from nas.network import Supernet
+
+ScoreTable = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """What an indicator needs and whether its scores add up over layers."""
+
+    name: str
+    additive: bool
+    needs_supernet: bool
+    meaning: str
+
+
+INDICATORS: dict[str, Indicator] = {
+    indicator.name: indicator
+    for indicator in (
+        Indicator("bn", True, True, "mean |γ| of each block's last batch norm (Eq. 3, 4)"),
+        Indicator("accuracy", False, True, "search-validation top-1 with inherited weights (SPOS)"),
+        Indicator("flops", True, False, "the dearer the better: a baseline"),
+        Indicator("params", True, False, "the larger the better: a baseline"),
+        Indicator("random", True, False, "scores drawn at random: a baseline"),
+        Indicator("naswot", False, False, "overlap of activation patterns at initialisation"),
+        Indicator("synflow", False, False, "synaptic flow at initialisation"),
+    )
+}
+
+
+def bn_scores(supernet: Supernet) -> ScoreTable:
+    """Eq. 3: mean |γ| of the last batch norm of every candidate operation, shape [L, N].
+
+    A choice that does not exist is NaN.
+    """
+    space = supernet.space
+    scores_LN = np.full((len(space.layers), space.num_candidates), np.nan)
+    for layer in space.searched_layers:
+        for choice in range(len(space.layers[layer].candidates)):
+            gamma_C = supernet.candidate(layer, choice).last_bn.weight
+            scores_LN[layer, choice] = gamma_C.detach().abs().double().mean().item()
+    return scores_LN
+
+
+def additive_scores(
+    name: str, space: SearchSpace, *, bn_scores_LN: ScoreTable | None = None, seed: int = 0
+) -> ScoreTable:
+    """The table [L, N] of an additive indicator; NaN where a choice does not exist.
+
+    `bn` needs the table that `bn_scores` read off a trained supernet; `random` draws uniformly from
+    `seed`. Raises ValueError for an indicator that is unknown or not additive.
+    """
+    if name not in INDICATORS:
+        raise ValueError(f"unknown indicator {name!r}: the known ones are {', '.join(INDICATORS)}.")
+    if name == "bn":
+        if bn_scores_LN is None:
+            raise ValueError("the indicator 'bn' needs the scores of a trained supernet.")
+        return bn_scores_LN
+    flops_LN = flops_table(space).table_LN
+    if name == "flops":
+        return flops_LN
+    if name == "params":
+        return params_table(space).table_LN
+    if name == "random":
+        rng = np.random.default_rng(seed)
+        return np.where(np.isnan(flops_LN), np.nan, rng.random(flops_LN.shape))
+    additive = [indicator.name for indicator in INDICATORS.values() if indicator.additive]
+    raise ValueError(
+        f"the indicator {name!r} scores whole architectures and does not add up over layers: "
+        f"the additive ones are {', '.join(additive)}."
+    )

@@ -1,0 +1,110 @@
+"""What the ranks of `test_distributed` run; spawned processes import it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nas.distributed import average_buffers, average_gradients, sum_over_ranks, world_size
+from nas.network import Supernet, extract_subnet
+from nas.sampling import uniform_paths
+from nas.schedule import WarmupCosine
+from nas.space import Architecture
+from nas.trainable import freeze_except
+from nas.training import build_optimizer, evaluate, recalibrate, train_epoch
+from tests.nas.examples import TINY, Batch
+
+NUM_RANKS = 2
+NUM_STEPS = 3
+SCHEDULE = WarmupCosine(start=0.05, peak=0.1, warmup_steps=1, num_steps=NUM_STEPS)
+SAMPLING_SEED = 3
+PATH: Architecture = (0, -1, 1, 2, 0)
+
+
+class FixedStatistics(Supernet):
+    """Batch norm with the statistics it has: what an image yields depends on no other image."""
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+def sampled_paths() -> list[Architecture]:
+    return [uniform_paths(TINY, SAMPLING_SEED, step)[0] for step in range(NUM_STEPS)]
+
+
+def shard(batch: Batch, rank: int, num_ranks: int) -> Batch:
+    """The rank's contiguous slice of a batch, in double precision."""
+    images_BCHW, labels_B = batch
+    size = len(labels_B) // num_ranks
+    part = slice(rank * size, (rank + 1) * size)
+    return images_BCHW[part].double(), labels_B[part]
+
+
+def run(whole_batches: Sequence[Batch], rank: int, num_ranks: int) -> dict[str, Any]:
+    """Everything that the tests compare between one rank and many, on `NUM_STEPS` batches."""
+    batches = [shard(batch, rank, num_ranks) for batch in whole_batches]
+    found: dict[str, Any] = {"world_size": world_size()}
+    found["sum"] = sum_over_ranks(torch.tensor([1.0, 10.0 * (rank + 1)])).tolist()
+
+    for trainable in ("all", "bn"):
+        supernet: Supernet = FixedStatistics(TINY, seed=0).double()
+        freeze_except(supernet, trainable)
+        stats = train_epoch(
+            supernet,
+            batches,
+            build_optimizer(supernet, weight_decay=0.1),
+            SCHEDULE,
+            first_step=0,
+            passes=lambda step: [(arch,) for arch in uniform_paths(TINY, SAMPLING_SEED, step)],
+        )
+        found[f"weights, {trainable}"] = supernet.state_dict()
+        found[f"stats, {trainable}"] = (stats.loss, stats.top1, stats.num_steps)
+
+        supernet.zero_grad(set_to_none=True)
+        supernet(batches[0][0], PATH).sum().backward()
+        found[f"numbers moved, {trainable}"] = average_gradients(supernet.parameters())
+
+    supernet = Supernet(TINY, seed=0).double()
+    with torch.no_grad():
+        supernet(batches[0][0], PATH)
+    own: dict[str, Tensor] = {n: b.clone() for n, b in supernet.named_buffers()}
+    found["own buffers"] = own
+    found["buffers moved"] = average_buffers(supernet)
+    found["averaged buffers"] = dict(supernet.named_buffers())
+
+    subnet = extract_subnet(Supernet(TINY, seed=0), PATH).double()
+    recalibrate(subnet, batches)
+    found["recalibrated"] = subnet.state_dict()
+
+    # The last batch has one image: the second of two ranks gets none of it.
+    images_BCHW, labels_B = whole_batches[0]
+    last = (images_BCHW[:1].double(), labels_B[:1])
+    batches.append(last if rank == 0 else (last[0][:0], last[1][:0]))
+    supernet = Supernet(TINY, seed=0).double()
+    with torch.no_grad():
+        supernet.classifier.weight.mul_(100)
+    result = evaluate(supernet, batches, (PATH,))
+    found["evaluation"] = (result.top1, result.loss, result.num_images)
+    return found
+
+
+def run_rank(rank: int, folder: str) -> None:
+    """One rank of the group; finds batches.pt in the folder and leaves its findings there."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=NUM_RANKS
+    )
+    try:
+        batches = torch.load(Path(folder) / "batches.pt", weights_only=True)
+        torch.save(run(batches, rank, NUM_RANKS), Path(folder) / f"rank{rank}.pt")
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,134 @@
+"""N ranks on shards do what one rank does on the whole batch, and only the active path travels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.multiprocessing.spawn import spawn
+
+from nas.network import Supernet
+from tests.nas import ranks
+from tests.nas.examples import TINY, digit_batches
+
+Found = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def alone() -> Found:
+    return ranks.run(digit_batches(ranks.NUM_STEPS), rank=0, num_ranks=1)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.save(digit_batches(ranks.NUM_STEPS), folder / "batches.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        spawn(ranks.run_rank, (str(folder),), nprocs=ranks.NUM_RANKS)
+    return [read(folder / f"rank{rank}.pt") for rank in range(ranks.NUM_RANKS)]
+
+
+def read(path: Path) -> Found:
+    found: Found = torch.load(path, weights_only=True)
+    return found
+
+
+def test_sums_cross_ranks(alone: Found, together: list[Found]) -> None:
+    assert (alone["world_size"], alone["sum"]) == (1, [1.0, 10.0])
+    for found in together:
+        assert (found["world_size"], found["sum"]) == (2, [2.0, 30.0])
+
+
+@pytest.mark.parametrize("trainable", ["all", "bn"])
+def test_ranks_on_shards_equal_one_rank_on_the_whole_batch(
+    alone: Found, together: list[Found], trainable: str
+) -> None:
+    initial = Supernet(TINY, seed=0).double().state_dict()
+    expected = alone[f"weights, {trainable}"]
+    num_moved = sum(not torch.equal(initial[name], value) for name, value in expected.items())
+    assert num_moved > 10
+    for name, value in expected.items():
+        first, second = (found[f"weights, {trainable}"][name] for found in together)
+        assert torch.equal(first, second), name
+        torch.testing.assert_close(first, value, rtol=1e-10, atol=1e-12)
+    for found in together:
+        assert found[f"stats, {trainable}"] == pytest.approx(alone[f"stats, {trainable}"], rel=1e-6)
+
+
+@pytest.mark.parametrize("trainable", ["all", "bn"])
+def test_a_candidate_that_no_path_used_is_bit_identical(
+    together: list[Found], trainable: str
+) -> None:
+    initial = Supernet(TINY, seed=0).double().state_dict()
+    used = {(str(i), str(c)) for path in ranks.sampled_paths() for i, c in enumerate(path)}
+    unused = [
+        name
+        for name in initial
+        if name.startswith("layers.") and tuple(name.split(".")[1:3]) not in used
+    ]
+    assert unused
+    for found in together:
+        for name in unused:
+            assert torch.equal(found[f"weights, {trainable}"][name], initial[name]), name
+
+
+def test_exactly_the_gradients_of_the_path_travel(alone: Found, together: list[Found]) -> None:
+    supernet = Supernet(TINY, seed=0)
+    on_path = [
+        supernet.stem,
+        supernet.first_block,
+        *supernet.path(ranks.PATH),
+        supernet.head,
+        supernet.classifier,
+    ]
+    norms = [m for part in on_path for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+    expected = {
+        "all": sum(p.numel() for part in on_path for p in part.parameters()),
+        "bn": sum(p.numel() for norm in norms for p in norm.parameters()),
+    }
+    assert expected["bn"] < expected["all"] < sum(p.numel() for p in supernet.parameters())
+    for trainable, count in expected.items():
+        assert alone[f"numbers moved, {trainable}"] == 0
+        assert [found[f"numbers moved, {trainable}"] for found in together] == [count, count]
+
+
+def test_statistics_of_batch_norm_are_averaged(alone: Found, together: list[Found]) -> None:
+    first, second = together
+    assert alone["buffers moved"] == 0
+    floats = {n: b for n, b in first["own buffers"].items() if b.is_floating_point()}
+    assert first["buffers moved"] == sum(buffer.numel() for buffer in floats.values())
+    num_different = 0
+    for name, buffer in floats.items():
+        num_different += not torch.equal(buffer, second["own buffers"][name])
+        mean = (buffer + second["own buffers"][name]) / 2
+        for found in together:
+            torch.testing.assert_close(found["averaged buffers"][name], mean)
+    assert num_different > 10
+    for name, buffer in first["own buffers"].items():
+        if name not in floats:  # the count of batches is the same on every rank
+            assert torch.equal(first["averaged buffers"][name], buffer)
+
+
+def test_ranks_agree_after_recalibration(together: list[Found]) -> None:
+    first, second = (found["recalibrated"] for found in together)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_recalibrated_means_are_those_of_the_whole_batch(
+    alone: Found, together: list[Found]
+) -> None:
+    # The stem's input is the images alone, so the mean of the shards' means is the batch's mean.
+    name = "stem.1.running_mean"
+    torch.testing.assert_close(together[0]["recalibrated"][name], alone["recalibrated"][name])
+
+
+def test_evaluation_counts_every_image_once(alone: Found, together: list[Found]) -> None:
+    assert alone["evaluation"][2] == 16 * ranks.NUM_STEPS + 1
+    for found in together:
+        assert found["evaluation"] == pytest.approx(alone["evaluation"], rel=1e-6)

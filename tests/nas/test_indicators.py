@@ -1,0 +1,96 @@
+"""Eq. 3 and 4 by hand, and the baselines that rank without training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from nas.cost import flops_table, gather_sum, params_table
+from nas.indicators import INDICATORS, additive_scores, bn_scores
+from nas.network import Supernet
+from nas.space import SearchSpace, load_space, space_from_dict
+from tests.nas.examples import RAGGED_YAML, TINY, random_architectures
+
+RAGGED = space_from_dict(yaml.safe_load(RAGGED_YAML))
+
+
+def test_equations_3_and_4_by_hand() -> None:
+    supernet = Supernet(TINY, seed=0, gamma_init=100.0)  # what is not set below would show
+    gammas = {
+        (0, 0): [1.0, -1.0, 3.0, -3.0, 0.0, 0.0, 0.0, 0.0],  # mean |γ| = 1
+        (0, 1): [-2.0] * 8,  # 2
+        (2, 2): [0.5] * 4 + [-0.25] * 4,  # 0.375
+        (3, 0): [12.0] + [0.0] * 11,  # 1
+        (4, 1): [-6.0, 6.0] * 6,  # 6
+    }
+    with torch.no_grad():
+        for (layer, choice), gamma in gammas.items():
+            supernet.candidate(layer, choice).last_bn.weight.copy_(torch.tensor(gamma))
+    scores_LN = bn_scores(supernet)
+    assert scores_LN.shape == (5, 3)
+    assert [scores_LN[at] for at in gammas] == [1.0, 2.0, 0.375, 1.0, 6.0]
+    assert np.isnan(scores_LN[1]).all()  # the fixed identity
+    assert scores_LN[4, 0] == 100.0
+    archs = [(0, -1, 2, 0, 1), (1, -1, 2, 0, 1)]
+    assert gather_sum(scores_LN, archs).tolist() == [1 + 0.375 + 1 + 6, 2 + 0.375 + 1 + 6]
+
+
+def test_only_the_last_batch_norm_of_a_block_counts() -> None:
+    supernet = Supernet(TINY, seed=0)
+    before_LN = bn_scores(supernet)
+    last = {id(supernet.candidate(i, c).last_bn) for i in (0, 2, 3, 4) for c in range(3)}
+    with torch.no_grad():
+        for module in supernet.modules():
+            if isinstance(module, torch.nn.BatchNorm2d) and id(module) not in last:
+                module.weight.fill_(50.0)
+    assert np.array_equal(bn_scores(supernet), before_LN, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["flops", "params", "random"])
+@pytest.mark.parametrize("space", [TINY, RAGGED], ids=lambda space: space.name)
+def test_baselines_are_nan_where_there_is_no_choice(name: str, space: SearchSpace) -> None:
+    scores_LN = additive_scores(name, space)
+    expected_LN = np.isnan(bn_scores(Supernet(space, seed=0)))
+    assert np.array_equal(np.isnan(scores_LN), expected_LN)
+
+
+def test_cost_baselines_rank_by_cost() -> None:
+    space = load_space("spos")
+    archs = random_architectures(space, 30)
+    for name, table in (("flops", flops_table(space)), ("params", params_table(space))):
+        scores_B = gather_sum(additive_scores(name, space), archs)
+        assert np.array_equal(np.argsort(scores_B), np.argsort(table.of_many(archs)))
+
+
+def test_random_is_a_function_of_its_seed() -> None:
+    once, again = (additive_scores("random", TINY, seed=4) for _ in range(2))
+    assert np.array_equal(once, again, equal_nan=True)
+    other = additive_scores("random", TINY, seed=5)
+    assert not (once == other).any()
+    assert ((once >= 0) & (once < 1))[~np.isnan(once)].all()
+
+
+def test_bn_is_the_supernets_table() -> None:
+    scores_LN = bn_scores(Supernet(TINY, seed=0))
+    given_LN = additive_scores("bn", TINY, bn_scores_LN=scores_LN)
+    assert np.array_equal(given_LN, scores_LN, equal_nan=True)
+
+
+def test_bn_without_a_supernet_is_refused() -> None:
+    with pytest.raises(ValueError, match="'bn' needs the scores of a trained supernet"):
+        additive_scores("bn", TINY)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "naswot", "synflow"])
+def test_what_does_not_add_up_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name!r}.*additive ones are bn, flops, params, random"):
+        additive_scores(name, TINY)
+
+
+def test_unknown_indicator_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="unknown indicator 'acc'") as caught:
+        additive_scores("acc", TINY)
+    assert all(name in str(caught.value) for name in INDICATORS)
+    assert list(INDICATORS) == [indicator.name for indicator in INDICATORS.values()]

@@ -1,0 +1,284 @@
+"""Training against plain tensor code, and an epoch that is interrupted against one that is not."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.network import Subnet, Supernet
+from nas.sampling import SAMPLERS
+from nas.schedule import WarmupCosine
+from nas.trainable import freeze_except
+from nas.training import (
+    EpochStats,
+    build_optimizer,
+    evaluate,
+    recalibrate,
+    to_device,
+    train_epoch,
+)
+from tests.nas.examples import TINY, Batch, digit_batches
+
+SCHEDULE = WarmupCosine(start=0.1, peak=0.4, warmup_steps=2, num_steps=8)
+ARCH = (0, -1, 1, 2, 0)
+
+
+def linear_network() -> nn.Sequential:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10), nn.Linear(10, 10))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return network.double()
+
+
+def double_batches(num_batches: int) -> list[Batch]:
+    return [(images.double(), labels) for images, labels in digit_batches(num_batches)]
+
+
+def test_steps_equal_nesterov_sgd_written_out() -> None:
+    """Loss with smoothing 0.1, decay 1e-4 on weights only, momentum 0.9, three steps."""
+    network, batches = linear_network(), double_batches(3)
+    names = [name for name, _ in network.named_parameters()]
+    values = {name: p.detach().clone() for name, p in network.named_parameters()}
+    stats = train_epoch(network, batches, build_optimizer(network), SCHEDULE, first_step=1)
+
+    velocity = {name: torch.zeros_like(value) for name, value in values.items()}
+    loss_sum, num_correct = 0.0, 0
+    rates = (0.25, 0.4, 0.2 * (1 + 3**0.5 / 2))  # of steps 1, 2 and 3
+    for rate, (images_BCHW, labels_B) in zip(rates, batches, strict=True):
+        leaves = {name: value.clone().requires_grad_() for name, value in values.items()}
+        hidden_BK = images_BCHW.flatten(1) @ leaves["1.weight"].T + leaves["1.bias"]
+        centred_BK = hidden_BK - hidden_BK.mean(dim=0)
+        normed_BK = centred_BK / (centred_BK.square().mean(dim=0) + 1e-5).sqrt()
+        normed_BK = normed_BK * leaves["2.weight"] + leaves["2.bias"]
+        logits_BK = normed_BK @ leaves["3.weight"].T + leaves["3.bias"]
+        target_BK = torch.full((16, 10), 0.01, dtype=torch.float64)
+        target_BK[torch.arange(16), labels_B] = 0.91
+        log_BK = logits_BK - logits_BK.exp().sum(dim=1, keepdim=True).log()
+        loss = -(target_BK * log_BK).sum(dim=1).mean()
+        gradients = torch.autograd.grad(loss, [leaves[name] for name in names])
+        for name, gradient in zip(names, gradients, strict=True):
+            if name in ("1.weight", "3.weight"):
+                gradient = gradient + 1e-4 * values[name]
+            velocity[name] = 0.9 * velocity[name] + gradient
+            values[name] = values[name] - rate * (gradient + 0.9 * velocity[name])
+        loss_sum += loss.item()
+        num_correct += int((logits_BK.argmax(dim=1) == labels_B).sum())
+
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.detach(), values[name], rtol=1e-9, atol=1e-11)
+    assert stats.loss == pytest.approx(loss_sum / 3, rel=1e-9)
+    assert stats.top1 == num_correct / 48
+    assert stats.num_steps == 3
+
+
+def test_smoothing_is_an_argument() -> None:
+    images_BCHW, labels_B = digit_batches(1)[0]
+    subnet = Subnet(TINY, ARCH, seed=0)
+    with torch.no_grad():
+        log_BK = subnet.train()(images_BCHW).log_softmax(dim=1)
+    expected = -log_BK[torch.arange(len(labels_B)), labels_B].mean().item()
+    stats = train_epoch(
+        subnet,
+        digit_batches(1),
+        build_optimizer(subnet),
+        SCHEDULE,
+        first_step=0,
+        label_smoothing=0.0,
+    )
+    assert stats.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_learns_real_digits() -> None:
+    subnet = Subnet(TINY, ARCH, seed=0)
+    optimizer = build_optimizer(subnet)
+    schedule = WarmupCosine(start=0.1, peak=0.2, warmup_steps=10, num_steps=160)
+    batches = digit_batches(40, batch_size=32)
+    losses = [
+        train_epoch(subnet, batches, optimizer, schedule, first_step=40 * epoch).loss
+        for epoch in range(4)
+    ]
+    assert losses == sorted(losses, reverse=True)
+    assert evaluate(subnet, batches).top1 > 0.9
+
+
+class _Run:
+    """A supernet in training, which can be pickled and brought back."""
+
+    def __init__(self, trainable: str, sampler: str, seed: int) -> None:
+        self.sampler = sampler
+        self.supernet = Supernet(TINY, seed=seed)
+        freeze_except(self.supernet, trainable)
+        self.optimizer = build_optimizer(self.supernet)
+
+    def train(self, first_step: int, num_steps: int) -> EpochStats:
+        return train_epoch(
+            self.supernet,
+            digit_batches(8)[first_step : first_step + num_steps],
+            self.optimizer,
+            SCHEDULE,
+            first_step=first_step,
+            passes=lambda step: [(arch,) for arch in SAMPLERS[self.sampler](TINY, 4, step)],
+            clip_norm=5.0,
+        )
+
+    def save(self) -> bytes:
+        buffer = io.BytesIO()
+        state = {"network": self.supernet.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save(state, buffer)
+        return buffer.getvalue()
+
+    def load(self, saved: bytes) -> None:
+        state = torch.load(io.BytesIO(saved), weights_only=True)
+        self.supernet.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        values = dict(self.supernet.state_dict())
+        for name, parameter in self.supernet.named_parameters():
+            if parameter in self.optimizer.state:
+                values[f"{name}, momentum"] = self.optimizer.state[parameter]["momentum_buffer"]
+        return values
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("trainable", ["all", "bn"])
+def test_resumed_training_equals_uninterrupted_bit_for_bit(trainable: str, sampler: str) -> None:
+    whole = _Run(trainable, sampler, seed=0)
+    whole.train(0, 6)
+
+    first = _Run(trainable, sampler, seed=0)
+    first.train(0, 3)
+    second = _Run(trainable, sampler, seed=99)  # whose own initial weights must not matter
+    second.load(first.save())
+    torch.manual_seed(12345)  # nor the global generator
+    second.train(3, 3)
+
+    assert second.tensors().keys() == whole.tensors().keys()
+    for name, value in whole.tensors().items():
+        assert torch.equal(value, second.tensors()[name]), name
+    forgetful = _Run(trainable, sampler, seed=99)  # a resume without momentum is another training
+    forgetful.supernet.load_state_dict(first.supernet.state_dict())
+    forgetful.train(3, 3)
+    weights = whole.supernet.state_dict()
+    assert any(
+        not torch.equal(value, weights[name])
+        for name, value in forgetful.supernet.state_dict().items()
+    )
+
+
+def test_clipping_limits_the_norm_of_the_whole_gradient() -> None:
+    def gradient_norm(clip_norm: float | None) -> float:
+        subnet = Subnet(TINY, ARCH, seed=0)
+        train_epoch(
+            subnet,
+            digit_batches(1),
+            build_optimizer(subnet),
+            SCHEDULE,
+            first_step=0,
+            clip_norm=clip_norm,
+        )
+        squares = [p.grad.square().sum() for p in subnet.parameters() if p.grad is not None]
+        return float(torch.stack(squares).sum().sqrt())
+
+    unclipped = gradient_norm(None)
+    assert gradient_norm(unclipped / 3) == pytest.approx(unclipped / 3, rel=1e-4)
+    assert gradient_norm(unclipped * 3) == unclipped
+
+
+def test_autocast_computes_in_the_lower_precision() -> None:
+    def loss(autocast: torch.dtype | None) -> float:
+        subnet = Subnet(TINY, ARCH, seed=0)
+        optimizer = build_optimizer(subnet)
+        stats = train_epoch(
+            subnet, digit_batches(2), optimizer, SCHEDULE, first_step=0, autocast=autocast
+        )
+        assert all(parameter.dtype == torch.float32 for parameter in subnet.parameters())
+        return stats.loss
+
+    assert loss(torch.bfloat16) != loss(None)
+    assert loss(torch.bfloat16) == pytest.approx(loss(None), rel=0.02)
+
+
+def test_evaluation_equals_counting_by_hand() -> None:
+    supernet = Supernet(TINY, seed=0)
+    with torch.no_grad():  # larger logits, so that losses differ between images
+        supernet.classifier.weight.mul_(100)
+    images_NCHW = torch.cat([images for images, _ in digit_batches(3)])
+    labels_N = torch.cat([labels for _, labels in digit_batches(3)])
+    cuts = [0, 20, 41, 41, 48]  # uneven batches, one of them empty
+    batches = [(images_NCHW[a:b], labels_N[a:b]) for a, b in itertools.pairwise(cuts)]
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    result = evaluate(supernet, batches, (ARCH,))
+    assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
+
+    num_correct, losses = 0, []
+    for image_CHW, label in zip(images_NCHW, labels_N.tolist(), strict=True):
+        with torch.no_grad():
+            logits_K = supernet.eval()(image_CHW[None], ARCH)[0].double()
+        num_correct += int(logits_K.argmax()) == label
+        losses.append(float(logits_K.logsumexp(dim=0) - logits_K[label]))
+    assert result.num_images == 48
+    assert result.top1 == num_correct / 48
+    assert result.loss == pytest.approx(sum(losses) / 48, rel=1e-5)
+
+
+def test_recalibration_is_the_plain_average_over_batches() -> None:
+    subnet = Subnet(TINY, ARCH, seed=0).eval()
+    with torch.no_grad():
+        subnet(digit_batches(1)[0][0])
+    norms = [module for module in subnet.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:  # stale statistics must leave no trace
+        assert norm.running_mean is not None
+        norm.running_mean.fill_(7.0)
+    seen: dict[int, list[tuple[Tensor, Tensor]]] = {id(norm): [] for norm in norms}
+
+    def observe(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        columns_NC = inputs[0].detach().transpose(0, 1).flatten(1).T
+        seen[id(module)].append((columns_NC.mean(dim=0), columns_NC.var(dim=0, correction=1)))
+
+    hooks = [norm.register_forward_pre_hook(observe) for norm in norms]
+    recalibrate(subnet, digit_batches(3))
+    for hook in hooks:
+        hook.remove()
+    assert not subnet.training
+    for norm in norms:
+        means, variances = zip(*seen[id(norm)], strict=True)
+        assert len(means) == 3
+        assert norm.momentum == 0.1
+        torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(dim=0))
+        torch.testing.assert_close(norm.running_var, torch.stack(variances).mean(dim=0))
+
+
+def test_images_become_channels_last_and_stay_the_same() -> None:
+    images_BCHW = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).view(2, 3, 4, 4)
+    moved_BCHW = to_device(images_BCHW, "cpu")
+    assert torch.equal(moved_BCHW, images_BCHW)
+    assert moved_BCHW.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_passes_are_asked_for_every_step_in_order() -> None:
+    asked: list[int] = []
+
+    def passes(step: int) -> list[tuple[tuple[int, ...]]]:
+        asked.append(step)
+        return [(ARCH,)]
+
+    supernet = Supernet(TINY, seed=0)
+    rates: list[float] = []
+    optimizer = build_optimizer(supernet)
+
+    def observe(stepping: torch.optim.Optimizer, *_: Any) -> None:
+        rates.append(stepping.param_groups[0]["lr"])
+
+    optimizer.register_step_pre_hook(observe)
+    train_epoch(supernet, digit_batches(3), optimizer, SCHEDULE, first_step=4, passes=passes)
+    assert asked == [4, 5, 6]
+    assert rates == [SCHEDULE.at(step) for step in (4, 5, 6)]
+    assert {group["lr"] for group in optimizer.param_groups} == {SCHEDULE.at(6)}
