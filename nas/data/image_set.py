@@ -1,0 +1,96 @@
+"""The shape that every data set has: three splits, each a seeded stream of batches.
+
+Legend: N images of a split, B images of a batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Split = Literal["train", "search_val", "test"]
+
+
+class ImageSet(Protocol):
+    """One split of a data set.
+
+    Attributes:
+        labels_N: class index of every image, in evaluation order.
+        num_skipped: unreadable images that were left out of this split when it was loaded.
+    """
+
+    labels_N: npt.NDArray[np.int64]
+    num_skipped: int
+
+    def __len__(self) -> int:
+        """Number of images, those left out not counted."""
+        ...
+
+    def num_batches(self, batch_size: int, *, training: bool) -> int:
+        """Batches of one epoch; the same on every rank. Raises as `batches` does."""
+        ...
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        training: bool,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch that belong to one rank, on the CPU.
+
+        Order and augmentation are pure functions of (seed, epoch, image index). Rank r gets the
+        r-th contiguous slice of every global batch, so that the ranks' slices put together are the
+        batch that a single rank would get, image for image, bit for bit.
+
+        Args:
+            batch_size: images in a *global* batch, over all ranks.
+            training: shuffled, augmented and without the last incomplete global batch; otherwise in
+                order, not augmented, and complete. A batch that cannot be divided evenly then gives
+                slices that differ by one image. Every rank yields the same number of batches, so
+                that collectives stay aligned: a slice may hold zero images.
+            seed: the run's seed, at least 0.
+            epoch: counts from 0.
+            rank: this rank, 0 <= rank < world_size.
+            world_size: number of ranks.
+            start: batches to leave out at the beginning without decoding them, so that an epoch can
+                be resumed in its middle.
+
+        Yields:
+            (images_BCHW float32 normalised, labels_B int64).
+
+        Raises:
+            ValueError: at the call, before the first batch: when training, a `batch_size` larger
+                than the set or not divisible by `world_size`; any argument out of its range.
+            UnreadableImageError: while iterating, naming the file.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """A loaded data set.
+
+    `search_val` is carved from the training images (stratified by class), so that no search ever
+    sees a test image. `resolution` is the height and width in pixels that batches have.
+    """
+
+    name: str
+    train: ImageSet
+    search_val: ImageSet
+    test: ImageSet
+    num_classes: int
+    in_channels: int
+    resolution: int
+    class_names: tuple[str, ...]

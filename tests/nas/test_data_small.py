@@ -1,0 +1,233 @@
+"""digits, Fashion-MNIST and CIFAR-10: formats, normalisation, augmentation, what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nas.data import DATASETS, MissingDataError, load_data
+from nas.data.fashion_mnist import DEBIAN_FASHION_MNIST
+from nas.data.image_set import ImageSet
+from nas.data.memory import MemoryImageSet, crop_and_flip
+from tests.nas.data_files import truncate, write_cifar10, write_fashion_mnist
+
+
+def all_images(images: ImageSet) -> torch.Tensor:
+    return torch.cat([batch for batch, _ in images.batches(1000, training=False)])
+
+
+def test_digits_splits_are_stratified_and_their_test_set_never_changes() -> None:
+    first, second = load_data("digits"), load_data("digits", split_seed=1, search_val_fraction=0.5)
+    assert (len(first.train), len(first.search_val), len(first.test)) == (1294, 144, 359)
+    # A fifth of 178, 182, 177, 183, 181, 182, 181, 179, 174, 180, largest remainders rounded up.
+    assert np.bincount(first.test.labels_N).tolist() == [36, 36, 35, 37, 36, 36, 36, 36, 35, 36]
+    assert torch.equal(all_images(first.test) > 0, all_images(second.test) > 0)
+    assert first.test.labels_N.tolist() == second.test.labels_N.tolist()
+    assert first.search_val.labels_N.tolist() != second.search_val.labels_N.tolist()
+    assert first.train.num_skipped == 0
+
+
+def test_digits_are_normalised_by_their_training_split() -> None:
+    splits = load_data("digits")
+    train = all_images(splits.train).double()
+    assert abs(float(train.mean())) < 1e-6
+    assert float(train.std(correction=0)) == pytest.approx(1, abs=1e-6)
+    # Blank paper is 0 in every split, and the darkest ink 16/16.
+    ends = [(float(s.min()), float(s.max())) for s in map(all_images, (splits.train, splits.test))]
+    assert ends[0] == ends[1]
+
+
+def test_max_train_images_limits_the_training_split_only() -> None:
+    whole, limited = load_data("digits"), load_data("digits", max_train_images=100)
+    assert len(limited.train) == 100
+    assert np.bincount(limited.train.labels_N).min() >= 9
+    assert limited.search_val.labels_N.tolist() == whole.search_val.labels_N.tolist()
+
+
+def test_crop_and_flip_by_hand() -> None:
+    images = np.array([[[[1, 2], [3, 4]]]] * 4, dtype=np.uint8)
+    offsets_B2 = np.array([[1, 1], [0, 1], [1, 2], [2, 2]])
+    flips_B = np.array([False, False, False, True])
+    result = crop_and_flip(images, offsets_B2, flips_B, 1)[:, 0].tolist()
+    assert result == [
+        [[1, 2], [3, 4]],
+        [[0, 0], [1, 2]],  # the window one up: the image moves down
+        [[2, 0], [4, 0]],  # the window one to the right: the image moves left
+        [[0, 4], [0, 0]],  # down and to the right, then mirrored
+    ]
+
+
+def test_augmentation_uses_every_shift_and_mirrors_half() -> None:
+    pixels = np.zeros((400, 1, 8, 8), dtype=np.float32)
+    pixels[:, 0, 4, 3] = 1.0
+    images = MemoryImageSet(
+        pixels, np.zeros(400, dtype=np.int64), mean=[0.0], std=[1.0], max_shift_px=1, flip=True
+    )
+    batch, _ = next(images.batches(400, training=True))
+    places = batch.flatten(1).argmax(1)
+    assert set((places // 8).tolist()) == {3, 4, 5}
+    # Column 3 shifted is 2, 3 or 4, and mirrored 5, 4 or 3.
+    counts = torch.bincount(places % 8, minlength=8).tolist()
+    assert sum(counts[2:6]) == 400
+    assert 160 < counts[2] + counts[3] < 240
+    assert min(counts[2], counts[5]) > 40
+
+
+@pytest.mark.parametrize(
+    ("folder", "gzipped"),
+    [("FashionMNIST/raw", False), ("FashionMNIST/raw", True), (".", True), ("fashion-mnist", True)],
+)
+def test_fashion_mnist_is_what_torchvision_reads(
+    tmp_path: Path, folder: str, gzipped: bool
+) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    write_fashion_mnist(tmp_path / "ours" / folder, gzipped=gzipped)
+    write_fashion_mnist(tmp_path / "theirs/FashionMNIST/raw", gzipped=False)
+    splits = load_data("fashion_mnist", root=str(tmp_path / "ours"))
+    official_test = FashionMNIST(tmp_path / "theirs", train=False)
+    official_train = FashionMNIST(tmp_path / "theirs", train=True)
+
+    assert splits.class_names == tuple(official_test.classes)
+    assert splits.test.labels_N.tolist() == official_test.targets.tolist()
+    expected = (official_test.data[:, None].float() / 255 - 0.2860) / 0.3530
+    torch.testing.assert_close(all_images(splits.test), expected)
+    assert (len(splits.train), len(splits.search_val)) == (50, 10)
+    assert sorted([*splits.train.labels_N, *splits.search_val.labels_N]) == sorted(
+        official_train.targets.tolist()
+    )
+
+
+def test_small_images_are_resized_as_torchvision_does(tmp_path: Path) -> None:
+    from torchvision.datasets import FashionMNIST
+    from torchvision.transforms.v2.functional import resize
+
+    write_fashion_mnist(tmp_path / "FashionMNIST/raw", gzipped=False)
+    splits = load_data("fashion_mnist", root=str(tmp_path), resolution=14)
+    assert splits.resolution == 14
+    pixels = FashionMNIST(tmp_path, train=False).data[:, None].float()
+    expected = (resize(pixels, [14, 14], antialias=True) / 255 - 0.2860) / 0.3530
+    # uint8 images are rounded to grey levels.
+    one_grey_level = 1 / 255 / 0.3530
+    torch.testing.assert_close(
+        all_images(splits.test), expected, rtol=0, atol=1.01 * one_grey_level
+    )
+
+
+@pytest.mark.skipif(
+    not DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
+)
+def test_the_packaged_fashion_mnist() -> None:
+    splits = load_data("fashion_mnist")
+    assert np.bincount(splits.train.labels_N).tolist() == [5400] * 10
+    assert np.bincount(splits.search_val.labels_N).tolist() == [600] * 10
+    assert np.bincount(splits.test.labels_N).tolist() == [1000] * 10
+    train = all_images(splits.train)
+    assert abs(float(train.mean())) < 2e-3
+    assert float(train.std()) == pytest.approx(1, abs=2e-3)
+
+
+def test_damaged_fashion_mnist_files_are_named(tmp_path: Path) -> None:
+    write_fashion_mnist(tmp_path / "gz", gzipped=True)
+    truncate(tmp_path / "gz" / "t10k-images-idx3-ubyte.gz")
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte.gz is not a complete gzip"):
+        load_data("fashion_mnist", root=str(tmp_path / "gz"))
+    write_fashion_mnist(tmp_path / "plain", gzipped=False)
+    truncate(tmp_path / "plain" / "train-images-idx3-ubyte")
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte holds .* announces 47056"):
+        load_data("fashion_mnist", root=str(tmp_path / "plain"))
+    (tmp_path / "plain" / "train-images-idx3-ubyte").write_bytes(b"<html>")
+    with pytest.raises(ValueError, match="does not begin like an idx file"):
+        load_data("fashion_mnist", root=str(tmp_path / "plain"))
+    write_fashion_mnist(tmp_path / "mixed", gzipped=False)
+    labels = tmp_path / "mixed" / "train-labels-idx1-ubyte"
+    labels.write_bytes((tmp_path / "mixed" / "t10k-labels-idx1-ubyte").read_bytes())
+    with pytest.raises(ValueError, match="train-.* hold 60 images and 20 labels"):
+        load_data("fashion_mnist", root=str(tmp_path / "mixed"))
+
+
+def test_cifar10_is_read_by_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import CIFAR10
+
+    write_cifar10(tmp_path, monkeypatch)
+    splits = load_data("cifar10", root=str(tmp_path), search_val_fraction=0.2)
+    assert (len(splits.train), len(splits.search_val), len(splits.test)) == (80, 20, 20)
+    assert (splits.in_channels, splits.resolution, splits.num_classes) == (3, 32, 10)
+    assert splits.class_names[0] == "plane"
+    official = CIFAR10(tmp_path, train=False)
+    mean = torch.tensor([0.4914, 0.4822, 0.4465])
+    std = torch.tensor([0.2470, 0.2435, 0.2616])
+    expected = ((torch.from_numpy(official.data).float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    torch.testing.assert_close(all_images(splits.test), expected)
+    assert splits.test.labels_N.tolist() == official.targets
+
+
+def test_cifar10_files_with_other_checksums_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar10(tmp_path, monkeypatch, accept=False)
+    with pytest.raises(ValueError, match="cifar-10-batches-py is damaged"):
+        load_data("cifar10", root=str(tmp_path))
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
+    with pytest.raises(MissingDataError, match="looked for data_batch_3 in .*download=True"):
+        load_data("cifar10", root=str(tmp_path))
+
+
+def test_missing_files_say_what_where_and_how(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError) as missing:
+        load_data("fashion_mnist", root=str(tmp_path))
+    for part in (
+        "t10k-labels-idx1-ubyte",
+        str(tmp_path / "FashionMNIST" / "raw"),
+        "apt-get install dataset-fashion-mnist",
+        "download=True",
+    ):
+        assert part in str(missing.value)
+    with pytest.raises(MissingDataError, match="cifar10 needs a root"):
+        load_data("cifar10")
+    with pytest.raises(MissingDataError, match="imagefolder needs a root.*ROOT/train/<class>"):
+        load_data("imagefolder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"search_val_fraction": 0.0}, "search_val_fraction is 0.0"),
+        ({"search_val_fraction": 0.6}, "search_val_fraction is 0.6"),
+        ({"resolution": 3}, "resolution is 3 pixels; it must be at least 4"),
+        ({"max_train_images": 0}, "max_train_images is 0"),
+        ({"max_train_images": 9}, "max_train_images is 9, but there are 10 classes"),
+        ({"split_seed": -1}, "split_seed is -1"),
+        ({"num_workers": -1}, "num_workers is -1"),
+    ],
+)
+def test_arguments_out_of_range(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_data("digits", **arguments)  # type: ignore[arg-type]  # one of several types each
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'mnist'; known are cifar10, digits, fashion_mnist, imag"):
+        load_data("mnist")
+    assert sorted(DATASETS) == ["cifar10", "digits", "fashion_mnist", "imagefolder"]
+
+
+def test_importing_the_package_loads_no_heavy_library() -> None:
+    program = (
+        "import sys, nas.data;"
+        "loaded = {'torch', 'torchvision', 'sklearn', 'scipy', 'PIL'} & set(sys.modules);"
+        "sys.exit(' '.join(loaded) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.strip()) == (0, "")
