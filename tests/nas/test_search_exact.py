@@ -1,0 +1,256 @@
+"""Exact search against brute force, against an integer program, and on impossible budgets."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nas.cost import FloatTable, flops_table, gather_sum, params_table
+from nas.search import Budget, InfeasibleBudgetError, SearchResult, exact_search
+from nas.space import Architecture, load_space
+
+
+def all_archs(table_LN: FloatTable) -> list[Architecture]:
+    """Every architecture, in lexicographic order."""
+    choices = [np.flatnonzero(~np.isnan(row_N)).tolist() or [-1] for row_N in table_LN]
+    return list(itertools.product(*choices))
+
+
+def brute_force(
+    scores_LN: FloatTable, budgets: list[Budget], top_k: int
+) -> tuple[list[tuple[float, float, Architecture]], list[tuple[float, float, Architecture]]]:
+    """The K best and the front as (score, cost, arch), by looking at everything."""
+    archs = all_archs(scores_LN)
+    legal_B = np.ones(len(archs), dtype=bool)
+    for budget in budgets:
+        total_B = budget.constant + gather_sum(budget.table_LN, archs)
+        legal_B &= (budget.min_cost <= total_B) & (total_B <= budget.max_cost)
+    scores = gather_sum(scores_LN, archs)[legal_B].tolist()
+    costs = (budgets[0].constant + gather_sum(budgets[0].table_LN, archs))[legal_B].tolist()
+    legal = list(itertools.compress(archs, legal_B.tolist()))
+    found = list(zip(scores, costs, legal, strict=True))
+    found.sort(key=lambda item: (-item[0], item[1], item[2]))
+    front = [
+        (score, cost, arch)
+        for score, cost, arch in found
+        if not any(
+            (s >= score and c <= cost and (s, c) != (score, cost))
+            or ((s, c) == (score, cost) and a < arch)
+            for s, c, a in found
+        )
+    ]
+    return found[:top_k], sorted(front, key=lambda item: item[1])
+
+
+def run(scores_LN: FloatTable, budgets: list[Budget], top_k: int) -> SearchResult:
+    first = budgets[0]
+    return exact_search(
+        scores_LN,
+        first.table_LN,
+        first.max_cost,
+        top_k,
+        constant=first.constant,
+        min_cost=first.min_cost,
+        name=first.name,
+        also=budgets[1:],
+    )
+
+
+def random_problem(rng: np.random.Generator) -> tuple[FloatTable, list[Budget]]:
+    """A small problem full of ties: ragged and fixed rows, duplicate rows, limits on both sides."""
+    num_layers, num_candidates = int(rng.integers(1, 6)), int(rng.integers(1, 5))
+    exists_LN = np.zeros((num_layers, num_candidates), dtype=bool)
+    for row_N in exists_LN:
+        if rng.random() < 0.8:
+            row_N[: rng.integers(1, num_candidates + 1)] = True
+    shape = exists_LN.shape
+    digits = int(rng.integers(2, 9))
+    scores_LN = rng.integers(-digits, digits, shape).astype(float)
+    if rng.random() < 0.3:
+        scores_LN = rng.standard_normal(shape)
+    if num_layers > 1 and rng.random() < 0.5:
+        scores_LN[1], exists_LN[1] = scores_LN[0], exists_LN[0]
+    scores_LN[~exists_LN] = np.nan
+    budgets = []
+    for index in range(int(rng.integers(1, 4))):
+        table_LN = rng.integers(0, digits, shape).astype(float)
+        if rng.random() < 0.2:
+            table_LN = rng.random(shape)
+        table_LN[~exists_LN] = np.nan
+        loose = Budget(f"cost{index}", table_LN, float(rng.integers(0, 3)))
+        reach = rng.uniform(loose.minimum, loose.maximum, size=2)
+        reach = np.sort(np.round(reach) if rng.random() < 0.7 else reach)
+        low = reach[0] if rng.random() < 0.4 else -math.inf
+        high = reach[1] if rng.random() < 0.7 else math.inf
+        budgets.append(Budget(loose.name, table_LN, loose.constant, float(low), float(high)))
+    return scores_LN, budgets
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_brute_force(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(40):
+        scores_LN, budgets = random_problem(rng)
+        top_k = int(rng.integers(1, 21))
+        best, front = brute_force(scores_LN, budgets, top_k)
+        if not best:
+            with pytest.raises(InfeasibleBudgetError):
+                run(scores_LN, budgets, top_k)
+            continue
+        result = run(scores_LN, budgets, top_k)
+        assert [(r.score, r.cost, r.arch) for r in result.ranked] == best
+        assert [(r.score, r.cost, r.arch) for r in result.front] == front
+
+
+def test_hand_computed() -> None:
+    scores_LN = np.array([[1.0, 4.0], [2.0, 3.0]])
+    costs_LN = np.array([[1.0, 5.0], [1.0, 2.0]])
+    ranked, front = exact_search(scores_LN, costs_LN, 6, 2)
+    assert [(r.arch, r.score, r.cost) for r in ranked] == [((1, 0), 6, 6), ((0, 1), 4, 3)]
+    assert [r.arch for r in front] == [(0, 0), (0, 1), (1, 0)]
+    ranked, front = exact_search(scores_LN, costs_LN, math.inf)
+    assert ranked[0].arch == (1, 1)
+    assert [r.cost for r in front] == [2, 3, 6, 7]
+
+
+def test_an_exact_float_sum_is_legal() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        costs_LN, scores_LN = rng.random((12, 3)), rng.random((12, 3))
+        arch = tuple(rng.integers(3, size=12).tolist())
+        for layer, choice in enumerate(arch):
+            scores_LN[layer, choice] += 1
+        constant = float(rng.random())
+        exactly = float(constant + gather_sum(costs_LN, [arch])[0])
+        result = exact_search(scores_LN, costs_LN, exactly, constant=constant, min_cost=exactly)
+        assert result.ranked[0].cost == exactly
+        unlimited = exact_search(scores_LN, costs_LN, exactly, constant=constant)
+        assert unlimited.ranked[0].arch == arch
+        assert unlimited.ranked[0].score == gather_sum(scores_LN, [arch])[0]
+
+
+def milp_optimum(scores_LN: FloatTable, budgets: list[Budget]) -> float:
+    """Eq. 5 as an integer program: one binary per choice, one choice per layer."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    exists_LN = ~np.isnan(scores_LN)
+    layer_V = np.nonzero(exists_LN)[0]
+    one_each = (layer_V == np.unique(layer_V)[:, None]).astype(float)
+    constraints = [LinearConstraint(one_each, 1, 1)]
+    for budget in budgets:
+        low, high = budget.min_cost - budget.constant, budget.max_cost - budget.constant
+        row_V = budget.table_LN[exists_LN] / 1e6
+        constraints.append(LinearConstraint(row_V, low / 1e6, high / 1e6))
+    solution = milp(
+        -scores_LN[exists_LN],
+        constraints=constraints,
+        integrality=np.ones(len(layer_V)),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 0.0},
+    )
+    assert solution.success
+    return float(-solution.fun)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_an_integer_program_on_spos(seed: int) -> None:
+    space = load_space("spos")
+    flops, params = flops_table(space), params_table(space)
+    scores_LN = np.random.default_rng(seed).random(flops.table_LN.shape)
+    scores_LN[np.isnan(flops.table_LN)] = np.nan
+    for budgets in (
+        [Budget.from_cost(flops, max_cost=475e6)],
+        [Budget.from_cost(flops, max_cost=475e6), Budget.from_cost(params, max_cost=5.6e6)],
+        [Budget.from_cost(params, max_cost=6e6), Budget.from_cost(flops, min_cost=500e6)],
+    ):
+        best = run(scores_LN, budgets, 1).ranked[0]
+        assert best.score == pytest.approx(milp_optimum(scores_LN, budgets), abs=1e-7)
+        assert all(budget.allows([best.arch])[0] for budget in budgets)
+
+
+def test_spos_front_is_strictly_ascending_and_consistent() -> None:
+    space = load_space("spos")
+    flops = flops_table(space)
+    scores_LN = np.random.default_rng(0).random(flops.table_LN.shape)
+    scores_LN[np.isnan(flops.table_LN)] = np.nan
+    ranked, front = exact_search(
+        scores_LN, flops.table_LN, math.inf, 10, constant=flops.constant, name="flops"
+    )
+    assert front[0].cost == flops.minimum
+    assert front[-1] == ranked[0]
+    assert ranked[0].score == pytest.approx(
+        float(np.nansum(np.nanmax(scores_LN[~np.isnan(scores_LN).all(1)], 1)))
+    )
+    for lower, higher in itertools.pairwise(front):
+        assert lower.cost < higher.cost
+        assert lower.score < higher.score
+    # Each point of the front is the optimum under its own cost as the budget.
+    for point in front[::9]:
+        alone = exact_search(scores_LN, flops.table_LN, point.cost, constant=flops.constant)
+        assert alone.ranked[0] == point
+    assert len({r.arch for r in ranked}) == 10
+    assert [r.score for r in ranked] == sorted((r.score for r in ranked), reverse=True)
+
+
+def test_infeasible_says_the_cheapest_possible_cost() -> None:
+    flops = flops_table(load_space("spos"))
+    scores_LN = np.where(np.isnan(flops.table_LN), np.nan, 1.0)
+    with pytest.raises(
+        InfeasibleBudgetError, match=f"flops of at most 100000000 .*cheapest.*{int(flops.minimum)}"
+    ):
+        exact_search(scores_LN, flops.table_LN, 100e6, constant=flops.constant, name="flops")
+    with pytest.raises(InfeasibleBudgetError, match=f"dearest.*{int(flops.maximum)}"):
+        exact_search(
+            scores_LN, flops.table_LN, math.inf, constant=flops.constant, min_cost=1e9, name="flops"
+        )
+
+
+def test_jointly_infeasible_names_every_range() -> None:
+    tables = np.array([[0.0, 4.0]]), np.array([[4.0, 0.0]])
+    with pytest.raises(InfeasibleBudgetError) as caught:
+        exact_search(
+            np.zeros((1, 2)), tables[0], 1, name="a", also=[Budget("b", tables[1], max_cost=3)]
+        )
+    message = str(caught.value)
+    assert "a of at most 1 and b of at most 3 together" in message
+    assert "a ranges from 0 (cheapest possible) to 4" in message
+    assert "b ranges from 0 (cheapest possible) to 4" in message
+
+
+def test_bad_input_is_refused() -> None:
+    scores_LN = np.ones((2, 3))
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+        exact_search(scores_LN, scores_LN, 9, 0)
+    with pytest.raises(ValueError, match=r"shape \[2, 3\] .* \[2, 2\]"):
+        exact_search(scores_LN, np.ones((2, 2)), 9)
+    ragged_LN = scores_LN.copy()
+    ragged_LN[1, 2] = np.nan
+    with pytest.raises(ValueError, match="disagree on whether layer 1 has a candidate 2"):
+        exact_search(scores_LN, ragged_LN, 9)
+    with pytest.raises(ValueError, match="limit is NaN"):
+        exact_search(scores_LN, scores_LN, math.nan)
+    with pytest.raises(ValueError, match="lower limit 5 is above the upper limit 4"):
+        exact_search(scores_LN, scores_LN, 4, min_cost=5)
+    with pytest.raises(ValueError, match="scores must be finite"):
+        exact_search(scores_LN * math.inf, scores_LN, 9)
+
+
+def test_fewer_architectures_than_asked_for() -> None:
+    result = exact_search(np.array([[1.0, 2.0]]), np.array([[1.0, 1.0]]), 1, 20)
+    assert [r.arch for r in result.ranked] == [(1,), (0,)]
+
+
+def test_searching_needs_neither_torch_nor_scipy() -> None:
+    program = (
+        "import sys, nas.search, nas.ranking, nas.early_bird; "
+        "print(sorted({'torch', 'scipy', 'sklearn', 'yaml'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]"
