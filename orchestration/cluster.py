@@ -1,0 +1,199 @@
+"""A Ray cluster to run on: one that exists, or one on this machine that nobody else can reach."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestration.scaling import Scaling
+
+_CONNECT_TIMEOUT_S = 5.0
+_SOURCE_ROOT = Path(__file__).resolve().parent.parent
+
+
+class ClusterError(ValueError):
+    """The cluster cannot be used as asked; the message says why, and how to mend it."""
+
+
+@contextlib.contextmanager
+def cluster(
+    address: str | None = None, *, num_cpus: int | None = None, num_gpus: int | None = None
+) -> Iterator[None]:
+    """Be connected to a Ray cluster; a local one is stopped at the end.
+
+    Args:
+        address: ``HOST:PORT`` of a head, or ``auto`` for the one on this machine. None means the
+            environment variable ``RAY_ADDRESS``, and without it a new cluster on this machine,
+            bound to loopback and without a dashboard. Where the process is connected already,
+            that connection is used and left open.
+        num_cpus: of a new local cluster; all cores if None.
+        num_gpus: of a new local cluster; all GPUs if None.
+
+    Raises:
+        ClusterError: there is no cluster at ``address``, or it does not let us in.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    for name in ("ray", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It announces at every start that a local cluster is protected by a token.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            stack.enter_context(_local_environment())
+            options |= {
+                "address": "local",
+                "num_cpus": num_cpus,
+                "num_gpus": num_gpus,
+                "include_dashboard": False,
+            }
+        else:
+            _knock(address)
+            options |= {"address": address, "runtime_env": _runtime_environment()}
+        try:
+            ray.init(**options)
+        except (ConnectionError, TimeoutError, RuntimeError, ray.exceptions.RayError) as error:
+            where = "on this machine" if address is None else f"at {address}"
+            raise ClusterError(
+                f"No usable Ray cluster {where} ({_first_line(error)}): start one with 'ray "
+                "start --head', check RAY_ADDRESS, and give the cluster's token in RAY_AUTH_TOKEN."
+            ) from error
+        stack.callback(ray.shutdown)
+        yield
+
+
+def available() -> dict[str, float]:
+    """What all nodes of the connected cluster have together, such as ``{"CPU": 8.0}``."""
+    import ray
+
+    return {name: float(amount) for name, amount in ray.cluster_resources().items()}
+
+
+def require(scaling: Scaling) -> None:
+    """Make sure at once that the connected cluster can hold a job's least number of workers.
+
+    Raises:
+        ClusterError: it never can, as it is now; waiting would be for ever.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fitting = num_workers_that_fit(nodes, scaling.resources_per_worker)
+    wanted = scaling.min_workers
+    if fitting < wanted:
+        size = _format(scaling.resources_per_worker)
+        have = "; ".join(_format(node) for node in nodes) or "no node"
+        raise ClusterError(
+            f"{wanted} workers of {size} each were asked for, and the cluster holds {fitting} "
+            f"({len(nodes)} nodes: {have}): lower cluster.num_workers, set cluster.use_gpu to "
+            "false, or add nodes."
+        )
+
+
+def num_workers_that_fit(
+    nodes: Sequence[Mapping[str, float]], per_worker: Mapping[str, float]
+) -> int:
+    """How many workers find room, each of them on one node.
+
+    Args:
+        nodes: the resources of every node.
+        per_worker: the resources of one worker.
+    """
+    needs = {name: amount for name, amount in per_worker.items() if amount > 0}
+    return sum(
+        min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items())
+        for node in nodes
+    )
+
+
+@contextlib.contextmanager
+def _local_environment() -> Iterator[None]:
+    """What the processes of a new local cluster inherit, and this process loses afterwards."""
+    from ray._private import ray_constants
+
+    wanted = {
+        # Ray's own switch for machines that must not open ports to the outside: every server
+        # of the cluster binds to 127.0.0.1.
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+        # Nobody preempts this machine; the watcher is one more process for each job.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    }
+    if (path := _python_path()) is not None:
+        wanted["PYTHONPATH"] = path
+    before = {name: os.environ.get(name) for name in wanted}
+    reachable = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(wanted)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = reachable
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _python_path() -> str | None:
+    """PYTHONPATH for workers when the project runs from its source tree without installation."""
+    if _SOURCE_ROOT in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}:
+        return None
+    parts = [str(_SOURCE_ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return os.pathsep.join(dict.fromkeys(parts))
+
+
+def _runtime_environment() -> dict[str, Any]:
+    """The same for an existing cluster, unless a submitted job brings its own working directory."""
+    path = _python_path()
+    if path is None or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return {}
+    return {"env_vars": {"PYTHONPATH": path}}
+
+
+def _knock(address: str) -> None:
+    """Find out in seconds, not in Ray's half minute, that nobody is there.
+
+    Raises:
+        ClusterError: nobody is.
+    """
+    if address in ("auto", "local"):
+        return
+    parts = urlsplit(address if "://" in address else f"ray-head://{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port:
+        raise ClusterError(f"Ray address {address!r} is no HOST:PORT, such as 10.0.0.1:6379.")
+    try:
+        socket.create_connection((host, port), _CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"Nothing answers at the Ray address {address} ({_first_line(error)}): start a "
+            "cluster there with 'ray start --head', mend the address, or leave it out to run on "
+            "this machine."
+        ) from error
+
+
+def _format(resources: Mapping[str, float]) -> str:
+    known = {name: resources[name] for name in ("CPU", "GPU") if resources.get(name)}
+    return " + ".join(f"{amount:g} {name}" for name, amount in known.items()) or "nothing"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

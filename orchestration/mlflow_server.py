@@ -1,0 +1,193 @@
+"""Reaching an MLflow server or database: quickly, quietly, or with one clear sentence.
+
+MLflow's defaults suit a service that may take its time: seven retries of two minutes each before
+an error, a log line for each of some fifty migrations of a new database, artifacts of a database
+under the current directory. Here they suit a person at a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SQLITE = "sqlite:///"
+_HTTP = ("http://", "https://")
+_DATABASES = ("sqlite://", "postgresql", "mysql", "mssql")
+_CONNECTION_ERRORS = (
+    "Connection refused",
+    "Connection reset",
+    "Remote end closed connection",
+    "timed out",
+    "Name or service not known",
+    "Temporary failure in name resolution",
+)
+_ENVIRONMENT_LOCK = threading.RLock()
+
+
+class TrackingError(ValueError):
+    """The tracking server cannot be used; the message says which, why, and how to mend it."""
+
+
+@contextlib.contextmanager
+def patience(timeout_s: int, num_retries: int) -> Iterator[None]:
+    """Within it, an HTTP request of MLflow's client gives up after so long.
+
+    MLflow takes these settings from the environment only; it is restored afterwards.
+    """
+    wanted = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(num_retries),
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    }
+    with _ENVIRONMENT_LOCK:
+        before = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+@functools.cache
+def server_errors() -> tuple[type[Exception], ...]:
+    """What MLflow's client raises when the server or database is away or refuses."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of ``uri``; a SQLite database and its folder are created where they are missing.
+
+    Raises:
+        Exception: one of :func:`server_errors`.
+    """
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow.store", "mlflow.tracking"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Each retry is a warning of its own; what matters is the error at the end.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    if uri.startswith(_SQLITE):
+        Path(uri.removeprefix(_SQLITE)).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of the experiment called ``name``, created where it is missing.
+
+    A SQLite database on this machine keeps its artifacts in the folder ``artifacts`` beside it;
+    a server decides for itself.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = None
+        if uri.startswith(_SQLITE):
+            folder = Path(uri.removeprefix(_SQLITE)).expanduser().absolute().parent
+            location = (folder / "artifacts").as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = client.get_experiment_by_name(name)  # somebody else was a moment faster
+        assert found is not None
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"The MLflow experiment {name!r} at {uri} was deleted: restore it with "
+            f"'mlflow experiments restore -x {found.experiment_id}', or set "
+            "tracking.experiment to another name."
+        )
+    return str(found.experiment_id)
+
+
+def check(uri: str, experiment: str) -> None:
+    """Find out within seconds whether ``uri`` takes runs for ``experiment``.
+
+    Raises:
+        TrackingError: it does not.
+    """
+    if not uri.startswith((*_HTTP, *_DATABASES)):
+        raise TrackingError(
+            f"Tracking URI {uri!r} is no MLflow server or database: set tracking.uri to "
+            "http://HOST:PORT of a server, or to sqlite:////ABSOLUTE/PATH/mlflow.db."
+        )
+    with patience(timeout_s=5, num_retries=0), explained(uri):
+        if uri.startswith(_HTTP):
+            _check_version(uri)
+        experiment_id(connect(uri), uri, experiment)
+
+
+@contextlib.contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn what goes wrong within it into one sentence.
+
+    Raises:
+        TrackingError: anything of :func:`server_errors` was raised within.
+    """
+    try:
+        yield
+    except server_errors() as error:
+        reason = reason_of(error)
+        if "out-of-date database schema" in str(error):
+            mend = f"run 'mlflow db upgrade {uri}' (after a backup), or name another database"
+        elif uri.startswith(_HTTP):
+            mend = (
+                "start it with 'mlflow server', mend tracking.uri, or unset it to track in a "
+                "local SQLite file"
+            )
+        else:
+            mend = "check that its folder exists and may be written, or set tracking.uri"
+        raise TrackingError(f"MLflow at {uri} cannot be used ({reason}): {mend}.") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """An error's own words in one short line; of a failed connection, the innermost ones."""
+    text = str(error).strip() or type(error).__name__
+    for sign in _CONNECTION_ERRORS:
+        if sign in text:
+            return sign.lower()
+    line = text.splitlines()[0]
+    return line if len(line) <= 200 else f"{line[:200]} …"
+
+
+def _check_version(uri: str) -> None:
+    """Refuse what is no MLflow server, or one of another major version."""
+    import mlflow
+    import requests
+    from packaging.version import InvalidVersion, Version
+
+    response = requests.get(f"{uri.rstrip('/')}/version", timeout=5)
+    try:
+        found = Version(response.text.strip()) if response.ok else None
+    except InvalidVersion:
+        found = None
+    if found is None:
+        if response.status_code in (401, 403):
+            return  # it wants credentials, which MLflow's own client knows how to give
+        raise TrackingError(
+            f"What answers at {uri} is no MLflow server (HTTP {response.status_code} for "
+            "/version): mend tracking.uri."
+        )
+    ours = Version(mlflow.__version__)
+    if found.major != ours.major:
+        raise TrackingError(
+            f"The MLflow server at {uri} is of version {found}, this client of version {ours}: "
+            f"install mlflow {ours.major}.x on the server, or mlflow {found.major}.x here."
+        )

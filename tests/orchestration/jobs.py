@@ -1,0 +1,116 @@
+"""Training functions for the tests: Ray's workers import them from here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestration.worker import WorkerContext
+
+
+def count(config: dict[str, Any], context: WorkerContext) -> None:
+    """Adds up 1, 2, 3 …, one term an epoch; ``die`` makes it crash, once each, where told to.
+
+    ``die`` maps an epoch to ``before`` (nothing of it is done) or ``after`` (it is reported).
+    ``marks`` is a folder that remembers which crashes have happened.
+    """
+    total, first = 0, 1
+    with context.restore() as folder:
+        if folder is not None:
+            state = json.loads((folder / "state.json").read_text())
+            total, first = state["total"], state["epoch"] + 1
+    for epoch in range(first, config["epochs"] + 1):
+        _maybe_die(config, context, epoch, "before")
+        total += epoch
+        _record_execution(config, context, epoch)
+        time.sleep(config.get("epoch_s", 0.0))
+
+        def save(folder: Path, epoch: int = epoch, total: int = total) -> None:
+            state = {"epoch": epoch, "total": total}
+            (folder / "state.json").write_text(json.dumps(state))
+
+        loss = math.nan if epoch == config.get("nan_epoch") else total / 7.0
+        context.report({"epoch": epoch, "train/loss": loss}, save)
+        _maybe_die(config, context, epoch, "after")
+
+
+def train_torch(config: dict[str, Any], context: WorkerContext) -> None:
+    """Ten steps an epoch of a linear model on noise; momentum and noise survive a restart."""
+    import torch
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(config["seed"])
+    model = torch.nn.Linear(4, 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    first = 1
+    with context.restore() as folder:
+        if folder is not None:
+            state = torch.load(folder / "state.pt", weights_only=True)
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            generator.set_state(state["generator"])
+            first = state["epoch"] + 1
+    for epoch in range(first, config["epochs"] + 1):
+        for step in range(10):
+            if step == 5:
+                _maybe_die(config, context, epoch, "before")
+            batch_BI = torch.randn((8, 4), generator=generator)
+            loss = model(batch_BI).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            if context.world_size > 1:
+                for parameter in model.parameters():
+                    assert parameter.grad is not None
+                    torch.distributed.all_reduce(parameter.grad)
+                    parameter.grad /= context.world_size
+            optimizer.step()
+
+        def save(folder: Path, epoch: int = epoch) -> None:
+            state = {
+                "epoch": epoch,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "generator": generator.get_state(),
+            }
+            torch.save(state, folder / "state.pt")
+
+        context.report({"epoch": epoch, "train/loss": loss.item()}, save)
+
+
+def refuse(config: dict[str, Any], context: WorkerContext) -> None:
+    """What a stage does with a request that is wrong."""
+    _record_execution(config, context, 0)
+    raise ValueError("data.root is '/nowhere': give the folder that holds train/ and val/.")
+
+
+def break_down(config: dict[str, Any], context: WorkerContext) -> None:
+    """A failure that may go away, but does not."""
+    _record_execution(config, context, 0)
+    raise RuntimeError("the fan is loud")
+
+
+def nothing(config: dict[str, Any], context: WorkerContext) -> None:
+    """The cheapest job there is."""
+    context.report({"epoch": 1})
+
+
+def _maybe_die(config: dict[str, Any], context: WorkerContext, epoch: int, when: str) -> None:
+    if context.rank != 0 or config.get("die", {}).get(str(epoch)) != when:
+        return
+    mark = Path(config["marks"], f"died-{epoch}-{when}")
+    if not mark.exists():
+        mark.touch()
+        os._exit(1)
+
+
+def _record_execution(config: dict[str, Any], context: WorkerContext, epoch: int) -> None:
+    if "executions" in config and context.rank == 0:
+        with Path(config["executions"]).open("a") as file:
+            file.write(f"{epoch}\n")

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from orchestration.cluster import ClusterError, available, cluster, num_workers_that_fit, require
+from orchestration.scaling import Scaling
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "per_worker", "expected"),
+    [
+        ([{"CPU": 8.0}], {"CPU": 1.0}, 8),
+        ([{"CPU": 3.0}, {"CPU": 3.0}], {"CPU": 2.0}, 2),  # not the 3 that the sum suggests
+        ([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}], {"CPU": 1.0, "GPU": 1.0}, 2),
+        ([{"CPU": 1.0}], {"CPU": 0.1}, 10),
+        ([{"GPU": 4.0}], {"CPU": 0.0, "GPU": 1.0}, 4),
+        ([], {"CPU": 1.0}, 0),
+    ],
+)
+def test_workers_are_counted_node_by_node(
+    nodes: list[dict[str, float]], per_worker: dict[str, float], expected: int
+) -> None:
+    assert num_workers_that_fit(nodes, per_worker) == expected
+
+
+@pytest.mark.parametrize("num_workers", [0, (2, 1), (0, 2)])
+def test_impossible_numbers_of_workers(num_workers: int | tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="num_workers"):
+        Scaling(num_workers)
+
+
+@pytest.mark.ray
+def test_what_can_never_be_had_is_refused_at_once(ray_cluster: None) -> None:
+    assert available()["CPU"] == 2
+    require(Scaling(2))
+    require(Scaling((1, 64)))
+    for scaling in (Scaling(3), Scaling(1, use_gpu=True), Scaling(1, cpus_per_worker=4)):
+        with pytest.raises(ClusterError, match="lower cluster.num_workers"):
+            require(scaling)
+
+
+@pytest.mark.ray
+def test_a_connected_process_keeps_its_cluster(ray_cluster: None) -> None:
+    import ray
+
+    with cluster():
+        assert available()["CPU"] == 2
+    assert ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:9", "Nothing answers at the Ray address 127.0.0.1:9"),
+        ("ray://127.0.0.1:9", "Nothing answers"),
+        ("no-port", "HOST:PORT"),
+        ("host:port", "HOST:PORT"),
+    ],
+)
+def test_an_unreachable_cluster_is_one_sentence(address: str, words: str) -> None:
+    # In a process of its own: this one may be connected to the tests' cluster.
+    program = f"""
+        from orchestration.cluster import ClusterError, cluster
+        try:
+            with cluster({address!r}):
+                pass
+        except ClusterError as error:
+            print(error)
+    """
+    done = _python(program)
+    assert words in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_local_cluster_is_local_quiet_and_gone_afterwards(tmp_path: Path) -> None:
+    # Started elsewhere than in the source tree: workers must import the project all the same.
+    program = """
+        import os
+        from pathlib import Path
+        from orchestration.cluster import cluster
+        before = dict(os.environ)
+        with cluster(num_cpus=1):
+            import ray
+            import orchestration.fingerprint as module
+            remote = ray.remote(lambda: __import__("orchestration.fingerprint").__file__)
+            assert ray.get(remote.remote()) == __import__("orchestration").__file__
+            (node,) = ray.nodes()
+            print(node["NodeManagerAddress"])
+        assert not ray.is_initialized()
+        changed = {k for k in os.environ if os.environ[k] != before.get(k)}
+        assert changed <= {k for k in changed if k.startswith("RAY_")}, changed
+    """
+    done = _python(program, tmp_path)
+    assert done.stdout.split() == ["127.0.0.1"]
+    assert done.stderr == ""
+
+
+def _python(program: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+from ray.exceptions import RayActorError
+from ray.train import WorkerGroupError
+
+from orchestration.failure import Decision, causes_of, decide, describe, final_error
+
+CRASH = RayActorError()
+BUG = TypeError("unsupported operand")
+REQUEST = ValueError("data.root is missing")
+HICCUP = RuntimeError("connection closed by peer")
+
+
+@pytest.mark.parametrize(
+    ("causes", "num_failures", "max_failures", "expected"),
+    [
+        ([CRASH], 1, 3, Decision.RETRY),
+        ([CRASH], 3, 3, Decision.RETRY),
+        ([CRASH], 4, 3, Decision.GIVE_UP),
+        ([CRASH], 1, 0, Decision.GIVE_UP),
+        ([HICCUP], 1, 1, Decision.RETRY),
+        ([OSError("stale file handle")], 1, 1, Decision.RETRY),
+        ([REQUEST], 1, 3, Decision.GIVE_UP),
+        ([BUG], 1, 3, Decision.GIVE_UP),
+        ([KeyError("missing")], 1, 3, Decision.GIVE_UP),
+        # The other ranks fail too when one has: the one that says why decides.
+        ([HICCUP, REQUEST], 1, 3, Decision.GIVE_UP),
+        ([CRASH, HICCUP], 1, 3, Decision.RETRY),
+    ],
+)
+def test_decisions(
+    causes: list[Exception], num_failures: int, max_failures: int, expected: Decision
+) -> None:
+    assert decide(causes, num_failures, max_failures) is expected
+
+
+def test_a_wrong_request_comes_back_as_it_was_raised() -> None:
+    error = WorkerGroupError("a wall of traceback", {1: HICCUP, 0: REQUEST})
+    causes = causes_of(error)
+    assert list(causes) == [0, 1]
+    assert final_error("job", causes, 1, str(error)) is REQUEST
+
+
+def test_a_failed_job_says_who_why_and_how_often() -> None:
+    error = WorkerGroupError("a wall of traceback", {1: HICCUP})
+    final = final_error("retrain-ab12", causes_of(error), 4, str(error))
+    assert str(final) == (
+        "Job retrain-ab12 failed 4 times; last, worker 1 failed with RuntimeError: "
+        "connection closed by peer."
+    )
+    assert "died" in describe({-1: CRASH})

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from orchestration.cluster import available
+from orchestration.stage_store import StorageError
+from orchestration.tracking import LiveTracking, Tracker
+from orchestration.train_job import JobError, JobResult, Scaling, forget_job, run_train_job
+from orchestration.worker import LocalWorkerContext
+from tests.orchestration import jobs
+from tests.orchestration.conftest import MlflowServer
+
+ROOT = Path(__file__).parents[2]
+TORCH = {"epochs": 3, "seed": 7}
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> LocalWorkerContext:
+    """The torch job in this process, without Ray and without a crash."""
+    context = LocalWorkerContext(tmp_path_factory.mktemp("whole"))
+    jobs.train_torch(TORCH, context)
+    return context
+
+
+def check_same(result: JobResult, whole: LocalWorkerContext, to: Path) -> None:
+    """Bit for bit the same training."""
+    import torch
+
+    assert result.history == whole.history
+    folder = result.fetch(to)
+    assert [path.name for path in folder.iterdir()] == ["state.pt"]
+    found = torch.load(folder / "state.pt", weights_only=True)
+    assert whole.checkpoint is not None
+    expected = torch.load(whole.checkpoint / "state.pt", weights_only=True)
+    assert found["epoch"] == expected["epoch"]
+    for name, weight in expected["model"].items():
+        assert torch.equal(found["model"][name], weight)
+
+
+def executions(path: Path) -> list[int]:
+    return [int(line) for line in path.read_text().split()]
+
+
+def spec(uri: str, **changes: Any) -> LiveTracking:
+    arguments: dict[str, Any] = {
+        "uri": uri,
+        "experiment": "jobs",
+        "kind": "supernet",
+        "fingerprint": "ab" * 32,
+        "name": "supernet",
+        "config": TORCH,
+    }
+    return LiveTracking(**{**arguments, **changes})
+
+
+def only_run(uri: str) -> Any:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("jobs")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    return run
+
+
+def steps(uri: str, key: str) -> list[int]:
+    history = MlflowClient(uri).get_metric_history(only_run(uri).info.run_id, key)
+    return [metric.step for metric in history]
+
+
+def own_processes(name: str) -> list[int]:
+    """The ids of this process's descendants whose name starts so; others' are none of ours."""
+    names, parents = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            head, _, tail = stat.read_text().rpartition(")")
+            pid = int(stat.parent.name)
+            names[pid] = head.partition("(")[2]
+            parents[pid] = int(tail.split()[1])
+    found = []
+    for pid in [pid for pid, each in names.items() if each.startswith(name)]:
+        ancestor = pid
+        while ancestor in parents and ancestor != os.getpid():
+            ancestor = parents[ancestor]
+        if ancestor == os.getpid():
+            found.append(pid)
+    return found
+
+
+def when(condition: Callable[[], Any], action: Callable[[], Any]) -> threading.Thread:
+    """Do something in the middle of a job."""
+
+    def wait() -> None:
+        end_s = time.monotonic() + 100
+        while time.monotonic() < end_s:
+            if condition():
+                action()
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_crash_inside_an_epoch_changes_nothing(
+    ray_cluster: None, uninterrupted: LocalWorkerContext, sqlite_uri: str, tmp_path: Path
+) -> None:
+    seen: list[tuple[dict[str, float], bool]] = []
+    result = run_train_job(
+        jobs.train_torch,
+        {**TORCH, "die": {"2": "before"}, "marks": str(tmp_path)},
+        name="crash",
+        storage_path=str(tmp_path / "store"),
+        on_epoch=spec(sqlite_uri),
+        on_progress=lambda row: seen.append((row, threading.current_thread().name == "MainThread")),
+    )
+    assert (tmp_path / "died-2-before").exists()
+    check_same(result, uninterrupted, tmp_path / "fetched")
+    assert seen == [(row, True) for row in uninterrupted.history]
+    assert result.wall_s > 0
+    assert result.device_hours == pytest.approx(result.wall_s / 3600)
+    assert only_run(sqlite_uri).data.tags["bnnas.fingerprint"] == "ab" * 32
+    for key in ("epoch", "train/loss"):
+        assert steps(sqlite_uri, key) == [1, 2, 3]
+
+
+def test_two_workers_are_one_on_the_same_gradients(
+    ray_cluster: None, uninterrupted: LocalWorkerContext, tmp_path: Path
+) -> None:
+    result = run_train_job(
+        jobs.train_torch, TORCH, name="two", storage_path=str(tmp_path), scaling=Scaling(2)
+    )
+    check_same(result, uninterrupted, tmp_path / "fetched")
+    assert result.device_hours == pytest.approx(2 * result.wall_s / 3600)
+
+
+def test_another_driver_goes_on_where_the_checkpoint_ends(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    config = {"epochs": 2, "executions": str(tmp_path / "ran"), "nan_epoch": 2}
+    store = f"file://{tmp_path}/store"  # as a URI: checkpoints are uploaded asynchronously
+    first = run_train_job(jobs.count, config, name="cut", storage_path=store)
+    seen: list[dict[str, float]] = []
+    result = run_train_job(
+        jobs.count, {**config, "epochs": 4}, name="cut", storage_path=store, on_progress=seen.append
+    )
+    assert executions(tmp_path / "ran") == [1, 2, 3, 4]
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
+    assert repr(result.history) == repr(seen)
+    assert repr(result.history[1]["train/loss"]) == "nan"
+    assert result.wall_s > first.wall_s
+    assert json.loads((result.fetch(tmp_path / "f") / "state.json").read_text())["total"] == 10
+
+    # Half a snapshot, as a power cut leaves it: the job starts over instead of failing for ever.
+    snapshot = tmp_path / "store" / "jobs" / "cut" / "checkpoint_manager_snapshot.json"
+    snapshot.write_bytes(snapshot.read_bytes()[:40])
+    config = {"epochs": 1, "executions": str(tmp_path / "again")}
+    run_train_job(jobs.count, config, name="cut", storage_path=store)
+    assert executions(tmp_path / "again") == [1]
+
+    forget_job("cut", store)
+    forget_job("cut", store)
+    assert not (tmp_path / "store" / "jobs" / "cut").exists()
+
+
+def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path: Path) -> None:
+    import ray
+
+    config = {"epochs": 4, "epoch_s": 0.5, "executions": str(tmp_path / "ran")}
+    program = f"""
+        from orchestration.cluster import cluster
+        from orchestration.train_job import Scaling, run_train_job
+        from tests.orchestration import jobs
+        with cluster({ray.get_runtime_context().gcs_address!r}):
+            run_train_job(
+                jobs.count, {config!r}, name="killed", storage_path={str(tmp_path)!r},
+                on_progress=lambda row: print(row["epoch"], flush=True), scaling=Scaling(2),
+            )
+    """
+    driver = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stdout is not None
+    for line in driver.stdout:
+        if line.strip() == "2":
+            break
+    driver.kill()
+    driver.wait()
+    done = run_train_job(
+        jobs.count, config, name="killed", storage_path=str(tmp_path), scaling=Scaling(2)
+    )
+    assert [row["train/loss"] for row in done.history] == [1 / 7, 3 / 7, 6 / 7, 10 / 7]
+    ran = executions(tmp_path / "ran")
+    assert ran.count(1) == 1
+    assert ran.count(2) == 1
+    assert ran[-1] == 4
+
+
+def test_a_killed_controller_is_replaced_and_its_resources_are_freed(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    config = {"epochs": 3, "epoch_s": 0.5, "executions": str(ran)}
+
+    def kill() -> None:
+        (controller,) = own_processes("ray::TrainContr")
+        os.kill(controller, signal.SIGKILL)
+
+    killer = when(lambda: ran.exists() and len(executions(ran)) >= 2, kill)
+    result = run_train_job(
+        jobs.count, config, name="c", storage_path=str(tmp_path), scaling=Scaling(2)
+    )
+    killer.join()
+    assert [row["epoch"] for row in result.history] == [1, 2, 3]
+    assert available()["CPU"] == 2
+
+
+def test_a_wrong_request_is_not_tried_again(
+    ray_cluster: None, sqlite_uri: str, tmp_path: Path
+) -> None:
+    config = {"executions": str(tmp_path / "ran")}
+    with pytest.raises(ValueError, match="^data.root is '/nowhere': give the folder"):
+        run_train_job(
+            jobs.refuse,
+            config,
+            name="wrong",
+            storage_path=str(tmp_path / "store"),
+            on_epoch=spec(sqlite_uri),
+        )
+    assert executions(tmp_path / "ran") == [0]
+    run = only_run(sqlite_uri)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["bnnas.error"].startswith("data.root is '/nowhere'")
+
+
+def test_what_does_not_go_away_fails_the_job(ray_cluster: None, tmp_path: Path) -> None:
+    config = {"executions": str(tmp_path / "ran")}
+    with pytest.raises(JobError, match="failed 2 times; last, worker 0 .* the fan is loud") as e:
+        run_train_job(
+            jobs.break_down, config, name="f", storage_path=str(tmp_path / "s"), max_failures=1
+        )
+    assert executions(tmp_path / "ran") == [0, 0]
+    assert "in break_down" in e.value.details
+
+
+@pytest.mark.server
+def test_metrics_of_a_job_reach_a_server_that_was_away(
+    ray_cluster: None, mlflow_server: MlflowServer, tmp_path: Path
+) -> None:
+    uri = mlflow_server.uri
+    Tracker(uri, "jobs").check()
+    seen: list[dict[str, float]] = []
+
+    def progress(row: dict[str, float]) -> None:
+        seen.append(row)
+        if row["epoch"] == 2:
+            mlflow_server.stop()
+
+    live = spec(uri)
+    result = run_train_job(
+        jobs.count,
+        {"epochs": 3},
+        name="away",
+        storage_path=str(tmp_path),
+        on_epoch=live,
+        on_progress=progress,
+    )
+    assert [row["epoch"] for row in seen] == [1, 2, 3]
+    mlflow_server.start()
+    run = live.open()
+    for row in result.history:
+        run.log_epoch(row)
+    assert run.num_pending == 0
+    assert steps(uri, "epoch") == [1, 2, 3]
+    assert steps(uri, "train/loss") == [1, 2, 3]
+
+
+def test_an_unusable_storage_path_is_found_out_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="storage.path"):
+        run_train_job(jobs.nothing, {}, name="n", storage_path=str(tmp_path / "file" / "below"))
+
+
+def test_drivers_and_controllers_do_not_import_torch() -> None:
+    program = """
+        import sys
+        import orchestration.cluster, orchestration.train_job, orchestration.tracking
+        assert not {"torch", "mlflow", "ray", "pyarrow"} & set(sys.modules)
+        import orchestration.progress, orchestration.torch_trainer
+        assert "torch" not in sys.modules
+    """
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestration.worker import LEDGER_NAME, Ledger, LocalWorkerContext
+from tests.orchestration import jobs
+
+
+class Interruption(BaseException):
+    pass
+
+
+class Interrupted(LocalWorkerContext):
+    """Stops the training right after one epoch is safe."""
+
+    def __init__(self, folder: Path, last_epoch: int) -> None:
+        super().__init__(folder)
+        self.last_epoch = last_epoch
+
+    def report(self, metrics: Any, save: Any = None) -> None:
+        super().report(metrics, save)
+        if metrics["epoch"] == self.last_epoch:
+            raise Interruption
+
+
+@pytest.mark.parametrize("last_epoch", [1, 2, 3])
+def test_resumed_is_uninterrupted(tmp_path: Path, last_epoch: int) -> None:
+    import torch
+
+    config = {"epochs": 4, "seed": 3}
+    whole = LocalWorkerContext(tmp_path / "whole")
+    jobs.train_torch(config, whole)
+    with pytest.raises(Interruption):
+        jobs.train_torch(config, Interrupted(tmp_path / "cut", last_epoch))
+    resumed = LocalWorkerContext(tmp_path / "cut")
+    jobs.train_torch(config, resumed)
+
+    assert resumed.history == whole.history
+    assert [row["epoch"] for row in whole.history] == [1, 2, 3, 4]
+    states = []
+    for context in (whole, resumed):
+        assert context.checkpoint is not None
+        states.append(torch.load(context.checkpoint / "state.pt", weights_only=True))
+    for name, weight in states[0]["model"].items():
+        assert torch.equal(weight, states[1]["model"][name])
+
+
+def test_an_epoch_without_a_checkpoint_is_repeated(tmp_path: Path) -> None:
+    context = LocalWorkerContext(tmp_path)
+    context.report({"loss": 1.0}, lambda folder: None)
+    context.report({"loss": 2.0})
+    again = LocalWorkerContext(tmp_path)
+    assert again.history == [{"epoch": 1, "loss": 1.0}]
+
+
+def test_a_failed_save_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    context = LocalWorkerContext(tmp_path)
+
+    def good(folder: Path) -> None:
+        (folder / "a").write_text("1")
+
+    def full(folder: Path) -> None:
+        (folder / "a").write_text("2")
+        raise OSError("no space left on device")
+
+    context.report({"loss": 1.0}, good)
+    with pytest.raises(OSError, match="no space"):
+        context.report({"loss": 2.0}, full)
+    with LocalWorkerContext(tmp_path).restore() as folder:
+        assert folder is not None
+        assert (folder / "a").read_text() == "1"
+
+
+def test_epochs_are_reported_in_order() -> None:
+    ledger = Ledger()
+    assert ledger.append({"loss": 3}) == {"epoch": 1, "loss": 3.0}
+    assert ledger.append({"epoch": 2, "loss": np.float64(2.5)}) == {"epoch": 2, "loss": 2.5}
+    for epoch in (2, 4):
+        with pytest.raises(ValueError, match="epoch 3 was due"):
+            ledger.append({"epoch": epoch})
+    for value in (True, "1", None, np.zeros(2)):
+        with pytest.raises(ValueError, match="'loss' is a"):
+            ledger.append({"loss": value})  # type: ignore[dict-item]
+    assert len(ledger.history) == 2
+
+
+def test_the_ledger_is_valid_json_and_carries_nan(tmp_path: Path) -> None:
+    ledger = Ledger(wall_s=1.5, device_s=3.0)
+    ledger.append({"loss": math.nan})
+    ledger.write(tmp_path)
+    json.loads((tmp_path / LEDGER_NAME).read_text(), parse_constant=pytest.fail)
+    assert repr(Ledger.read(tmp_path)) == repr(ledger)
