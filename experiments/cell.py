@@ -1,0 +1,220 @@
+"""Run one cell for real: supernet → search → retrain, and the random baseline beside it.
+
+The baseline's architectures are known from the start, so their retraining fills the cores that the
+chain leaves idle. Ray is started by the first stage that is not in the store; when all are there,
+it is not started at all.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.config import Config
+from experiments.plan import CellPlan
+from experiments.provenance import provenance
+from experiments.stages.retrain import draw_retrain, make_retrain
+from experiments.stages.search import draw_search, make_search
+from experiments.stages.setting import Setting
+from experiments.stages.supernet import draw_supernet, make_supernet
+from experiments.terminal import Display
+from experiments.tracking_uri import local_folder
+from nas.space import parse_architecture
+from orchestration import cluster
+from orchestration.fingerprint import fingerprint
+from orchestration.scaling import Scaling
+from orchestration.stage_runner import Done, StageRunner
+from orchestration.stage_store import StageStore
+from orchestration.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A finished cell.
+
+    Attributes:
+        chain: what led to the result, in order: supernet (where the indicator reads one), search,
+            retrain.
+        baseline: the retrainings of the random architectures.
+        run_id: the MLflow run that the stages' runs are nested under.
+        figures: the folder of the chain's figures.
+    """
+
+    plan: CellPlan
+    chain: tuple[Done, ...]
+    baseline: tuple[Done, ...]
+    run_id: str
+    figures: Path
+
+    @property
+    def search(self) -> Done:
+        """The search stage."""
+        return self.chain[-2]
+
+    @property
+    def retrained(self) -> Done:
+        """The retraining of the architecture that the search chose."""
+        return self.chain[-1]
+
+    @property
+    def best_random(self) -> Done | None:
+        """The best of the random architectures by test top-1; None without a baseline."""
+        return max(self.baseline, key=lambda done: done.record.metrics["top1"], default=None)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The cell's numbers, as its MLflow run shows them."""
+        stages = (*self.chain, *self.baseline)
+        metrics = {
+            name: self.retrained.record.metrics[name] for name in ("top1", "flops", "params")
+        }
+        metrics["device_hours"] = sum(done.record.device_hours for done in stages)
+        if self.best_random is not None:
+            metrics["random_baseline"] = self.best_random.record.metrics["top1"]
+        return metrics
+
+    def to_json(self) -> dict[str, Any]:
+        """What `bnnas run --json` prints; top-1 is a fraction, FLOPs are multiply-adds."""
+        return {
+            "status": "done",
+            "name": self.plan.config.name,
+            "arch": self.search.record.result["arch"],
+            "random_baseline": None,
+            **self.metrics,
+            "random_architectures": [dict(done.record.result) for done in self.baseline],
+            "stages": [
+                {
+                    "kind": done.stage.kind,
+                    "name": done.stage.name,
+                    "fingerprint": done.record.fingerprint,
+                    "cached": done.cached,
+                    "mlflow_run_id": done.run_id,
+                    "device_hours": done.record.device_hours,
+                }
+                for done in (*self.chain, *self.baseline)
+            ],
+            "mlflow_run_id": self.run_id,
+            "figures": str(self.figures),
+        }
+
+
+def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
+    """Have or make every stage of the cell.
+
+    Raises ValueError (a wrong request) before anything is started where that can be known, and
+    `JobError` when a stage fails for good; what was finished by then stays in the store.
+    """
+    config = plan.config
+    store = StageStore(config.storage.path)
+    store.check()
+    tracker.check()
+    with ExitStack() as stack:
+        jobs_cluster = _LazyCluster(config, stack)
+        run_id = stack.enter_context(_tracked(config, tracker))
+        runner = StageRunner(
+            store=store,
+            tracker=tracker,
+            scaling=jobs_cluster.scaling,
+            max_failures=config.cluster.max_failures,
+            code=provenance(),
+            parent_run_id=run_id,
+            tags={"bnnas.cell": config.name},
+            before_job=jobs_cluster.start,
+        )
+        place = {
+            "data_root": config.data.root,
+            "num_loaders": config.data.num_workers,
+            "storage_path": config.storage.path,
+        }
+        stack.enter_context(display.live())
+        chain, baseline = _make_all(plan, Setting(runner, place, display), jobs_cluster)
+        figures = _draw(config, chain)
+        result = CellResult(plan, chain, baseline, run_id, figures)
+        tracker.finish_group(run_id, metrics=result.metrics, artifacts=figures)
+        return result
+
+
+@contextmanager
+def _tracked(config: Config, tracker: Tracker) -> Iterator[str]:
+    """The cell's MLflow run, marked failed unless all goes well."""
+    values = config.model_dump(mode="json")
+    run_id = tracker.start_group(
+        config.name, tags={}, params=values, group=fingerprint("cell", values, code_version=1)
+    )
+    try:
+        yield run_id
+    except BaseException:
+        tracker.finish_group(run_id, "FAILED")
+        raise
+
+
+def _draw(config: Config, chain: tuple[Done, ...]) -> Path:
+    """The figures of the chain, side by side in one folder on this machine."""
+    folder = local_folder(config.storage) / "figures" / config.name
+    drawers = {"supernet": draw_supernet, "search": draw_search, "retrain": draw_retrain}
+    for done in chain:
+        drawers[done.stage.kind](done.record, folder)
+    return folder
+
+
+class _LazyCluster:
+    """Connects to Ray when the first job needs it, and stays until the stack is closed."""
+
+    def __init__(self, config: Config, stack: ExitStack) -> None:
+        section = config.cluster
+        self.scaling = Scaling(section.num_workers, section.use_gpu, section.cpus_per_worker)
+        self._address = section.address
+        self._stack = stack
+        self._lock = threading.Lock()
+        self._started = False
+
+    def start(self) -> None:
+        with self._lock:
+            if not self._started:
+                self._stack.enter_context(cluster.cluster(self._address))
+                cluster.require(self.scaling)
+                self._started = True
+
+    def num_jobs_at_once(self) -> int:
+        """How many jobs the cluster has room for."""
+        self.start()
+        have = cluster.available()
+        return max(
+            1,
+            min(
+                int(have.get(name, 0.0) / (amount * self.scaling.min_workers))
+                for name, amount in self.scaling.resources_per_worker.items()
+            ),
+        )
+
+
+def _make_all(
+    plan: CellPlan, setting: Setting, jobs_cluster: _LazyCluster
+) -> tuple[tuple[Done, ...], tuple[Done, ...]]:
+    """The chain and the baseline, as many jobs at once as there is room for."""
+
+    def chain() -> tuple[Done, ...]:
+        inputs = {}
+        if plan.supernet is not None:
+            inputs["supernet"] = make_supernet(plan.supernet, setting)
+        search = make_search(plan.search, setting, inputs)
+        arch = parse_architecture(search.record.result["arch"])
+        retrained = make_retrain(plan.retrain(arch), setting, {"search": search})
+        return (*inputs.values(), search, retrained)
+
+    known = [stage for stage in (plan.supernet, plan.search, *plan.baseline) if stage is not None]
+    store = setting.runner.store
+    all_there = all(store.get(stage.fingerprint) is not None for stage in known)
+    with ThreadPoolExecutor(1 if all_there else jobs_cluster.num_jobs_at_once()) as pool:
+        main = pool.submit(chain)
+        others = [pool.submit(make_retrain, stage, setting) for stage in plan.baseline]
+        try:
+            return main.result(), tuple(other.result() for other in others)
+        finally:
+            for other in others:  # after a failure, what has not begun does not begin
+                other.cancel()

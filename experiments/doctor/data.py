@@ -1,0 +1,48 @@
+"""Data sets that need no download: whether their files are there."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from experiments.doctor.check import Check
+from experiments.doctor.libraries import INSTALL
+
+FASHION_MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+# Where Debian's package dataset-fashion-mnist installs them.
+FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+
+_GET_FASHION_MNIST = (
+    "apt-get install dataset-fashion-mnist; or download it with torchvision and name the folder: "
+    "python -c \"import torchvision; torchvision.datasets.FashionMNIST('data', download=True)\", "
+    "then --set data.root=data"
+)
+
+
+def check_digits() -> Check:
+    """The scans inside scikit-learn, which the demo uses."""
+    spec = importlib.util.find_spec("sklearn")
+    if spec and spec.submodule_search_locations:
+        for place in spec.submodule_search_locations:
+            if (Path(place) / "datasets" / "data" / "digits.csv.gz").is_file():
+                return Check("data digits", "ok", "embedded in scikit-learn")
+    return Check("data digits", "missing", "not found inside scikit-learn", INSTALL)
+
+
+def check_fashion_mnist(folder: Path = FASHION_MNIST_FOLDER) -> Check:
+    """The four files of Fashion-MNIST, gzipped or not, where Debian's package puts them."""
+    absent = [
+        n for n in FASHION_MNIST_FILES if not any((folder / f).is_file() for f in (n, f"{n}.gz"))
+    ]
+    if not absent:
+        return Check("data fashion_mnist", "ok", f"in {folder}")
+    if len(absent) == len(FASHION_MNIST_FILES):
+        detail = f"not in {folder} (optional)"
+    else:
+        detail = f"incomplete: no {', '.join(absent)} in {folder} (optional)"
+    return Check("data fashion_mnist", "warn", detail, _GET_FASHION_MNIST)

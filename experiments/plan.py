@@ -1,0 +1,174 @@
+"""From a config to stages: what has to be made, and what decides each result.
+
+A stage's config holds every field that can change its result, and nothing else, so that two
+experiments that agree in those fields share the stage. `FIELDS` classifies every field of the
+config; a test fails when a new one is not in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from experiments.budgets import budgets
+from experiments.config import Config
+from nas.data import ImageSpec
+from nas.indicators import INDICATORS
+from nas.search import draw_legal, exact_search
+from nas.space import Architecture, SearchSpace, format_architecture, load_space
+from orchestration.stage import Stage
+
+# Raise a number when the code of that stage changes what the same config gives.
+CODE_VERSIONS = {"supernet": 1, "search": 1, "retrain": 1}
+
+# A prime apart, so that the random baseline's draw is not the searcher's or a sampler's.
+_BASELINE_SEED_OFFSET = 7919
+
+StageKind = Literal["supernet", "search", "retrain"]
+_ALL: frozenset[StageKind] = frozenset({"supernet", "search", "retrain"})
+_TRAINED: frozenset[StageKind] = frozenset({"supernet", "retrain"})
+_NONE: frozenset[StageKind] = frozenset()
+
+# Field → the stages whose result it can change. A section stands for all of its fields. Search
+# reads images only with an indicator that does; `data.root` decides only for `imagefolder`, whose
+# content nothing but its place names.
+FIELDS: dict[str, frozenset[StageKind]] = {
+    "space": _ALL,
+    "seed": _ALL,
+    "data.name": _ALL,
+    "data.root": _ALL,
+    "data.resolution": _ALL,
+    "data.search_val_fraction": _ALL,
+    "data.augment": _ALL,
+    "data.max_train_images": _ALL,
+    "data.split_seed": _ALL,
+    "data.skip_unreadable": _ALL,
+    "supernet": frozenset({"supernet"}),
+    "search": frozenset({"search"}),
+    "retrain": frozenset({"retrain"}),
+    # Says which architectures are retrained, and changes none of their results.
+    "random_baseline": _NONE,
+    "name": _NONE,
+    "data.num_workers": _NONE,
+    "storage": _NONE,
+    "tracking": _NONE,
+    "cluster": _NONE,
+}
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """The stages of one cell; the retrain stage follows from the search's result."""
+
+    config: Config
+    space: SearchSpace
+    baseline_archs: tuple[Architecture, ...]
+    supernet: Stage | None
+    search: Stage
+
+    def retrain(self, arch: Architecture) -> Stage:
+        """The retraining of one architecture, found by whatever means."""
+        config = {
+            **_common(self.config, self.space),
+            "data": _data(self.config),
+            "retrain": self.config.retrain.model_dump(mode="json"),
+            "arch": format_architecture(arch),
+        }
+        return _stage("retrain", config, name=f"retrain {format_architecture(arch)}")
+
+    @property
+    def baseline(self) -> tuple[Stage, ...]:
+        """The retrainings of the random baseline."""
+        return tuple(self.retrain(arch) for arch in self.baseline_archs)
+
+
+def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
+    """Work out the stages of one cell.
+
+    Raises ValueError where the space or the budgets cannot be, before anything runs.
+    """
+    space = load_space(config.space).for_images(
+        in_channels=images.in_channels,
+        resolution=images.resolution,
+        num_classes=images.num_classes,
+    )
+    limits = budgets(config.search.model_dump(mode="json"), space)
+    flops, *others = limits
+    exact_search(  # raises where no architecture keeps all the budgets
+        flops.table_LN,
+        flops.table_LN,
+        flops.max_cost,
+        constant=flops.constant,
+        min_cost=flops.min_cost,
+        name=flops.name,
+        also=others,
+    )
+    if config.supernet.sampler == "fair":
+        from nas.sampling import fair_paths
+
+        fair_paths(space, config.seed, 0)  # raises where strict fairness is impossible
+    indicator = INDICATORS[config.search.indicator]
+    supernet = None
+    if indicator.needs_supernet:
+        supernet_config = {
+            **_common(config, space),
+            "data": _data(config),
+            "supernet": config.supernet.model_dump(mode="json"),
+        }
+        trainable, epochs = config.supernet.trainable, config.supernet.epochs
+        supernet = _stage("supernet", supernet_config, name=f"supernet {trainable} {epochs} epochs")
+    search_config = {**_common(config, space), "search": _search(config)}
+    if not indicator.additive:
+        search_config["data"] = _data(config)
+    search = _stage(
+        "search",
+        search_config,
+        inputs={"supernet": supernet.fingerprint} if supernet else {},
+        name=f"search {config.search.indicator} {config.search.searcher}",
+    )
+    rng = np.random.default_rng(config.seed + _BASELINE_SEED_OFFSET)
+    return CellPlan(
+        config=config,
+        space=space,
+        baseline_archs=tuple(
+            draw_legal(space, limits, rng, config.random_baseline.num_architectures)
+        ),
+        supernet=supernet,
+        search=search,
+    )
+
+
+def _stage(
+    kind: StageKind, config: dict[str, Any], *, name: str, inputs: dict[str, str] | None = None
+) -> Stage:
+    return Stage(
+        kind=kind,
+        config=config,
+        code_version=CODE_VERSIONS[kind],
+        inputs=inputs or {},
+        name=name,
+    )
+
+
+def _common(config: Config, space: SearchSpace) -> dict[str, Any]:
+    content = space.to_dict()
+    del content["name"]  # what a space is called does not change what it gives
+    return {"space": content, "seed": config.seed}
+
+
+def _data(config: Config) -> dict[str, Any]:
+    data = config.data.model_dump(mode="json")
+    del data["num_workers"]
+    if config.data.name != "imagefolder":
+        del data["root"]
+    return data
+
+
+def _search(config: Config) -> dict[str, Any]:
+    """The search section less what the chosen indicator does not read."""
+    search = config.search.model_dump(mode="json")
+    if INDICATORS[config.search.indicator].additive:
+        del search["recalibration_images"], search["batch_size"]
+    return search

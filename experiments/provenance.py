@@ -1,0 +1,50 @@
+"""Where a result comes from: commit, command, versions, hardware. No number without it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = ("torch", "torchvision", "ray", "mlflow", "numpy")
+
+
+def provenance() -> dict[str, Any]:
+    """Plain values that a stage's record keeps; nothing in it is part of a fingerprint."""
+    return {
+        "commit": _commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+        **{library: importlib.metadata.version(library) for library in _LIBRARIES},
+        "hardware": {
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "num_cpus": os.cpu_count(),
+        },
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, with `-dirty` for uncommitted changes; None without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

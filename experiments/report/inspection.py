@@ -1,0 +1,123 @@
+"""What `bnnas inspect` shows: an architecture's cost layer by layer, or a space at a glance."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nas.cost import COST_TABLES, layer_costs
+from nas.search import Budget
+from nas.space import Architecture, SearchSpace, format_architecture
+
+
+def inspect_architecture(space: SearchSpace, arch: Architecture) -> dict[str, Any]:
+    """Plain values: the totals are the sums of the layers' rows. FLOPs are multiply-adds."""
+    layers = [asdict(cost) for cost in layer_costs(space, arch)]
+    return {
+        "space": space.name,
+        "arch": format_architecture(arch),
+        "flops": sum(layer["flops"] for layer in layers),
+        "params": sum(layer["params"] for layer in layers),
+        "resolution": space.resolution,
+        "num_classes": space.num_classes,
+        "layers": layers,
+    }
+
+
+def inspect_space(space: SearchSpace) -> dict[str, Any]:
+    """Plain values: size, the range of every cost, and the layers with their candidates."""
+    ranges = {}
+    for name, table in COST_TABLES.items():
+        budget = Budget.from_cost(table(space))
+        ranges[name] = {"min": int(budget.minimum), "max": int(budget.maximum)}
+    return {
+        "space": space.name,
+        "num_architectures": space.num_architectures,
+        "resolution": space.resolution,
+        "num_classes": space.num_classes,
+        **ranges,
+        "layers": [
+            {
+                "layer": index,
+                "in_channels": layer.in_channels,
+                "out_channels": layer.out_channels,
+                "stride": layer.stride,
+                "resolution": layer.resolution,
+                "candidates": ["identity"]
+                if layer.fixed_identity
+                else [str(candidate) for candidate in layer.candidates],
+            }
+            for index, layer in enumerate(space.layers)
+        ],
+    }
+
+
+def print_architecture(description: dict[str, Any], console: Console) -> None:
+    """The table that a person reads."""
+    table = Table(
+        title=f"{description['space']}: {description['arch']}", title_justify="left", box=None
+    )
+    for heading in ("part", "operation"):
+        table.add_column(heading)
+    for heading in ("in", "out", "stride", "input", "FLOPs", "params"):
+        table.add_column(heading, justify="right")
+    for layer in description["layers"]:
+        table.add_row(
+            layer["name"],
+            layer["operation"],
+            str(layer["in_channels"]),
+            str(layer["out_channels"]),
+            str(layer["stride"]),
+            f"{layer['resolution']}²",
+            f"{layer['flops']:,}",
+            f"{layer['params']:,}",
+            style="dim" if layer["operation"] == "identity" else None,
+        )
+    table.add_section()
+    table.add_row(
+        *("total", "", "", "", "", f"{description['resolution']}²"),
+        f"{description['flops']:,}",
+        f"{description['params']:,}",
+        style="bold",
+    )
+    console.print(table)
+    console.print(
+        f"\n{description['flops'] / 1e6:.1f} M multiply-adds, {description['params'] / 1e6:.1f} M "
+        f"parameters at {description['resolution']}×{description['resolution']} with "
+        f"{description['num_classes']} classes.",
+        highlight=False,
+    )
+
+
+def print_space(description: dict[str, Any], console: Console) -> None:
+    """The space at a glance."""
+    table = Table(
+        title=f"{description['space']}: {description['num_architectures']:,} architectures",
+        title_justify="left",
+        box=None,
+    )
+    for heading in ("layer", "in", "out", "stride", "input"):
+        table.add_column(heading, justify="right")
+    table.add_column("candidate operations, by index")
+    for layer in description["layers"]:
+        table.add_row(
+            str(layer["layer"]),
+            str(layer["in_channels"]),
+            str(layer["out_channels"]),
+            str(layer["stride"]),
+            f"{layer['resolution']}²",
+            "identity"
+            if layer["candidates"] == ["identity"]
+            else "  ".join(f"{i}={name}" for i, name in enumerate(layer["candidates"])),
+        )
+    console.print(table)
+    flops, params = description["flops"], description["params"]
+    console.print(
+        f"\nFLOPs {flops['min'] / 1e6:.2f} to {flops['max'] / 1e6:.2f} M, parameters "
+        f"{params['min'] / 1e6:.2f} to {params['max'] / 1e6:.2f} M. "
+        f"Add --arch 'index per layer' for one architecture.",
+        highlight=False,
+    )

@@ -1,0 +1,79 @@
+"""What `bnnas run` prints at the end: what was found, what it cost, and where it lies."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.cell import CellResult
+from orchestration.stage_runner import Done
+
+
+def print_result(result: CellResult, console: Console, *, ui_command: str) -> None:
+    """The final table and the one command that opens the MLflow UI."""
+    config = result.plan.config
+    table = Table(title=f"{config.name}: what was found", title_justify="left")
+    table.add_column("")
+    table.add_column("architecture", overflow="fold")
+    for heading in ("FLOPs", "params", "test top-1"):
+        table.add_column(heading, justify="right")
+    search = result.search.record.result
+    table.add_row(
+        f"{config.search.indicator} indicator, {config.search.searcher} search",
+        *_row(result.retrained),
+        style="bold",
+    )
+    if result.best_random is not None:
+        table.add_row(f"best of {len(result.baseline)} random", *_row(result.best_random))
+    console.print(table)
+    console.print(_cost_table(result))
+    others = [
+        f"{name} stayed {100 * best['optimality_gap']:.2f} % below it with "
+        f"{best['num_evaluated']:,} candidates"
+        for name, best in search["found"].items()
+        if name != "exact" and best.get("optimality_gap") is not None
+    ]
+    if others:
+        console.print(f"Exact search proves the optimum; {', '.join(others)}.", highlight=False)
+    console.print(f"Results   {config.storage.path}", highlight=False)
+    console.print(f"Figures   {os.path.relpath(result.figures)}", highlight=False)
+    console.print(f"MLflow UI [bold]{escape(ui_command)}[/]", highlight=False)
+
+
+def _row(done: Done) -> tuple[str, str, str, str]:
+    metrics = done.record.metrics
+    return (
+        done.record.result["arch"],
+        _count(metrics["flops"]),
+        _count(metrics["params"]),
+        f"{metrics['top1']:.2%}",
+    )
+
+
+def _count(number: float) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e7 else f"{number / 1e3:.1f} k"
+
+
+def _cost_table(result: CellResult) -> Table:
+    table = Table(title="what it cost", title_justify="left")
+    table.add_column("stage")
+    for heading in ("epochs", "wall", "device time"):
+        table.add_column(heading, justify="right")
+    groups: list[tuple[str, tuple[Done, ...]]] = [
+        (done.stage.kind, (done,)) for done in result.chain
+    ]
+    if result.baseline:
+        groups.append((f"random baseline ({len(result.baseline)} retrainings)", result.baseline))
+    for name, group in groups:
+        epochs = sum(len(done.record.history) for done in group)
+        cached = " (cached)" if all(done.cached for done in group) else ""
+        table.add_row(
+            name + cached,
+            str(epochs) if epochs else "",
+            f"{sum(done.record.wall_s for done in group):.1f} s",
+            f"{3600 * sum(done.record.device_hours for done in group):.1f} s",
+        )
+    return table

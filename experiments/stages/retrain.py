@@ -1,0 +1,100 @@
+"""The retrain stage: train one architecture from scratch and measure it on the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.stages.setting import Setting, load_stage_data
+from nas.cost import COST_TABLES
+from nas.space import parse_architecture, space_from_dict
+from orchestration.stage import Stage
+from orchestration.stage_runner import Done, Outcome
+from orchestration.stage_store import StageRecord
+from orchestration.train_job import JobResult
+from orchestration.worker import WorkerContext
+
+WEIGHTS = "network.pt"
+
+
+def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done] | None = None) -> Done:
+    """Have the retrained network and its test accuracy, or get it trained.
+
+    `inputs` names the stages that chose the architecture; they are lineage and nothing else.
+    """
+
+    def finish(job: JobResult, folder: Path) -> Outcome:
+        space, arch = space_from_dict(stage.config["space"]), stage.config["arch"]
+        last = job.history[-1]
+        metrics = {
+            "top1": last["test/top1"],
+            "test_loss": last["test/loss"],
+            **{
+                name: table(space).of(parse_architecture(arch))
+                for name, table in COST_TABLES.items()
+            },
+        }
+        return Outcome(result={"arch": arch, **metrics}, metrics=metrics)
+
+    return setting.train(
+        stage,
+        work,
+        finish,
+        total=stage.config["retrain"]["epochs"],
+        inputs=inputs,
+        draw=draw_retrain,
+        keep=(WEIGHTS,),
+    )
+
+
+def work(config: dict[str, Any], context: WorkerContext) -> None:
+    """Train a subnet; `config` as for the supernet stage.
+
+    Search-validation images give `val/top1` after every epoch. The test set is looked at once,
+    after the last epoch: `test/top1` and `test/loss`.
+    """
+    from experiments.stages.epochs import EpochEnd, run_epochs
+    from nas.network import Subnet
+    from nas.training import evaluate
+
+    stage = config["stage"]
+    recipe, seed = stage["retrain"], stage["seed"]
+    data = load_stage_data(stage, config["place"])
+    space, arch = space_from_dict(stage["space"]), parse_architecture(stage["arch"])
+    subnet = Subnet(space, arch, seed=seed, gamma_init=recipe["gamma_init"])
+
+    def epoch_end(epoch: int) -> EpochEnd:
+        metrics: dict[str, float] = {}
+        splits = {"val": data.search_val, "test": data.test}
+        for split in ("val", "test") if epoch == recipe["epochs"] else ("val",):
+            batches = splits[split].batches(
+                recipe["batch_size"],
+                training=False,
+                rank=context.rank,
+                world_size=context.world_size,
+            )
+            result = evaluate(subnet, batches, device=context.device)
+            metrics |= {f"{split}/top1": result.top1, f"{split}/loss": result.loss}
+        return EpochEnd(metrics)
+
+    run_epochs(
+        subnet,
+        recipe,
+        data,
+        context,
+        seed=seed,
+        passes=lambda step: [()],
+        epoch_end=epoch_end,
+    )
+
+
+def draw_retrain(record: StageRecord, folder: Path) -> None:
+    """Write the figures of a finished stage into a folder."""
+    from experiments.report.figures import draw_training_curves
+
+    draw_training_curves(
+        record.history,
+        folder / "retrain_training.png",
+        title=f"Retraining {record.result['arch']}",
+    )

@@ -1,0 +1,106 @@
+"""The supernet stage: train the weight-sharing supernet, record Eq. 3 after every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.stages.setting import Setting, load_stage_data
+from nas.space import SearchSpace, space_from_dict
+from orchestration.stage import Stage
+from orchestration.stage_runner import Done, Outcome
+from orchestration.stage_store import StageRecord
+from orchestration.train_job import JobResult
+from orchestration.worker import WorkerContext
+
+WEIGHTS = "network.pt"
+
+
+def make_supernet(stage: Stage, setting: Setting) -> Done:
+    """Have the trained supernet, its weights (`WEIGHTS`) and its scores, or get it trained."""
+    return setting.train(
+        stage,
+        work,
+        _finish,
+        total=stage.config["supernet"]["epochs"],
+        draw=draw_supernet,
+        keep=(WEIGHTS,),
+    )
+
+
+def work(config: dict[str, Any], context: WorkerContext) -> None:
+    """Train a supernet; `config` is {"stage": the stage's config, "place": where things lie}.
+
+    Every epoch reports the loss and the score matrix [L, N] of Eq. 3 as one metric per candidate. A
+    supernet as a whole has no accuracy, so none is reported.
+    """
+    from experiments.stages.epochs import EpochEnd, run_epochs
+    from nas.early_bird import EarlyBirdStop
+    from nas.indicators import bn_scores
+    from nas.network import Supernet
+    from nas.sampling import SAMPLERS
+    from nas.trainable import freeze_except
+
+    stage = config["stage"]
+    recipe, seed = stage["supernet"], stage["seed"]
+    space = space_from_dict(stage["space"])
+    supernet = Supernet(space, seed=seed, gamma_init=recipe["gamma_init"])
+    freeze_except(supernet, recipe["trainable"])
+    sampler = SAMPLERS[recipe["sampler"]]
+    early_bird = EarlyBirdStop(**recipe["early_bird"]) if recipe["early_bird"] else None
+
+    def epoch_end(epoch: int) -> EpochEnd:
+        scores_LN = bn_scores(supernet)
+        metrics = {
+            _score_metric(layer, choice): float(scores_LN[layer, choice])
+            for layer, choice in np.argwhere(~np.isnan(scores_LN))
+        }
+        if early_bird is None:
+            return EpochEnd(metrics)
+        stop = early_bird.update(scores_LN)
+        return EpochEnd(metrics, state=early_bird.state_dict(), stop=stop)
+
+    run_epochs(
+        supernet,
+        recipe,
+        load_stage_data(stage, config["place"]),
+        context,
+        seed=seed,
+        passes=lambda step: [(arch,) for arch in sampler(space, seed, step)],
+        epoch_end=epoch_end,
+        restore_state=early_bird.load_state_dict if early_bird else lambda state: None,
+    )
+
+
+def recorded_scores(row: Mapping[str, float], space: SearchSpace) -> npt.NDArray[np.float64]:
+    """The score matrix [L, N] of one epoch, read back from a row of the stage's history."""
+    scores_LN = np.full((len(space.layers), space.num_candidates), np.nan)
+    for layer in space.searched_layers:
+        for choice in range(len(space.layers[layer].candidates)):
+            scores_LN[layer, choice] = row[_score_metric(layer, choice)]
+    return scores_LN
+
+
+def _score_metric(layer: int, choice: int) -> str:
+    return f"score/{layer:02d}/{choice}"
+
+
+def _finish(job: JobResult, folder: Path) -> Outcome:
+    last = job.history[-1]
+    return Outcome(
+        result={"epochs": len(job.history)},
+        metrics={"train/final_loss": last["train/loss"], "epochs": float(len(job.history))},
+    )
+
+
+def draw_supernet(record: StageRecord, folder: Path) -> None:
+    """Write the figures of a finished stage into a folder."""
+    from experiments.report.figures import draw_training_curves
+
+    draw_training_curves(
+        record.history, folder / "supernet_training.png", title="Supernet training"
+    )

@@ -1,0 +1,365 @@
+"""The doctor tells a healthy machine from every way in which one can be ill."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from experiments.doctor import diagnose, results
+from experiments.doctor.data import FASHION_MNIST_FILES, check_digits, check_fashion_mnist
+from experiments.doctor.devices import check_cpu, check_gpu, gpu_verdict
+from experiments.doctor.libraries import (
+    check_detection,
+    check_libraries,
+    check_mmcv_operators,
+    check_python,
+    declared_requirements,
+)
+from experiments.doctor.results import (
+    check_commit,
+    check_storage,
+    check_tracking,
+    tracking_verdict,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def install(folder: Path, name: str, version: str, *lines: str) -> None:
+    """Leave the metadata that an installed distribution leaves."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    metadata = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}", *lines]
+    (info / "METADATA").write_text("\n".join(metadata) + "\n")
+
+
+# --- the whole ---
+
+
+def test_diagnosis_is_plain_light_and_leaves_nothing(tmp_path: Path) -> None:
+    program = (
+        "import json, sys; from experiments.doctor import diagnose; "
+        "checks = [c.to_json() for c in diagnose()]; "
+        "heavy = sorted({'torch', 'ray', 'mlflow', 'sklearn', 'mmcv'} & set(sys.modules)); "
+        "print(json.dumps([checks, heavy]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/local/bin:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    checks, heavy = json.loads(done.stdout)
+    assert heavy == []
+    assert list(tmp_path.iterdir()) == []
+    names = [c["name"] for c in checks]
+    assert len(set(names)) == len(names)
+    assert {"python", "torch", "ray", "mlflow", "gpu", "storage", "commit"} <= set(names)
+    assert all((c["mend"] is None) == (c["status"] == "ok") for c in checks)
+
+
+def test_diagnosis_uses_the_given_place_and_server(tmp_path: Path) -> None:
+    checks = {
+        c.name: c
+        for c in diagnose(tmp_path / "runs", {"MLFLOW_TRACKING_URI": "sqlite:///elsewhere.db"})
+    }
+    assert str(tmp_path / "runs") in checks["storage"].detail
+    assert "sqlite:///elsewhere.db" in checks["mlflow tracking"].detail
+
+
+# --- Python and libraries ---
+
+
+def test_requirements_are_split_by_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(
+        tmp_path,
+        "bnnas",
+        "0.1.0",
+        "Requires-Dist: alpha>=2",
+        "Requires-Dist: beta; python_version < '3'",
+        "Requires-Dist: gamma; extra == 'detection'",
+        "Requires-Dist: delta; extra == 'dev'",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [str(r) for r in declared_requirements(None)] == ["alpha>=2"]
+    assert [r.name for r in declared_requirements("detection")] == ["gamma"]
+
+
+def test_libraries_are_compared_with_what_is_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "present_lib", "1.5.0")
+    install(tmp_path, "old_lib", "0.9")
+    monkeypatch.syspath_prepend(tmp_path)
+    declared = [Requirement(r) for r in ("present-lib>=1.5,<2", "old-lib>=1", "absent-lib==3")]
+
+    by_name = check_libraries(declared, by_name=["present-lib", "old-lib", "absent-lib"])
+    assert [(c.name, c.status) for c in by_name] == [
+        ("present-lib", "ok"),
+        ("old-lib", "warn"),
+        ("absent-lib", "missing"),
+    ]
+    assert by_name[1].detail == "0.9, but bnnas needs >=1"
+
+    _, others = check_libraries(declared, by_name=["present-lib"])
+    assert others.status == "missing"
+    assert "old-lib: 0.9" in others.detail
+    assert "absent-lib: not installed" in others.detail
+
+
+@pytest.mark.parametrize(("wanted", "status"), [(">=3.11", "ok"), (">=99", "missing")])
+def test_python_is_compared_with_what_bnnas_requires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, status: str
+) -> None:
+    install(tmp_path, "bnnas", "0.1.0", f"Requires-Python: {wanted}")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert check_python().status == status
+
+
+def test_detection_is_optional_and_complete_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "det_a", "1.0")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert check_detection([Requirement("det-a>=1")]).status == "ok"
+    partly = check_detection([Requirement("det-a>=1"), Requirement("det-b")])
+    assert partly.status == "warn"
+    assert "det-b: not installed" in partly.detail
+    assert partly.mend is not None
+    assert "[detection]" in partly.mend
+
+
+@pytest.mark.parametrize("extension", [None, "_ext.cpython-311-x86_64-linux-gnu.so"])
+def test_mmcv_is_looked_at_without_being_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str | None
+) -> None:
+    package = tmp_path / "mmcv"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    if extension:
+        (package / extension).touch()
+    monkeypatch.delitem(sys.modules, "mmcv", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    check = check_mmcv_operators()
+    assert check.status == "ok"
+    assert (check.detail == "compiled") == (extension is not None)
+
+
+# --- devices ---
+
+
+def test_gpu_agrees_with_torch() -> None:
+    import torch
+
+    check = check_gpu()
+    for i in range(torch.cuda.device_count()):
+        assert torch.cuda.get_device_name(i) in check.detail
+    if not torch.cuda.is_available():
+        assert "CPU" in check.detail or check.status == "warn"
+
+
+def test_a_torch_that_does_not_start_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    check = check_gpu()
+    assert check.status == "missing"
+    assert "libcudart.so.13" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("devices", "built_for", "warnings", "nvidia_smi", "status", "says"),
+    [
+        ([{"name": "H100", "memory_bytes": 8.5e10}], "13.0", [], "/smi", "ok", "1: H100, 85.0 GB"),
+        ([], "13.0", [], None, "ok", "CPU"),
+        ([], None, [], None, "ok", "CPU"),
+        ([], None, [], "/smi", "warn", "without CUDA"),
+        ([], "13.0", [], "/smi", "warn", "CUDA 13.0"),
+        ([], "13.0", ["CUDA: the driver is too old"], "/smi", "warn", "too old"),
+    ],
+)
+def test_gpu_verdicts(
+    devices: list[dict[str, object]],
+    built_for: str | None,
+    warnings: list[str],
+    nvidia_smi: str | None,
+    status: str,
+    says: str,
+) -> None:
+    found = {"devices": devices, "built_for": built_for, "warnings": warnings}
+    check = gpu_verdict(found, nvidia_smi)
+    assert check.status == status
+    assert says in check.detail
+
+
+def test_cpu_counts_the_cores_that_this_process_may_use() -> None:
+    program = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+        "from experiments.doctor.devices import check_cpu; print(check_cpu().detail)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("1 core")
+    assert "GB of memory" in check_cpu().detail
+
+
+# --- data ---
+
+
+def test_digits_are_where_scikit_learn_reads_them() -> None:
+    from sklearn.datasets import load_digits
+
+    assert len(load_digits().data) == 1797
+    assert check_digits().status == "ok"
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_fashion_mnist_is_complete_or_names_what_is_not_there(tmp_path: Path, suffix: str) -> None:
+    nothing = check_fashion_mnist(tmp_path)
+    assert nothing.status == "warn"
+    assert nothing.mend is not None
+    assert "dataset-fashion-mnist" in nothing.mend
+
+    for name in FASHION_MNIST_FILES[:3]:
+        (tmp_path / f"{name}{suffix}").touch()
+    partly = check_fashion_mnist(tmp_path)
+    assert partly.status == "warn"
+    assert FASHION_MNIST_FILES[3] in partly.detail
+    assert FASHION_MNIST_FILES[0] not in partly.detail
+
+    (tmp_path / f"{FASHION_MNIST_FILES[3]}{suffix}").touch()
+    assert check_fashion_mnist(tmp_path).status == "ok"
+
+
+# --- results ---
+
+
+def test_storage_is_tried_and_not_made(tmp_path: Path) -> None:
+    wanted = tmp_path / "some" / "runs"
+    assert check_storage(wanted).status == "ok"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    under_a_file = check_storage(tmp_path / "file" / "runs")
+    assert under_a_file.status == "missing"
+    assert f"{tmp_path / 'file'} is a file" in under_a_file.detail
+
+    no_disk = check_storage("/proc/bnnas-runs")  # refuses new files, also root's
+    assert no_disk.status == "missing"
+    assert "/proc is not writable" in no_disk.detail
+
+
+def test_little_room_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_MIN_FREE_DISK_BYTES", 10**18)
+    assert check_storage(tmp_path).status == "warn"
+
+
+@contextmanager
+def http_server(status: int, body: str) -> Iterator[str]:
+    """A server on loopback that answers every request alike."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base's name)
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("http_status", "body", "status", "says"),
+    [
+        (200, "3.17.2", "ok", "MLflow 3.17.2"),
+        (200, "2.9.0", "warn", "MLflow 2.9.0, but this client is"),
+        (200, "<html>a router's login page</html>", "missing", "not as an MLflow server"),
+        (401, "", "ok", "asks for credentials"),
+        (500, "", "missing", "HTTP 500"),
+    ],
+)
+def test_tracking_servers_are_asked(http_status: int, body: str, status: str, says: str) -> None:
+    with http_server(http_status, body) as address:
+        check = check_tracking(f"http://someone:secret@{address}/")
+    assert check.status == status
+    assert says in check.detail
+    assert address in check.detail
+    assert "secret" not in check.detail
+
+
+def test_a_server_that_is_not_there_is_reported() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, never listening: every connection is refused
+        check = check_tracking(f"http://127.0.0.1:{unused.getsockname()[1]}")
+    assert check.status == "missing"
+    assert "refused" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("uri", "status"),
+    [
+        ("", "ok"),
+        ("sqlite:///mlflow.db", "ok"),
+        ("databricks", "ok"),
+        ("./mlruns", "missing"),
+        ("file:///tmp/mlruns", "missing"),
+        ("http://localhost:port", "missing"),
+    ],
+)
+def test_tracking_places_that_are_not_contacted(uri: str, status: str) -> None:
+    assert check_tracking(uri).status == status
+
+
+def test_without_a_client_versions_are_not_compared() -> None:
+    assert tracking_verdict("http://host", "3.0.1", None).status == "ok"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
+    done = subprocess.run(
+        ["git", *identity, "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_commit_is_gits(tmp_path: Path) -> None:
+    assert check_commit(tmp_path).status == "warn"
+    git(tmp_path, "init")
+    assert check_commit(tmp_path).status == "warn"
+
+    (tmp_path / "file").write_text("one")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-m", "first")
+    clean = check_commit(tmp_path)
+    assert (clean.status, clean.detail) == ("ok", git(tmp_path, "rev-parse", "HEAD")[:12])
+
+    (tmp_path / "file").write_text("two")
+    assert check_commit(tmp_path).detail == f"{clean.detail} with uncommitted changes"
