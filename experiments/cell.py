@@ -115,6 +115,11 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
     tracker.check()
     with ExitStack() as stack:
         jobs_cluster = _LazyCluster(config, stack)
+        missing = [stage for stage in plan.known if store.get(stage.fingerprint) is None]
+        num_at_once = 1
+        if missing:  # a cluster that will not do is an error before any run is begun
+            display.say("[dim]Connecting to Ray …[/]")
+            num_at_once = jobs_cluster.num_jobs_at_once()
         run_id = stack.enter_context(_tracked(config, tracker))
         runner = StageRunner(
             store=store,
@@ -132,7 +137,7 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
             "storage_path": config.storage.path,
         }
         stack.enter_context(display.live())
-        chain, baseline = _make_all(plan, Setting(runner, place, display), jobs_cluster)
+        chain, baseline = _make_all(plan, Setting(runner, place, display), num_at_once)
         figures = _draw(config, chain)
         result = CellResult(plan, chain, baseline, run_id, figures)
         tracker.finish_group(run_id, metrics=result.metrics, artifacts=figures)
@@ -194,9 +199,9 @@ class _LazyCluster:
 
 
 def _make_all(
-    plan: CellPlan, setting: Setting, jobs_cluster: _LazyCluster
+    plan: CellPlan, setting: Setting, num_at_once: int
 ) -> tuple[tuple[Done, ...], tuple[Done, ...]]:
-    """The chain and the baseline, as many jobs at once as there is room for."""
+    """The chain and the baseline, so many jobs at once."""
 
     def chain() -> tuple[Done, ...]:
         inputs = {}
@@ -207,10 +212,7 @@ def _make_all(
         retrained = make_retrain(plan.retrain(arch), setting, {"search": search})
         return (*inputs.values(), search, retrained)
 
-    known = [stage for stage in (plan.supernet, plan.search, *plan.baseline) if stage is not None]
-    store = setting.runner.store
-    all_there = all(store.get(stage.fingerprint) is not None for stage in known)
-    with ThreadPoolExecutor(1 if all_there else jobs_cluster.num_jobs_at_once()) as pool:
+    with ThreadPoolExecutor(num_at_once) as pool:
         main = pool.submit(chain)
         others = [pool.submit(make_retrain, stage, setting) for stage in plan.baseline]
         try:

@@ -266,7 +266,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 def _explain(error: ValidationError) -> str:
     """All problems in one sentence: the field, what was given, what is expected."""
-    return "; ".join(_explain_one(problem) for problem in error.errors()) + "."
+    text = "; ".join(_explain_one(problem) for problem in error.errors())
+    return text if text.endswith("?") else f"{text}."
 
 
 def _explain_one(problem: Any) -> str:
@@ -276,7 +277,7 @@ def _explain_one(problem: Any) -> str:
         known = list(_section_at(problem["loc"][:-1]).model_fields)
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the known keys are {', '.join(known)}"
-        return f"{field} is an unknown key: {hint}".rstrip("?") + ("?" if near else "")
+        return f"{field} is an unknown key: {hint}"
     if problem["type"] == "missing":
         return f"{field} is missing"
     if isinstance(problem["input"], dict | BaseModel):

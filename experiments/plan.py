@@ -79,6 +79,12 @@ class CellPlan:
         return _stage("retrain", config, name=f"retrain {format_architecture(arch)}")
 
     @property
+    def known(self) -> tuple[Stage, ...]:
+        """The stages that are known before the search: all but the retraining of its winner."""
+        chain = (self.search,) if self.supernet is None else (self.supernet, self.search)
+        return (*chain, *self.baseline)
+
+    @property
     def baseline(self) -> tuple[Stage, ...]:
         """The retrainings of the random baseline."""
         return tuple(self.retrain(arch) for arch in self.baseline_archs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from rich.console import Console
@@ -21,6 +22,7 @@ def print_result(result: CellResult, console: Console, *, ui_command: str) -> No
     for heading in ("FLOPs", "params", "test top-1"):
         table.add_column(heading, justify="right")
     search = result.search.record.result
+    metrics = result.retrained.record.metrics
     table.add_row(
         f"{config.search.indicator} indicator, {config.search.searcher} search",
         *_row(result.retrained),
@@ -29,6 +31,11 @@ def print_result(result: CellResult, console: Console, *, ui_command: str) -> No
     if result.best_random is not None:
         table.add_row(f"best of {len(result.baseline)} random", *_row(result.best_random))
     console.print(table)
+    console.print(
+        f"On {metrics['num_test_images']:.0f} test images one standard error of top-1 is "
+        f"±{100 * _standard_error(metrics['top1'], metrics['num_test_images']):.2f} points.\n",
+        highlight=False,
+    )
     console.print(_cost_table(result))
     others = [
         f"{name} stayed {100 * best['optimality_gap']:.2f} % below it with "
@@ -41,6 +48,11 @@ def print_result(result: CellResult, console: Console, *, ui_command: str) -> No
     console.print(f"Results   {config.storage.path}", highlight=False)
     console.print(f"Figures   {os.path.relpath(result.figures)}", highlight=False)
     console.print(f"MLflow UI [bold]{escape(ui_command)}[/]", highlight=False)
+
+
+def _standard_error(top1: float, num_images: float) -> float:
+    """Of an accuracy as a share of so many images (binomial)."""
+    return math.sqrt(top1 * (1 - top1) / num_images)
 
 
 def _row(done: Done) -> tuple[str, str, str, str]:

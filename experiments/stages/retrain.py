@@ -30,6 +30,7 @@ def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done] | No
         metrics = {
             "top1": last["test/top1"],
             "test_loss": last["test/loss"],
+            "num_test_images": last["test/num_images"],
             **{
                 name: table(space).of(parse_architecture(arch))
                 for name, table in COST_TABLES.items()
@@ -75,7 +76,11 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
                 world_size=context.world_size,
             )
             result = evaluate(subnet, batches, device=context.device)
-            metrics |= {f"{split}/top1": result.top1, f"{split}/loss": result.loss}
+            metrics |= {
+                f"{split}/top1": result.top1,
+                f"{split}/loss": result.loss,
+                f"{split}/num_images": float(result.num_images),
+            }
         return EpochEnd(metrics)
 
     run_epochs(
