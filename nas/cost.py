@@ -43,16 +43,6 @@ class CostTable:
         """Costs of B architectures, shape [B]; `archs` are tuples, or rows of an array [B, L]."""
         return self.constant + gather_sum(self.table_LN, archs)
 
-    @property
-    def minimum(self) -> float:
-        """Cost of the cheapest architecture."""
-        return self.constant + float(np.nansum(_finite_rows(self.table_LN).min(axis=1)))
-
-    @property
-    def maximum(self) -> float:
-        """Cost of the dearest architecture."""
-        return self.constant - float(np.nansum(_finite_rows(-self.table_LN).min(axis=1)))
-
 
 def gather_sum(
     table_LN: FloatTable, archs: Sequence[Architecture] | npt.NDArray[np.integer]
@@ -143,12 +133,6 @@ def _table(name: str, space: SearchSpace, cost: Callable[..., int], constant: in
                 space.se,
             )
     return CostTable(name, table_LN, float(constant))
-
-
-def _finite_rows(table_LN: FloatTable) -> FloatTable:
-    """The rows that have a choice, with what does not exist at infinity."""
-    rows_LN = table_LN[~np.isnan(table_LN).all(axis=1)]
-    return np.where(np.isnan(rows_LN), np.inf, rows_LN)
 
 
 def _mbconv_flops(

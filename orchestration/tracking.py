@@ -90,24 +90,28 @@ class Tracker:
 
         Logged are the flattened config as params, the history (each epoch once), the final
         metrics with ``device_hours`` and ``wall_s``, ``config.yaml`` and ``record.json``, and
-        the files under ``artifacts``. Doing it again changes nothing.
+        the files under ``artifacts``. Doing it again changes nothing. A result that several
+        experiments share stays where the first of them put it: later calls add the tags that are
+        missing and change none, the parent included.
 
         Args:
             name: the run's name.
             tags: further tags, such as ``bnnas.cell`` and ``bnnas.input.<kind>``.
             artifacts: a folder with figures and the like.
-            parent_run_id: a run of :meth:`start_group`; None leaves the parent as it is.
+            parent_run_id: a run of :meth:`start_group`; the parent of a run that has none yet.
 
         Raises:
             TrackingError: the server is away or refuses. What was logged by then stays, without
                 the mark of a complete run; the next call goes on from there.
         """
         tags = _tags(record.kind, record.fingerprint, tags, parent_run_id)
-        digest = _digest(record, name, tags, artifacts)
+        digest = _digest(record, artifacts)
         start_ms, end_ms = _ms(record.started_at), _ms(record.finished_at)
         with self._session() as client:
             run = self._claim(FINGERPRINT, record.fingerprint, name, tags, start_ms)
             run_id = str(run.info.run_id)
+            new_tags = {key: value for key, value in tags.items() if key not in run.data.tags}
+            client.log_batch(run_id, tags=_entities(new_tags))
             if run.data.tags.get(PUBLISHED) == digest:
                 return run_id
             self._log_params(run, flatten_params(record.config))
@@ -128,7 +132,7 @@ class Tracker:
             self._log_documents(run_id, record)
             if artifacts is not None:
                 client.log_artifacts(run_id, str(artifacts))
-            client.log_batch(run_id, tags=_entities({**tags, ERROR: ""}))
+            client.set_tag(run_id, ERROR, "")
             client.update_run(run_id, name=name)
             client.set_terminated(run_id, "FINISHED", end_time=end_ms)
             client.set_tag(run_id, PUBLISHED, digest)
@@ -395,7 +399,7 @@ class LiveRun:
         self._tracker._log_params(run, flatten_params(spec.config))
         # A run that was published before and is executed again is complete no longer.
         client.log_batch(run_id, tags=_entities({**tags, PUBLISHED: "", ERROR: ""}))
-        client.update_run(run_id, status="RUNNING", name=spec.name)
+        client.update_run(run_id, status="RUNNING")
         return run_id
 
     def _retreat(self, error: TrackingError) -> None:
@@ -436,12 +440,9 @@ def _same(shown: float | None, value: float) -> bool:
     return shown is not None and (shown == value or (shown != shown and value != value))
 
 
-def _digest(record: StageRecord, name: str, tags: Mapping[str, str], artifacts: Path | None) -> str:
+def _digest(record: StageRecord, artifacts: Path | None) -> str:
     """Changes whenever publishing again would show something new."""
-    seal = hashlib.sha256()
-    seal.update(
-        json_text.dumps([dataclasses.asdict(record), name, dict(sorted(tags.items()))]).encode()
-    )
+    seal = hashlib.sha256(json_text.dumps(dataclasses.asdict(record)).encode())
     for path in sorted(artifacts.rglob("*")) if artifacts is not None else ():
         if path.is_file():
             seal.update(str(path.relative_to(artifacts or path)).encode())
