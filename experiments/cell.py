@@ -8,7 +8,7 @@ it is not started at all.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -78,6 +78,18 @@ class CellResult:
             metrics["random_baseline"] = self.best_random.record.metrics["top1"]
         return metrics
 
+    def summary(self) -> str:
+        """What was found, in Markdown: the description of the cell's MLflow run."""
+        rows = [("searched", self.retrained)]
+        rows += [("random", done) for done in self.baseline]
+        lines = [
+            f"| {what} | `{done.record.result['arch']}` | {done.record.metrics['flops']:,.0f} "
+            f"| {done.record.metrics['params']:,.0f} | {done.record.metrics['top1']:.2%} |"
+            for what, done in rows
+        ]
+        head = ["| | architecture | FLOPs | params | test top-1 |", "|---|---|--:|--:|--:|"]
+        return "\n".join([*head, *lines])
+
     def to_json(self) -> dict[str, Any]:
         """What `bnnas run --json` prints; top-1 is a fraction, FLOPs are multiply-adds."""
         return {
@@ -120,15 +132,21 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
         if missing:  # a cluster that will not do is an error before any run is begun
             display.say("[dim]Connecting to Ray …[/]")
             num_at_once = jobs_cluster.num_jobs_at_once()
-        run_id = stack.enter_context(_tracked(config, tracker))
+        code = provenance()
+        source = {
+            "mlflow.source.name": code["command"],
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.git.commit": str(code["commit"]),
+        }
+        run_id = stack.enter_context(_tracked(config, tracker, source))
         runner = StageRunner(
             store=store,
             tracker=tracker,
             scaling=jobs_cluster.scaling,
             max_failures=config.cluster.max_failures,
-            code=provenance(),
+            code=code,
             parent_run_id=run_id,
-            tags={"bnnas.cell": config.name},
+            tags={"bnnas.cell": config.name, **source},
             before_job=jobs_cluster.start,
         )
         place = {
@@ -140,16 +158,17 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
         chain, baseline = _make_all(plan, Setting(runner, place, display), num_at_once)
         figures = _draw(config, chain)
         result = CellResult(plan, chain, baseline, run_id, figures)
-        tracker.finish_group(run_id, metrics=result.metrics, artifacts=figures)
+        note = {"mlflow.note.content": result.summary()}
+        tracker.finish_group(run_id, metrics=result.metrics, artifacts=figures, tags=note)
         return result
 
 
 @contextmanager
-def _tracked(config: Config, tracker: Tracker) -> Iterator[str]:
+def _tracked(config: Config, tracker: Tracker, tags: Mapping[str, str]) -> Iterator[str]:
     """The cell's MLflow run, marked failed unless all goes well."""
     values = config.model_dump(mode="json")
     run_id = tracker.start_group(
-        config.name, tags={}, params=values, group=fingerprint("cell", values, code_version=1)
+        config.name, tags=tags, params=values, group=fingerprint("cell", values, code_version=1)
     )
     try:
         yield run_id

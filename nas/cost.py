@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,25 @@ class CostTable:
     def of_many(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> FloatTable:
         """Costs of B architectures, shape [B]; `archs` are tuples, or rows of an array [B, L]."""
         return self.constant + gather_sum(self.table_LN, archs)
+
+    @property
+    def minimum(self) -> float:
+        """Cost of the cheapest architecture."""
+        return float(self.constant + self.extremes_L2[:, 0].cumsum()[-1])
+
+    @property
+    def maximum(self) -> float:
+        """Cost of the dearest architecture."""
+        return float(self.constant + self.extremes_L2[:, 1].cumsum()[-1])
+
+    @cached_property
+    def extremes_L2(self) -> FloatTable:
+        """Least and greatest cost of every layer; 0 for a layer fixed to the identity."""
+        missing_LN = np.isnan(self.table_LN)
+        least_L = np.where(missing_LN, np.inf, self.table_LN).min(axis=1)
+        greatest_L = np.where(missing_LN, -np.inf, self.table_LN).max(axis=1)
+        extremes_L2 = np.stack([least_L, greatest_L], axis=1)
+        return np.where(missing_LN.all(axis=1, keepdims=True), 0.0, extremes_L2)
 
 
 def gather_sum(

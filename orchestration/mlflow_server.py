@@ -31,6 +31,8 @@ _CONNECTION_ERRORS = (
     "Temporary failure in name resolution",
 )
 _ENVIRONMENT_LOCK = threading.RLock()
+# Without it, MLflow's UI shows an experiment's runs as evaluations of a language model.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class TrackingError(ValueError):
@@ -102,7 +104,9 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
             folder = Path(uri.removeprefix(_SQLITE)).expanduser().absolute().parent
             location = (folder / "artifacts").as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(
+                client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS)
+            )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

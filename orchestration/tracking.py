@@ -201,6 +201,7 @@ class Tracker:
         status: str = "FINISHED",
         metrics: Mapping[str, float] | None = None,
         artifacts: Path | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """End a run of :meth:`start_group`.
 
@@ -209,11 +210,13 @@ class Tracker:
             status: ``FINISHED``, ``FAILED`` or ``KILLED``.
             metrics: final numbers; those that are shown already are not logged again.
             artifacts: a folder of files.
+            tags: further tags, such as MLflow's own for a description.
 
         Raises:
             TrackingError: the server is away or refuses.
         """
         with self._session() as client:
+            client.log_batch(run_id, tags=_entities(tags or {}))
             shown = client.get_run(run_id).data.metrics
             fresh = {
                 key: value

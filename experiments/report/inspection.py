@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.cost import COST_TABLES, layer_costs
-from nas.search import Budget
 from nas.space import Architecture, SearchSpace, format_architecture
 
 
@@ -31,8 +30,8 @@ def inspect_space(space: SearchSpace) -> dict[str, Any]:
     """Plain values: size, the range of every cost, and the layers with their candidates."""
     ranges = {}
     for name, table in COST_TABLES.items():
-        budget = Budget.from_cost(table(space))
-        ranges[name] = {"min": int(budget.minimum), "max": int(budget.maximum)}
+        cost = table(space)
+        ranges[name] = {"min": int(cost.minimum), "max": int(cost.maximum)}
     return {
         "space": space.name,
         "num_architectures": space.num_architectures,

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from nas.cost import CostTable, FloatTable, gather_sum
+from nas.cost import CostTable, FloatTable
 from nas.space import Architecture, SearchSpace
 
 BoolArray = npt.NDArray[np.bool_]
@@ -69,36 +70,19 @@ class Budget:
         """Limits on a cost table."""
         return cls(cost.name, cost.table_LN, cost.constant, min_cost, max_cost)
 
-    def of_many(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> FloatTable:
-        """Costs of B architectures, shape [B], the constant included."""
-        return self.constant + gather_sum(self.table_LN, archs)
+    @cached_property
+    def cost(self) -> CostTable:
+        """The cost without its limits."""
+        return CostTable(self.name, self.table_LN, self.constant)
 
     def allows(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> BoolArray:
         """Which of B architectures lie within the limits, shape [B]."""
-        cost_B = self.of_many(archs)
+        cost_B = self.cost.of_many(archs)
         return (self.min_cost <= cost_B) & (cost_B <= self.max_cost)
-
-    @property
-    def minimum(self) -> float:
-        """Cost of the cheapest architecture, legal or not."""
-        return self.constant + float(self.extremes_L2()[:, 0].cumsum()[-1])
-
-    @property
-    def maximum(self) -> float:
-        """Cost of the dearest architecture, legal or not."""
-        return self.constant + float(self.extremes_L2()[:, 1].cumsum()[-1])
-
-    def extremes_L2(self) -> FloatTable:
-        """Least and greatest cost of every layer; 0 for a layer fixed to the identity."""
-        missing_LN = np.isnan(self.table_LN)
-        least_L = np.where(missing_LN, np.inf, self.table_LN).min(axis=1)
-        greatest_L = np.where(missing_LN, -np.inf, self.table_LN).max(axis=1)
-        extremes_L2 = np.stack([least_L, greatest_L], axis=1)
-        return np.where(missing_LN.all(axis=1, keepdims=True), 0.0, extremes_L2)
 
     def rounding(self) -> float:
         """More than the rounding error of any sum of these costs, in any order of adding."""
-        scale = abs(self.constant) + float(np.abs(self.extremes_L2()).max(axis=1).sum())
+        scale = abs(self.constant) + float(np.abs(self.cost.extremes_L2).max(axis=1).sum())
         return 8 * (len(self.table_LN) + 2) * float(np.finfo(np.float64).eps) * scale
 
     def wish(self) -> str:
@@ -124,7 +108,7 @@ def legal_mask(
 def check_reachable(budgets: Sequence[Budget]) -> None:
     """Raise InfeasibleBudgetError when one of the budgets alone rules out every architecture."""
     for budget in budgets:
-        cheapest, dearest = budget.minimum, budget.maximum
+        cheapest, dearest = budget.cost.minimum, budget.cost.maximum
         if cheapest > budget.max_cost:
             raise InfeasibleBudgetError(
                 f"no architecture has {budget.wish()}: the cheapest possible one has "
@@ -140,8 +124,8 @@ def check_reachable(budgets: Sequence[Budget]) -> None:
 def jointly_infeasible(budgets: Sequence[Budget]) -> InfeasibleBudgetError:
     """The error for limits that are reachable one by one and not together."""
     ranges = "; ".join(
-        f"{budget.name} ranges from {format_cost(budget.minimum)} (cheapest possible) to "
-        f"{format_cost(budget.maximum)}"
+        f"{budget.name} ranges from {format_cost(budget.cost.minimum)} (cheapest possible) to "
+        f"{format_cost(budget.cost.maximum)}"
         for budget in budgets
     )
     together = " together" if len(budgets) > 1 else ""

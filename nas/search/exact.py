@@ -131,7 +131,7 @@ class _Limits:
     """
 
     def __init__(self, budget: Budget) -> None:
-        extremes_L2 = budget.extremes_L2()
+        extremes_L2 = budget.cost.extremes_L2
         remaining_L2 = extremes_L2[::-1].cumsum(axis=0)[::-1] - extremes_L2
         low, high = budget.min_cost - budget.constant, budget.max_cost - budget.constant
         slack = budget.rounding()

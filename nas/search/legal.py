@@ -229,13 +229,13 @@ def _count(space: SearchSpace, budgets: Sequence[Budget]) -> _Counts:
 
 def _excesses(budget: Budget) -> list[tuple[FloatTable, float]]:
     """Each limit as (excess over the layer's best choice [L, N], how much may add up in all)."""
-    extremes_L2 = budget.extremes_L2()
+    extremes_L2 = budget.cost.extremes_L2
     limits = []
     if not math.isinf(budget.max_cost):
-        room = budget.max_cost - budget.minimum
+        room = budget.max_cost - budget.cost.minimum
         limits.append((budget.table_LN - extremes_L2[:, :1], room))
     if not math.isinf(budget.min_cost):
-        room = budget.maximum - budget.min_cost
+        room = budget.cost.maximum - budget.min_cost
         limits.append((extremes_L2[:, 1:] - budget.table_LN, room))
     return limits
 

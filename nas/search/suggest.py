@@ -93,7 +93,7 @@ class Suggester(ABC):
     def ranked(self) -> tuple[Ranked, ...]:
         """Everything evaluated so far, best first."""
         archs = list(self._scores)
-        costs = self.budgets[0].of_many(archs).tolist() if archs else []
+        costs = self.budgets[0].cost.of_many(archs).tolist() if archs else []
         found = map(Ranked, archs, self._scores.values(), costs)
         return tuple(sorted(found, key=order))
 

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas.cost import COST_TABLES, flops_table, gather_sum, layer_costs, params_table
 from nas.network import Subnet
-from nas.search import Budget
 from nas.space import (
     Architecture,
     SearchSpace,
@@ -115,8 +114,7 @@ def test_minimum_and_maximum_equal_brute_force(name: str, tmp_path: Path) -> Non
         ]
         costs = [table.of(arch) for arch in itertools.product(*choices)]
         assert len(costs) == space.num_architectures
-        budget = Budget.from_cost(table)
-        assert (budget.minimum, budget.maximum) == (min(costs), max(costs))
+        assert (table.minimum, table.maximum) == (min(costs), max(costs))
 
 
 def test_of_many_equals_one_by_one(space: SearchSpace) -> None:

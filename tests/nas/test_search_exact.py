@@ -83,7 +83,7 @@ def random_problem(rng: np.random.Generator) -> tuple[FloatTable, list[Budget]]:
             table_LN = rng.random(shape)
         table_LN[~exists_LN] = np.nan
         loose = Budget(f"cost{index}", table_LN, float(rng.integers(0, 3)))
-        reach = rng.uniform(loose.minimum, loose.maximum, size=2)
+        reach = rng.uniform(loose.cost.minimum, loose.cost.maximum, size=2)
         reach = np.sort(np.round(reach) if rng.random() < 0.7 else reach)
         low = reach[0] if rng.random() < 0.4 else -math.inf
         high = reach[1] if rng.random() < 0.7 else math.inf
