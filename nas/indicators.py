@@ -38,11 +38,11 @@ class Indicator:
 INDICATORS: dict[str, Indicator] = {
     indicator.name: indicator
     for indicator in (
-        Indicator("bn", True, True, "mean |γ| of each block's last batch norm (Eq. 3, 4)"),
-        Indicator("accuracy", False, True, "search-validation top-1 with inherited weights (SPOS)"),
-        Indicator("flops", True, False, "the dearer the better: a baseline"),
-        Indicator("params", True, False, "the larger the better: a baseline"),
-        Indicator("random", True, False, "scores drawn at random: a baseline"),
+        Indicator("bn", True, True, "mean |γ| of the block's last batch norm, Eq. 3"),
+        Indicator("accuracy", False, True, "search-validation top-1 with inherited weights"),
+        Indicator("flops", True, False, "FLOPs: the more the better"),
+        Indicator("params", True, False, "parameters: the more the better"),
+        Indicator("random", True, False, "drawn at random"),
         Indicator("naswot", False, False, "overlap of activation patterns at initialisation"),
         Indicator("synflow", False, False, "synaptic flow at initialisation"),
     )

@@ -126,7 +126,8 @@ def draw_front(
                 best["score"],
                 MARKERS[searcher],
                 color=COLORS[searcher],
-                markersize=15 if searcher == "exact" else 8,
+                markersize=18 if searcher == "exact" else 7,
+                zorder=3 if searcher == "exact" else 4,
                 markeredgecolor="white",
                 label=_found_label(searcher, best),
             )

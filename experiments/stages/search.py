@@ -295,13 +295,13 @@ def draw_search(record: StageRecord, folder: Path) -> None:
     from experiments.report.figures import draw_front, draw_scores
 
     result, config = record.result, record.config
-    label = f"score ({INDICATORS[result['indicator']].meaning})"
+    indicator = INDICATORS[result["indicator"]]
     draw_front(
         result["front"],
         result["found"],
         folder / "search_front.png",
         max_flops=config["search"]["max_flops"],
-        label=label,
+        label=f"{indicator.name} score of the architecture",
     )
     if result["scores_LN"] is not None:
         draw_scores(
@@ -309,5 +309,5 @@ def draw_search(record: StageRecord, folder: Path) -> None:
             space_from_dict(config["space"]),
             result["arch"],
             folder / "search_scores.png",
-            label=label,
+            label=indicator.meaning,
         )
