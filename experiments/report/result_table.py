@@ -24,7 +24,7 @@ def print_result(result: CellResult, console: Console, *, ui_command: str) -> No
     search = result.search.record.result
     metrics = result.retrained.record.metrics
     table.add_row(
-        f"{config.search.indicator} indicator, {config.search.searcher} search",
+        f"{config.search.indicator} + {config.search.searcher}",
         *_row(result.retrained),
         style="bold",
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ParamSpec, TypeVar
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 # Okabe & Ito's palette, by the role that a colour has in every figure.
 COLORS = {
@@ -47,22 +50,23 @@ _RC: Any = {
 _DRAWING = threading.Lock()
 
 
-@contextmanager
-def figure_style() -> Iterator[None]:
-    """Draw inside this context; nothing of matplotlib's global state changes outside of it."""
-    import matplotlib as mpl
+def in_style(draw: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Run `draw` with this style; nothing of matplotlib's global state changes outside of it."""
 
-    with _DRAWING, mpl.rc_context(_RC):
-        yield
+    @functools.wraps(draw)
+    def styled(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with _DRAWING, mpl.rc_context(_RC):
+            return draw(*args, **kwargs)
+
+    return styled
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
     """A figure that belongs to no window and no global state."""
-    from matplotlib.figure import Figure
-
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
+@in_style
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a PNG, without the time of day in it, so that equal data give equal files."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,10 +96,8 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
 
 def draw_retrain(record: StageRecord, folder: Path) -> None:
     """Write the figures of a finished stage into a folder."""
-    from experiments.report.figures import draw_training_curves
+    from experiments.report.figures import training_figure
+    from experiments.report.style import save_figure
 
-    draw_training_curves(
-        record.history,
-        folder / "retrain_training.png",
-        title=f"Retraining {record.result['arch']}",
-    )
+    figure = training_figure(record.history, title=f"Retraining {record.result['arch']}")
+    save_figure(figure, folder / "retrain_training.png")

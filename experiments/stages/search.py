@@ -292,22 +292,23 @@ def _suggester(
 
 def draw_search(record: StageRecord, folder: Path) -> None:
     """Write the figures of a finished stage into a folder."""
-    from experiments.report.figures import draw_front, draw_scores
+    from experiments.report.figures import front_figure, scores_figure
+    from experiments.report.style import save_figure
 
     result, config = record.result, record.config
     indicator = INDICATORS[result["indicator"]]
-    draw_front(
+    front = front_figure(
         result["front"],
         result["found"],
-        folder / "search_front.png",
         max_flops=config["search"]["max_flops"],
         label=f"{indicator.name} score of the architecture",
     )
+    save_figure(front, folder / "search_front.png")
     if result["scores_LN"] is not None:
-        draw_scores(
+        scores = scores_figure(
             np.array(result["scores_LN"], dtype=np.float64),
             space_from_dict(config["space"]),
             result["arch"],
-            folder / "search_scores.png",
             label=indicator.meaning,
         )
+        save_figure(scores, folder / "search_scores.png")

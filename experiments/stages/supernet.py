@@ -86,7 +86,7 @@ def recorded_scores(row: Mapping[str, float], space: SearchSpace) -> npt.NDArray
 
 
 def _score_metric(layer: int, choice: int) -> str:
-    return f"score/{layer:02d}/{choice}"
+    return f"score/{layer:02d}.{choice}"
 
 
 def _finish(job: JobResult, folder: Path) -> Outcome:
@@ -99,8 +99,8 @@ def _finish(job: JobResult, folder: Path) -> Outcome:
 
 def draw_supernet(record: StageRecord, folder: Path) -> None:
     """Write the figures of a finished stage into a folder."""
-    from experiments.report.figures import draw_training_curves
+    from experiments.report.figures import training_figure
+    from experiments.report.style import save_figure
 
-    draw_training_curves(
-        record.history, folder / "supernet_training.png", title="Supernet training"
-    )
+    figure = training_figure(record.history, title="Supernet training")
+    save_figure(figure, folder / "supernet_training.png")
