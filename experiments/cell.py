@@ -7,6 +7,7 @@ it is not started at all.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,9 @@ from orchestration.fingerprint import fingerprint
 from orchestration.scaling import Scaling
 from orchestration.stage_runner import Done, StageRunner
 from orchestration.stage_store import StageStore
-from orchestration.tracking import Tracker
+from orchestration.tracking import Tracker, TrackingError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,12 @@ class CellResult:
     @property
     def metrics(self) -> dict[str, float]:
         """The cell's numbers, as its MLflow run shows them."""
-        stages = (*self.chain, *self.baseline)
+        # The search may choose what the baseline has drawn: that was retrained once.
+        stages = {done.record.fingerprint: done for done in (*self.chain, *self.baseline)}
         metrics = {
             name: self.retrained.record.metrics[name] for name in ("top1", "flops", "params")
         }
-        metrics["device_hours"] = sum(done.record.device_hours for done in stages)
+        metrics["device_hours"] = sum(done.record.device_hours for done in stages.values())
         if self.best_random is not None:
             metrics["random_baseline"] = self.best_random.record.metrics["top1"]
         return metrics
@@ -123,8 +127,10 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
     """
     config = plan.config
     store = StageStore(config.storage.path)
-    store.check()
-    tracker.check()
+    # A server is asked before anything is written; a database lies in the storage, mostly.
+    database = tracker.uri.startswith("sqlite:")
+    for check in (store.check, tracker.check) if database else (tracker.check, store.check):
+        check()
     with ExitStack() as stack:
         jobs_cluster = _LazyCluster(config, stack)
         missing = [stage for stage in plan.known if store.get(stage.fingerprint) is None]
@@ -159,22 +165,32 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
         figures = _draw(config, chain)
         result = CellResult(plan, chain, baseline, run_id, figures)
         note = {"mlflow.note.content": result.summary()}
-        tracker.finish_group(run_id, metrics=result.metrics, artifacts=figures, tags=note)
+        _finish(tracker, run_id, metrics=result.metrics, artifacts=figures, tags=note)
         return result
 
 
 @contextmanager
 def _tracked(config: Config, tracker: Tracker, tags: Mapping[str, str]) -> Iterator[str]:
-    """The cell's MLflow run, marked failed unless all goes well."""
+    """The cell's MLflow run, marked as failed or killed unless all goes well."""
     values = config.model_dump(mode="json")
     run_id = tracker.start_group(
         config.name, tags=tags, params=values, group=fingerprint("cell", values, code_version=1)
     )
     try:
         yield run_id
-    except BaseException:
-        tracker.finish_group(run_id, "FAILED")
+    except BaseException as error:
+        _finish(tracker, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
+
+
+def _finish(tracker: Tracker, run_id: str, status: str = "FINISHED", **shown: Any) -> None:
+    """End the cell's MLflow run; a server that went away meanwhile costs a warning, no result."""
+    try:
+        tracker.finish_group(run_id, status, **shown)
+    except TrackingError as error:
+        _log.warning(
+            "The results are stored, but MLflow does not show the cell as %s: %s", status, error
+        )
 
 
 def _draw(config: Config, chain: tuple[Done, ...]) -> Path:
@@ -231,11 +247,14 @@ def _make_all(
         retrained = make_retrain(plan.retrain(arch), setting, {"search": search})
         return (*inputs.values(), search, retrained)
 
-    with ThreadPoolExecutor(num_at_once) as pool:
-        main = pool.submit(chain)
-        others = [pool.submit(make_retrain, stage, setting) for stage in plan.baseline]
-        try:
-            return main.result(), tuple(other.result() for other in others)
-        finally:
-            for other in others:  # after a failure, what has not begun does not begin
-                other.cancel()
+    pool = ThreadPoolExecutor(num_at_once)
+    main = pool.submit(chain)
+    others = [pool.submit(make_retrain, stage, setting) for stage in plan.baseline]
+    running_jobs_end = True
+    try:
+        return main.result(), tuple(other.result() for other in others)
+    except KeyboardInterrupt:
+        running_jobs_end = False  # they go on from their checkpoints next time
+        raise
+    finally:  # after a failure, what has not begun does not begin
+        pool.shutdown(wait=running_jobs_end, cancel_futures=True)

@@ -7,10 +7,11 @@ only what it needs, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -145,11 +146,10 @@ def _print_json(value: Any) -> None:
     typer.echo(json_text.dumps(value))
 
 
-def _complain(message: str, status: int) -> NoReturn:
+def _complain(message: str) -> None:
     Console(stderr=True).print(
         f"[bold red]bnnas:[/] {escape(message)}", highlight=False, soft_wrap=True
     )
-    sys.exit(status)
 
 
 def main() -> None:
@@ -163,8 +163,15 @@ def main() -> None:
     try:
         app()
     except ValueError as error:
-        _complain(str(error), _WRONG)
+        _complain(str(error))
+        sys.exit(_WRONG)
     except JobError as error:
-        _complain(str(error), _FAILED)
-    except KeyboardInterrupt:
-        _complain("interrupted; the same command goes on where this one stopped.", _INTERRUPTED)
+        _complain(str(error))
+        sys.exit(_FAILED)
+    except SystemExit as end:  # typer turns Ctrl-C into its status, and says nothing
+        if end.code != _INTERRUPTED:
+            raise
+        _complain("interrupted; the same command goes on where this one stopped.")
+        sys.stdout.flush()
+        # Threads that wait for jobs must neither hold up the end nor start the jobs again.
+        os._exit(_INTERRUPTED)

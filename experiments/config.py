@@ -63,7 +63,7 @@ Count = Annotated[PositiveFloat, BeforeValidator(_with_suffix)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -257,6 +257,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
                 f"--set {override!r}: {section!r} is a value and not a section, "
                 f"so that {key!r} is no field of the config."
             )
+        # A copy, because two sections that share a YAML anchor are one object.
+        data[section] = dict(data[section])
         data = data[section]
     try:
         data[last] = yaml.safe_load(text)

@@ -8,6 +8,7 @@ config; a test fails when a new one is not in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -169,6 +170,8 @@ def _data(config: Config) -> dict[str, Any]:
     del data["num_workers"]
     if config.data.name != "imagefolder":
         del data["root"]
+    elif config.data.root is not None:  # the same words in another folder name another place
+        data["root"] = str(Path(config.data.root).expanduser().absolute())
     return data
 
 

@@ -49,15 +49,17 @@ class Display:
     def live(self) -> Iterator[Display]:
         """Show progress within; warnings of the libraries below appear above the bars."""
         handler = RichHandler(console=self.console, show_path=False, show_time=False)
-        logger = logging.getLogger("orchestration")
-        logger.addHandler(handler)
-        logger.propagate = False
+        loggers = [logging.getLogger(name) for name in ("orchestration", "experiments")]
+        for logger in loggers:
+            logger.addHandler(handler)
+            logger.propagate = False
         try:
             with self._progress:
                 yield self
         finally:
-            logger.removeHandler(handler)
-            logger.propagate = True
+            for logger in loggers:
+                logger.removeHandler(handler)
+                logger.propagate = True
 
     def say(self, message: str) -> None:
         """One line, unless quiet."""
@@ -65,7 +67,9 @@ class Display:
             self.console.print(message, highlight=False, soft_wrap=True)
 
     def started(self, stage: Stage, total: int) -> None:
-        """A stage of `total` epochs begins."""
+        """A stage of `total` epochs begins; a second thread that waits for it adds no bar."""
+        if stage.fingerprint in self._tasks:
+            return
         self._tasks[stage.fingerprint] = self._progress.add_task(
             stage.name, total=total, note="starting workers"
         )

@@ -56,16 +56,18 @@ def serve_ui(uri: str, port: int, console: Console) -> int:
     if uri.startswith(("http://", "https://")):
         console.print(f"The runs are on the MLflow server [link={uri}]{uri}[/]: open it.")
         return 0
-    database = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not database.is_file():
-        raise ValueError(
-            f"there is no tracking database {database}: run an experiment first, or name the "
-            f"config of one."
-        )
+    artifacts = []
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
+        if not database.is_file():
+            raise ValueError(
+                f"there is no tracking database {database}: run an experiment first, or name the "
+                f"config of one."
+            )
+        artifacts = ["--default-artifact-root", (database.parent / "artifacts").as_uri()]
     console.print(f"MLflow UI: [bold]http://127.0.0.1:{port}[/]  [dim](Ctrl-C stops it)[/]")
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri),
-        *("--default-artifact-root", (database.parent / "artifacts").as_uri()),
+        *(sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, *artifacts),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
     ]
     process = subprocess.Popen(command)

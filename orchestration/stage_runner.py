@@ -133,8 +133,7 @@ class StageRunner:
                     file.unlink()
             return outcome, job
 
-        with self._making[stage.fingerprint]:  # a second thread that needs it waits, and has it
-            done = self._have_or_make(stage, make, inputs, draw)
+        done = self._have_or_make(stage, make, inputs, draw)
         if not done.cached:
             forget_job(f"{stage.kind}-{stage.fingerprint}", self.store.path)
         return done
@@ -158,6 +157,16 @@ class StageRunner:
         return self._have_or_make(stage, make_here, inputs, draw)
 
     def _have_or_make(
+        self,
+        stage: Stage,
+        make: Callable[[Path], tuple[Outcome, JobResult]],
+        inputs: Mapping[str, Done] | None,
+        draw: Draw | None,
+    ) -> Done:
+        with self._making[stage.fingerprint]:  # a second thread that needs it waits, and has it
+            return self._have_or_make_alone(stage, make, inputs, draw)
+
+    def _have_or_make_alone(
         self,
         stage: Stage,
         make: Callable[[Path], tuple[Outcome, JobResult]],
