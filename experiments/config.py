@@ -134,6 +134,16 @@ class EvolutionConfig(_Section):
     num_crossovers: NonNegativeInt = 25
     mutation_prob: Annotated[float, Field(gt=0, le=1)] = 0.1
 
+    @model_validator(mode="after")
+    def _children_fit(self) -> Self:
+        if self.num_mutations + self.num_crossovers > self.population:
+            raise ValueError(
+                f"num_mutations ({self.num_mutations}) and num_crossovers "
+                f"({self.num_crossovers}) must be no more than the population "
+                f"({self.population}) together"
+            )
+        return self
+
 
 class SearchConfig(_Section):
     """What ranks architectures, what looks for the best one, and the budgets it has to keep."""

@@ -199,7 +199,7 @@ def _load_weights(supernet: Any, place: Mapping[str, Any]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         store = StageStore(place["storage_path"])
-        path = store.fetch(place["inputs"]["supernet"], WEIGHTS, Path(folder))
+        path = store.fetch(place["inputs"]["supernet"], WEIGHTS, Path(folder) / WEIGHTS)
         load_network(path, supernet, "cpu")
 
 
