@@ -102,6 +102,7 @@ class CellResult:
             "arch": self.search.record.result["arch"],
             "random_baseline": None,
             **self.metrics,
+            "num_test_images": int(self.retrained.record.metrics["num_test_images"]),
             "random_architectures": [dict(done.record.result) for done in self.baseline],
             "stages": [
                 {

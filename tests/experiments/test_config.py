@@ -129,6 +129,10 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"search__min_flops": "2M", "search__max_flops": "1M"},
         ("search", "min_flops (2e+06)", "max_flops (1e+06)"),
     ),
+    "more children than places": (
+        {"search__evolution": {"population": 8}},
+        ("search.evolution", "num_mutations (25)", "num_crossovers (25)", "population (8)"),
+    ),
     "warm-up for ever": (
         {"supernet__warmup_epochs": 3},
         ("supernet", "warmup_epochs is 3", "less than epochs (3)"),
@@ -139,10 +143,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_named(tmp_path: Path, case: str) -> None:
     changes, says = WRONG[case]
-    values = small()
-    for key, value in changes.items():
-        values = {**values, key: value} if isinstance(key, int) else changed(values, **{key: value})
-    message = complaint(tmp_path, values)
+    message = complaint(tmp_path, changed(small(), **changes))
     assert "config.yaml" in message
     for words in says:
         assert words in message
