@@ -54,7 +54,8 @@ def training_figure(history: History, *, title: str) -> Figure:
             )
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     figure.suptitle(title)
     return figure
 

@@ -37,8 +37,8 @@ def test_scores_are_coloured_by_their_distance_from_the_layers_mean() -> None:
     arch = [-1 if layer.fixed_identity else 0 for layer in TINY.layers]
     figure = scores_figure(scores_LN, TINY, " ".join(map(str, arch)), label="score")
     axes = figure.axes[0]
-    shown_NL: Any = axes.images[0].get_array()
-    shown_LN = np.where(np.ma.getmaskarray(shown_NL), np.nan, np.ma.getdata(shown_NL)).T
+    shown: Any = axes.images[0].get_array()  # masked where there is no candidate
+    shown_LN = np.array(shown.tolist(), dtype=np.float64).T
     expected_LN = scores_LN.copy()
     for layer in TINY.searched_layers:
         expected_LN[layer] -= np.nanmean(scores_LN[layer])
