@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config
+from experiments.config import Config, dump_config
 from experiments.plan import CellPlan
 from experiments.provenance import provenance
 from experiments.stages.retrain import draw_retrain, make_retrain
@@ -78,6 +78,7 @@ class CellResult:
             name: self.retrained.record.metrics[name] for name in ("top1", "flops", "params")
         }
         metrics["device_hours"] = sum(done.record.device_hours for done in stages.values())
+        metrics["wall_s"] = sum(done.record.wall_s for done in stages.values())
         if self.best_random is not None:
             metrics["random_baseline"] = self.best_random.record.metrics["top1"]
         return metrics
@@ -103,6 +104,7 @@ class CellResult:
             "random_baseline": None,
             **self.metrics,
             "num_test_images": int(self.retrained.record.metrics["num_test_images"]),
+            "num_skipped": int(self.retrained.record.metrics["num_skipped"]),
             "random_architectures": [dict(done.record.result) for done in self.baseline],
             "stages": [
                 {
@@ -143,8 +145,9 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
         source = {
             "mlflow.source.name": code["command"],
             "mlflow.source.type": "LOCAL",
-            "mlflow.source.git.commit": str(code["commit"]),
         }
+        if code["commit"] is not None:
+            source["mlflow.source.git.commit"] = code["commit"]
         run_id = stack.enter_context(_tracked(config, tracker, source))
         runner = StageRunner(
             store=store,
@@ -157,9 +160,9 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
             before_job=jobs_cluster.start,
         )
         place = {
-            "data_root": config.data.root,
+            "data_root": _absolute(config.data.root),
             "num_loaders": config.data.num_workers,
-            "storage_path": config.storage.path,
+            "storage_path": _absolute(config.storage.path),
         }
         stack.enter_context(display.live())
         chain, baseline = _make_all(plan, Setting(runner, place, display), num_at_once)
@@ -175,7 +178,10 @@ def _tracked(config: Config, tracker: Tracker, tags: Mapping[str, str]) -> Itera
     """The cell's MLflow run, marked as failed or killed unless all goes well."""
     values = config.model_dump(mode="json")
     run_id = tracker.start_group(
-        config.name, tags=tags, params=values, group=fingerprint("cell", values, code_version=1)
+        config.name,
+        tags={"bnnas.cell": config.name, **tags},
+        params=values,
+        group=fingerprint("cell", values, code_version=1),
     )
     try:
         yield run_id
@@ -195,12 +201,18 @@ def _finish(tracker: Tracker, run_id: str, status: str = "FINISHED", **shown: An
 
 
 def _draw(config: Config, chain: tuple[Done, ...]) -> Path:
-    """The figures of the chain, side by side in one folder on this machine."""
+    """The figures of the chain and the resolved config, in one folder on this machine."""
     folder = local_folder(config.storage) / "figures" / config.name
     drawers = {"supernet": draw_supernet, "search": draw_search, "retrain": draw_retrain}
     for done in chain:
         drawers[done.stage.kind](done.record, folder)
+    (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     return folder
+
+
+def _absolute(path: str | None) -> str | None:
+    """A path on this machine from its root, for workers that stand elsewhere; URIs as they are."""
+    return path if path is None or "://" in path else str(Path(path).expanduser().absolute())
 
 
 class _LazyCluster:

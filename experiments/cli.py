@@ -166,6 +166,8 @@ def main() -> None:
         _complain(str(error))
         sys.exit(_WRONG)
     except JobError as error:
+        if "--json" in sys.argv[1:]:
+            _print_json({"status": "failed", "error": str(error)})
         _complain(str(error))
         sys.exit(_FAILED)
     except SystemExit as end:  # typer turns Ctrl-C into its status, and says nothing

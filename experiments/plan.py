@@ -102,6 +102,7 @@ def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
         num_classes=images.num_classes,
     )
     limits = budgets(config.search.model_dump(mode="json"), space)
+    _check_batches(config, images)
     flops, *others = limits
     exact_search(  # raises where no architecture keeps all the budgets
         flops.table_LN,
@@ -145,6 +146,36 @@ def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
         supernet=supernet,
         search=search,
     )
+
+
+def _check_batches(config: Config, images: ImageSpec) -> None:
+    """Raise ValueError where training could not fill a batch, or not share it among the workers."""
+    data, num_workers = config.data, config.cluster.num_workers
+    limit = data.max_train_images
+    if limit is not None and limit < images.num_classes:
+        raise ValueError(
+            f"data.max_train_images is {limit}, less than one image for each of the "
+            f"{images.num_classes} classes of {data.name}."
+        )
+    num_images = limit
+    if images.num_train_images is not None:
+        carved = int(images.num_train_images * data.search_val_fraction + 0.5)
+        left = images.num_train_images - carved
+        num_images = left if limit is None else min(limit, left)
+    for section, batch_size in (
+        ("supernet", config.supernet.batch_size),
+        ("retrain", config.retrain.batch_size),
+    ):
+        if num_images is not None and batch_size > num_images:
+            raise ValueError(
+                f"{section}.batch_size is {batch_size}, but only {num_images} images of "
+                f"{data.name} train: give at most that."
+            )
+        if batch_size % num_workers:
+            raise ValueError(
+                f"{section}.batch_size is {batch_size}, which {num_workers} workers "
+                f"(cluster.num_workers) cannot share evenly: give a multiple."
+            )
 
 
 def _stage(

@@ -22,6 +22,8 @@ from nas.space import SearchSpace
 if TYPE_CHECKING:
     from nas.network import Supernet
 
+_RANDOM_STREAM = 1  # apart from the searchers' generators, which the same seed starts
+
 ScoreTable = npt.NDArray[np.float64]
 
 
@@ -83,7 +85,7 @@ def additive_scores(
     if name == "params":
         return params_table(space).table_LN
     if name == "random":
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng((seed, _RANDOM_STREAM))
         return np.where(np.isnan(flops_LN), np.nan, rng.random(flops_LN.shape))
     additive = [indicator.name for indicator in INDICATORS.values() if indicator.additive]
     raise ValueError(

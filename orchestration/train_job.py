@@ -115,6 +115,8 @@ def run_train_job(
         JobError: the job failed for good.
         StorageError: ``storage_path`` cannot be used.
     """
+    import ray
+
     os.environ.update({k: v for k, v in _RAY_TRAIN_ENVIRONMENT.items() if k not in os.environ})
     live = on_epoch.open() if on_epoch is not None else None
     observer = _Observer(live, on_progress)
@@ -129,7 +131,8 @@ def run_train_job(
             num_failures += 1
             causes = failure.causes_of(error)
             decision = failure.decide(causes.values(), num_failures, max_failures)
-            if decision is Decision.RETRY:
+            # Without a connection the process is about to end; a retry would start a new cluster.
+            if decision is Decision.RETRY and ray.is_initialized():
                 _log.warning("%s: %s; trying again.", name, failure.describe(causes))
                 continue
             final = failure.final_error(name, causes, num_failures, details=str(error))

@@ -36,6 +36,11 @@ def print_result(result: CellResult, console: Console, *, ui_command: str) -> No
         f"±{100 * _standard_error(metrics['top1'], metrics['num_test_images']):.2f} points.\n",
         highlight=False,
     )
+    if metrics["num_skipped"]:
+        console.print(
+            f"[yellow]{metrics['num_skipped']:.0f} unreadable images were left out.[/]\n",
+            highlight=False,
+        )
     console.print(_cost_table(result))
     others = [
         f"{name} stayed {100 * best['optimality_gap']:.2f} % below it with "

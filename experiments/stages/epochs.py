@@ -6,6 +6,7 @@ number are the whole state: a run that was interrupted ends with the same weight
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ def run_epochs(
     `epoch_end(epoch)` is asked on every rank; its state is handed to `restore_state` on a resume.
     """
     batch_size = recipe["batch_size"]
+    num_skipped = sum(split.num_skipped for split in (data.train, data.search_val, data.test))
     steps_per_epoch = data.train.num_batches(batch_size, training=True)
     schedule = WarmupCosine.scaled(
         start=recipe["warmup_lr"],
@@ -101,6 +103,11 @@ def run_epochs(
             autocast=autocast,
         )
         train_s = time.perf_counter() - start_s
+        if not math.isfinite(stats.loss):
+            raise ValueError(
+                f"training diverged in epoch {epoch} (the loss is {stats.loss}): lower lr "
+                f"({recipe['lr']:g} for a batch of 1024), or set clip_norm."
+            )
         end = epoch_end(epoch)
         stopped = end.stop
         metrics = {
@@ -109,6 +116,7 @@ def run_epochs(
             "train/top1": stats.top1,
             "train/lr": schedule.at(epoch * steps_per_epoch - 1),
             "train/epoch_s": train_s,
+            "data/num_skipped": float(num_skipped),
             **end.metrics,
         }
         training = {

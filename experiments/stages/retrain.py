@@ -31,6 +31,7 @@ def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done] | No
             "top1": last["test/top1"],
             "test_loss": last["test/loss"],
             "num_test_images": last["test/num_images"],
+            "num_skipped": last["data/num_skipped"],
             **{
                 name: table(space).of(parse_architecture(arch))
                 for name, table in COST_TABLES.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.data.cifar10 import find_cifar10, read_cifar10
@@ -17,11 +17,16 @@ from nas.data.small import load_small
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Shape of the images (resolution in pixels) and number of classes."""
+    """Shape of the images (resolution in pixels) and number of classes.
+
+    `num_train_images` counts the official training images, search-validation not yet carved out;
+    None where only reading the data would tell.
+    """
 
     in_channels: int
     resolution: int
     num_classes: int
+    num_train_images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,12 @@ class DataSet:
 
 def _describe_fashion_mnist(root: Path | None) -> ImageSpec:
     find_fashion_mnist(root)
-    return ImageSpec(1, 28, 10)
+    return ImageSpec(1, 28, 10, 60_000)
 
 
 def _describe_cifar10(root: Path | None) -> ImageSpec:
     find_cifar10(root)
-    return ImageSpec(3, 32, 10)
+    return ImageSpec(3, 32, 10, 50_000)
 
 
 def _describe_imagefolder(root: Path | None) -> ImageSpec:
@@ -49,7 +54,7 @@ def _describe_imagefolder(root: Path | None) -> ImageSpec:
 
 DATASETS: dict[str, DataSet] = {
     "digits": DataSet(
-        describe=lambda root: ImageSpec(1, 8, 10),
+        describe=lambda root: ImageSpec(1, 8, 10, 1438),
         load=lambda request: load_small(read_digits(), request),
     ),
     "fashion_mnist": DataSet(
@@ -74,7 +79,7 @@ def describe_data(
     """
     request = DataRequest(name=name, root=root, resolution=resolution)
     spec = _data_set(name).describe(request.root_path)
-    return ImageSpec(spec.in_channels, resolution or spec.resolution, spec.num_classes)
+    return replace(spec, resolution=resolution or spec.resolution)
 
 
 def load_data(

@@ -64,7 +64,8 @@ class Suggester(ABC):
     def update(self, archs: Sequence[Architecture], scores: Sequence[float]) -> None:
         """Take the scores (higher is better) of some or all suggested architectures.
 
-        Raises ValueError, and takes nothing, if lengths differ, a score is not finite, or an
+        −inf is the worst of all scores; NASWOT gives it to networks that confuse two images.
+        Raises ValueError, and takes nothing, if lengths differ, a score is NaN or inf, or an
         architecture is not waiting for its score.
         """
         if len(archs) != len(scores):
@@ -76,9 +77,10 @@ class Suggester(ABC):
                     f"the architecture {format_architecture(arch)} is not waiting for a score: "
                     f"update with what suggest() returned, each once."
                 )
-            if not math.isfinite(score):
+            if math.isnan(score) or score == math.inf:
                 raise ValueError(
-                    f"the score of {format_architecture(arch)} is {score}; it must be finite."
+                    f"the score of {format_architecture(arch)} is {score}; it must be a number "
+                    f"that others can exceed."
                 )
             waiting.remove(arch)
         self._scores.update((arch, float(score)) for arch, score in zip(archs, scores, strict=True))
