@@ -51,7 +51,7 @@ def run_epochs(
     `epoch_end(epoch)` is asked on every rank; its state is handed to `restore_state` on a resume.
     """
     batch_size = recipe["batch_size"]
-    num_skipped = sum(split.num_skipped for split in (data.train, data.search_val, data.test))
+    num_skipped = data.train.num_skipped + data.search_val.num_skipped
     steps_per_epoch = data.train.num_batches(batch_size, training=True)
     schedule = WarmupCosine.scaled(
         start=recipe["warmup_lr"],

@@ -77,10 +77,12 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
                 world_size=context.world_size,
             )
             result = evaluate(subnet, batches, device=context.device)
+            num_skipped = sum(part.num_skipped for part in (data.train, *splits.values()))
             metrics |= {
                 f"{split}/top1": result.top1,
                 f"{split}/loss": result.loss,
                 f"{split}/num_images": float(result.num_images),
+                "data/num_skipped": float(num_skipped),
             }
         return EpochEnd(metrics)
 

@@ -104,6 +104,7 @@ def test_the_result_has_what_scripts_rely_on(folder: Path, result: Json) -> None
     assert not any(s["cached"] for s in stages)
     assert math.isclose(result["device_hours"], sum(s["device_hours"] for s in stages))
     assert {path.name for path in Path(result["figures"]).iterdir()} == {
+        "config.yaml",
         "supernet_training.png",
         "search_front.png",
         "search_scores.png",
