@@ -59,6 +59,15 @@ def _one_of(what: str, known: Sequence[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _plain_name(name: str) -> str:
+    """A name that can be part of a path."""
+    if not re.fullmatch(r"[^./\\\s][^/\\]*", name):
+        raise ValueError(
+            "must have at least 1 character, no slashes, and no dot or space at the beginning"
+        )
+    return name
+
+
 Count = Annotated[PositiveFloat, BeforeValidator(_with_suffix)]
 
 
@@ -206,7 +215,7 @@ class ClusterConfig(_Section):
 class Config(_Section):
     """One experiment: a cell of supernet, search and retraining, and the random baseline."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, AfterValidator(_plain_name)]
     space: str
     seed: NonNegativeInt = 0
     data: DataConfig

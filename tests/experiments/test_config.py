@@ -125,6 +125,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("data.search_val_fraction", "0.6", "0.5"),
     ),
     "no name": ({"name": ""}, ("name", "at least 1 character")),
+    "a path for a name": ({"name": "../up"}, ("name", "'../up'", "no slashes")),
     "min above max": (
         {"search__min_flops": "2M", "search__max_flops": "1M"},
         ("search", "min_flops (2e+06)", "max_flops (1e+06)"),
