@@ -22,8 +22,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nas.data.batch_plan import AUGMENT_STREAM, count_batches, plan_batches
+from nas.data.batch_plan import AUGMENT_STREAM
 from nas.data.errors import UnreadableImageError
+from nas.data.image_set import ImageSet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,7 +50,7 @@ Batch = TypeVar("Batch")
 Transform = Callable[[Image.Image], Tensor]
 
 
-class FolderImageSet:
+class FolderImageSet(ImageSet):
     """An `ImageSet` over image files.
 
     Args:
@@ -79,37 +80,11 @@ class FolderImageSet:
         self._augment = augment
         self._num_workers = num_workers
 
-    def __len__(self) -> int:
-        return len(self.labels_N)
-
-    def num_batches(self, batch_size: int, *, training: bool) -> int:
-        """See `ImageSet.num_batches`."""
-        return count_batches(len(self), batch_size, training=training)
-
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        training: bool,
-        seed: int = 0,
-        epoch: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        start: int = 0,
+    def _load(
+        self, plan: list[npt.NDArray[np.int64]], draw: tuple[int, int] | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `ImageSet.batches`."""
-        plan = plan_batches(
-            len(self),
-            batch_size,
-            training=training,
-            seed=seed,
-            epoch=epoch,
-            rank=rank,
-            world_size=world_size,
-            start=start,
-        )
-        if training and self._augment:
-            images = _Images(self._paths_N, train_transform(self._resolution), (seed, epoch))
+        if draw is not None and self._augment:
+            images = _Images(self._paths_N, train_transform(self._resolution), draw)
         else:
             images = _Images(self._paths_N, eval_transform(self._resolution), None)
         return self._decoded(images, plan)

@@ -5,12 +5,15 @@ Legend: N images of a split, B images of a batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from nas.data.batch_plan import count_batches, plan_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "search_val", "test"]
 
 
-class ImageSet(Protocol):
+class ImageSet(ABC):
     """One split of a data set.
 
     Attributes:
@@ -31,11 +34,11 @@ class ImageSet(Protocol):
 
     def __len__(self) -> int:
         """Number of images, those left out not counted."""
-        ...
+        return len(self.labels_N)
 
     def num_batches(self, batch_size: int, *, training: bool) -> int:
         """Batches of one epoch; the same on every rank. Raises as `batches` does."""
-        ...
+        return count_batches(len(self), batch_size, training=training)
 
     def batches(
         self,
@@ -75,7 +78,23 @@ class ImageSet(Protocol):
                 than the set or not divisible by `world_size`; any argument out of its range.
             UnreadableImageError: while iterating, naming the file.
         """
-        ...
+        plan = plan_batches(
+            len(self),
+            batch_size,
+            training=training,
+            seed=seed,
+            epoch=epoch,
+            rank=rank,
+            world_size=world_size,
+            start=start,
+        )
+        return self._load(plan, (seed, epoch) if training else None)
+
+    @abstractmethod
+    def _load(
+        self, plan: list[npt.NDArray[np.int64]], draw: tuple[int, int] | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of a plan; `draw` is the (seed, epoch) of augmentation, None for none."""
 
 
 @dataclass(frozen=True)

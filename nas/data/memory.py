@@ -16,12 +16,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nas.data.batch_plan import AUGMENT_STREAM, count_batches, plan_batches
+from nas.data.batch_plan import AUGMENT_STREAM
+from nas.data.image_set import ImageSet
 
 Pixels = npt.NDArray[np.uint8 | np.float32]
 
 
-class MemoryImageSet:
+class MemoryImageSet(ImageSet):
     """An `ImageSet` over an array of images.
 
     Args:
@@ -54,45 +55,19 @@ class MemoryImageSet:
         self._max_shift_px = max_shift_px
         self._flip = flip
 
-    def __len__(self) -> int:
-        return len(self.labels_N)
-
-    def num_batches(self, batch_size: int, *, training: bool) -> int:
-        """See `ImageSet.num_batches`."""
-        return count_batches(len(self), batch_size, training=training)
-
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        training: bool,
-        seed: int = 0,
-        epoch: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        start: int = 0,
+    def _load(
+        self, plan: list[npt.NDArray[np.int64]], draw: tuple[int, int] | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `ImageSet.batches`."""
-        plan = plan_batches(
-            len(self),
-            batch_size,
-            training=training,
-            seed=seed,
-            epoch=epoch,
-            rank=rank,
-            world_size=world_size,
-            start=start,
-        )
-        if training and (self._max_shift_px or self._flip):
-            return self._augmented(plan, seed, epoch)
+        if draw is not None and (self._max_shift_px or self._flip):
+            return self._augmented(plan, draw)
         return (self._normalised(self.pixels_NCHW[i], i) for i in plan)
 
     def _augmented(
-        self, plan: list[npt.NDArray[np.int64]], seed: int, epoch: int
+        self, plan: list[npt.NDArray[np.int64]], draw: tuple[int, int]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         # Drawn for the whole split, whatever this rank's share of it is: an image's augmentation
         # then depends on its index alone, and any division among ranks gives the same images.
-        generator = np.random.default_rng((AUGMENT_STREAM, seed, epoch))
+        generator = np.random.default_rng((AUGMENT_STREAM, *draw))
         offsets_N2 = generator.integers(0, 2 * self._max_shift_px + 1, size=(len(self), 2))
         flips_N = generator.random(len(self)) < (0.5 if self._flip else 0.0)
         for indices_B in plan:
