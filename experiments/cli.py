@@ -168,6 +168,8 @@ def main() -> None:
     except JobError as error:
         if "--json" in sys.argv[1:]:
             _print_json({"status": "failed", "error": str(error)})
+        if error.details:  # where in the worker it happened; the sentence below says what
+            typer.echo(error.details.strip(), err=True)
         _complain(str(error))
         sys.exit(_FAILED)
     except SystemExit as end:  # typer turns Ctrl-C into its status, and says nothing

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestration.live_run import LiveTracking
 from orchestration.stage import Stage
 from orchestration.stage_store import StageRecord, StageStore
-from orchestration.tracking import LiveTracking, Tracker, TrackingError
+from orchestration.tracking import Tracker, TrackingError
 from orchestration.train_job import (
     JobResult,
     Progress,
@@ -104,9 +105,10 @@ class StageRunner:
             on_progress: called with every epoch's metrics.
         """
 
+        name = f"{stage.kind}-{stage.fingerprint}"
+
         def make(folder: Path) -> tuple[Outcome, JobResult]:
             self.before_job()
-            name = f"{stage.kind}-{stage.fingerprint}"
             job = run_train_job(
                 work,
                 {"stage": dict(stage.config), "place": dict(place)},
@@ -134,8 +136,7 @@ class StageRunner:
             return outcome, job
 
         done = self._have_or_make(stage, make, inputs, draw)
-        if not done.cached:
-            forget_job(f"{stage.kind}-{stage.fingerprint}", self.store.path)
+        forget_job(name, self.store.path)  # also what a driver left that died just before this
         return done
 
     def compute(
@@ -163,19 +164,12 @@ class StageRunner:
         inputs: Mapping[str, Done] | None,
         draw: Draw | None,
     ) -> Done:
-        with self._making[stage.fingerprint]:  # a second thread that needs it waits, and has it
-            return self._have_or_make_alone(stage, make, inputs, draw)
-
-    def _have_or_make_alone(
-        self,
-        stage: Stage,
-        make: Callable[[Path], tuple[Outcome, JobResult]],
-        inputs: Mapping[str, Done] | None,
-        draw: Draw | None,
-    ) -> Done:
-        record = self.store.get(stage.fingerprint)
-        cached = record is not None
-        with tempfile.TemporaryDirectory(prefix="stage-") as temporary:
+        with (
+            self._making[stage.fingerprint],  # a second thread that needs it waits, and has it
+            tempfile.TemporaryDirectory(prefix="stage-") as temporary,
+        ):
+            record = self.store.get(stage.fingerprint)
+            cached = record is not None
             if record is None:
                 folder = Path(temporary) / "files"
                 folder.mkdir()

@@ -2,10 +2,10 @@
 
 A stage's run is found by its tag ``bnnas.fingerprint``. :meth:`Tracker.publish` makes it show
 exactly one :class:`~orchestration.stage_store.StageRecord`, and may be called any number of
-times; :class:`LiveRun` does the same for a history that is still growing. What a server that was
-away has missed is therefore filled in by whoever comes next. An epoch's metrics, its number among
-them as the metric ``epoch``, go in one batch that is stored whole or not at all: the steps of
-``epoch`` say which epochs are there, and none is logged twice.
+times; :mod:`orchestration.live_run` does the same for a history that is still growing. What a
+server that was away has missed is therefore filled in by whoever comes next. An epoch's metrics,
+its number among them as the metric ``epoch``, go in one batch that is stored whole or not at all:
+the steps of ``epoch`` say which epochs are there, and none is logged twice.
 
 Two processes may create the run of one fingerprint at once. The run that started first (of equal
 ones, the one with the smaller id) is the run; :meth:`Tracker.publish` deletes the others.
@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,9 +31,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run, RunTag
 
-__all__ = ["LiveRun", "LiveTracking", "Tracker", "TrackingError"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["Tracker", "TrackingError"]
 
 STAGE = "bnnas.stage"
 FINGERPRINT = "bnnas.fingerprint"
@@ -46,12 +42,7 @@ _PARENT = "mlflow.parentRunId"
 _EPOCH = "epoch"
 _MAX_METRICS = 1000
 _MAX_PARAMS = 100
-_MAX_TAG_CHARS = 5000
-# A live run that found the server away leaves it alone for a while, so that a server that is
-# gone for good costs a long training nothing.
-_LIVE_TIMEOUT_S = 3
-_FIRST_PAUSE_S = 5.0
-_LONGEST_PAUSE_S = 60.0
+MAX_TAG_CHARS = 5000
 
 
 class Tracker:
@@ -104,23 +95,23 @@ class Tracker:
             TrackingError: the server is away or refuses. What was logged by then stays, without
                 the mark of a complete run; the next call goes on from there.
         """
-        tags = _tags(record.kind, record.fingerprint, tags, parent_run_id)
+        tags = stage_tags(record.kind, record.fingerprint, tags, parent_run_id)
         digest = _digest(record, artifacts)
-        start_ms, end_ms = _ms(record.started_at), _ms(record.finished_at)
-        with self._session() as client:
-            run = self._claim(FINGERPRINT, record.fingerprint, name, tags, start_ms)
+        start_ms, end_ms = to_ms(record.started_at), to_ms(record.finished_at)
+        with self.session() as client:
+            run = self.claim(FINGERPRINT, record.fingerprint, name, tags, start_ms)
             run_id = str(run.info.run_id)
             new_tags = {key: value for key, value in tags.items() if key not in run.data.tags}
-            client.log_batch(run_id, tags=_entities(new_tags))
+            client.log_batch(run_id, tags=tag_entities(new_tags))
             if run.data.tags.get(PUBLISHED) == digest:
                 return run_id
-            self._log_params(run, flatten_params(record.config))
+            self.log_params(run, flatten_params(record.config))
             num_epochs = len(record.history)
             rows = [
                 (row, start_ms + (end_ms - start_ms) * done // num_epochs)
                 for done, row in enumerate(record.history, start=1)
             ]
-            self._log_epochs(run_id, rows)
+            self.log_epochs(run_id, rows)
             final = {
                 **record.metrics,
                 "device_hours": record.device_hours,
@@ -137,31 +128,6 @@ class Tracker:
             client.set_terminated(run_id, "FINISHED", end_time=end_ms)
             client.set_tag(run_id, PUBLISHED, digest)
         return run_id
-
-    def start(
-        self,
-        *,
-        kind: str,
-        fingerprint: str,
-        name: str,
-        config: Mapping[str, JSON],
-        tags: Mapping[str, str],
-        parent_run_id: str | None = None,
-    ) -> LiveRun:
-        """Go on with the run of ``fingerprint`` or begin it; a server that is away is no error."""
-        spec = LiveTracking(
-            uri=self.uri,
-            experiment=self.experiment,
-            kind=kind,
-            fingerprint=fingerprint,
-            name=name,
-            config=config,
-            tags=tags,
-            parent_run_id=parent_run_id,
-        )
-        run = LiveRun(self, spec)
-        run.flush()
-        return run
 
     def start_group(
         self,
@@ -187,11 +153,11 @@ class Tracker:
         tags = {**tags, GROUP: group or name}
         if parent_run_id is not None:
             tags[_PARENT] = parent_run_id
-        with self._session() as client:
-            run = self._claim(GROUP, tags[GROUP], name, tags, _ms(time.time()))
+        with self.session() as client:
+            run = self.claim(GROUP, tags[GROUP], name, tags, to_ms(time.time()))
             run_id = str(run.info.run_id)
-            self._log_params(run, flatten_params(params))
-            client.log_batch(run_id, tags=_entities(tags))
+            self.log_params(run, flatten_params(params))
+            client.log_batch(run_id, tags=tag_entities(tags))
             client.update_run(run_id, status="RUNNING", name=name)
         return run_id
 
@@ -215,21 +181,21 @@ class Tracker:
         Raises:
             TrackingError: the server is away or refuses.
         """
-        with self._session() as client:
-            client.log_batch(run_id, tags=_entities(tags or {}))
+        with self.session() as client:
+            client.log_batch(run_id, tags=tag_entities(tags or {}))
             shown = client.get_run(run_id).data.metrics
             fresh = {
                 key: value
                 for key, value in (metrics or {}).items()
                 if not _same(shown.get(key), value)
             }
-            _log_metrics(client, run_id, _metrics(fresh, _ms(time.time()), 0))
+            _log_metrics(client, run_id, _metrics(fresh, to_ms(time.time()), 0))
             if artifacts is not None:
                 client.log_artifacts(run_id, str(artifacts))
             client.set_terminated(run_id, status)
 
     @contextmanager
-    def _session(self, timeout_s: int = 20, num_retries: int = 2) -> Iterator[MlflowClient]:
+    def session(self, timeout_s: int = 20, num_retries: int = 2) -> Iterator[MlflowClient]:
         """A client that gives up in time and whose errors are one sentence."""
         with (
             mlflow_server.patience(timeout_s, num_retries),
@@ -240,7 +206,7 @@ class Tracker:
             yield self._client
 
     def _connected(self) -> tuple[MlflowClient, str]:
-        """The client and the experiment's id, within :meth:`_session`."""
+        """The client and the experiment's id, within :meth:`session`."""
         assert self._client is not None
         if self._experiment_id is None:
             self._experiment_id = mlflow_server.experiment_id(
@@ -248,9 +214,7 @@ class Tracker:
             )
         return self._client, self._experiment_id
 
-    def _claim(
-        self, key: str, value: str, name: str, tags: Mapping[str, str], start_ms: int
-    ) -> Run:
+    def claim(self, key: str, value: str, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
         """The one run with this tag, created where there is none; others of it are deleted."""
         client, experiment_id = self._connected()
         runs = self._runs(key, value)
@@ -270,7 +234,7 @@ class Tracker:
         found = client.search_runs([experiment_id], filter_string=condition)
         return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
-    def _log_params(self, run: Run, params: Mapping[str, str]) -> None:
+    def log_params(self, run: Run, params: Mapping[str, str]) -> None:
         """Params cannot be changed in MLflow: what is there stays."""
         from mlflow.entities import Param
 
@@ -279,7 +243,7 @@ class Tracker:
         for start in range(0, len(fresh), _MAX_PARAMS):
             client.log_batch(run.info.run_id, params=fresh[start : start + _MAX_PARAMS])
 
-    def _log_epochs(self, run_id: str, rows: Sequence[tuple[Mapping[str, float], int]]) -> None:
+    def log_epochs(self, run_id: str, rows: Sequence[tuple[Mapping[str, float], int]]) -> None:
         """Log the epochs that are not there yet; ``rows`` holds (metrics, Unix ms)."""
         if not rows:
             return
@@ -310,113 +274,10 @@ class Tracker:
         client.log_text(run_id, json_text.dumps(dataclasses.asdict(record)), "record.json")
 
 
-@dataclass(frozen=True)
-class LiveTracking:
-    """All that is needed to follow a running stage in MLflow, as plain values.
-
-    Attributes are the arguments of :class:`Tracker` and :meth:`Tracker.start`.
-    """
-
-    uri: str
-    experiment: str
-    kind: str
-    fingerprint: str
-    name: str
-    config: Mapping[str, JSON]
-    tags: Mapping[str, str] = field(default_factory=dict)
-    parent_run_id: str | None = None
-
-    def open(self) -> LiveRun:
-        """Start following; a server that is away is no error."""
-        return Tracker(self.uri, self.experiment).start(
-            kind=self.kind,
-            fingerprint=self.fingerprint,
-            name=self.name,
-            config=self.config,
-            tags=self.tags,
-            parent_run_id=self.parent_run_id,
-        )
-
-
-class LiveRun:
-    """The run of a stage that is being executed. It never raises for a server that is away:
-    it warns once, keeps what it could not deliver, and tries again with the epochs that follow.
-
-    What is still undelivered at the end is delivered by :meth:`Tracker.publish`.
-    """
-
-    def __init__(self, tracker: Tracker, spec: LiveTracking) -> None:
-        self.run_id: str | None = None
-        self._tracker = tracker
-        self._spec = spec
-        self._started_ms = _ms(time.time())
-        self._pending: list[tuple[dict[str, float], int]] = []
-        self._pause_s = 0.0
-        self._not_before_s = 0.0
-        self._warned = False
-
-    @property
-    def num_pending(self) -> int:
-        """How many epochs wait for the server."""
-        return len(self._pending)
-
-    def log_epoch(self, metrics: Mapping[str, float]) -> None:
-        """Log one epoch's metrics, ``epoch`` among them; an epoch that is there is left alone."""
-        self._pending.append((dict(metrics), _ms(time.time())))
-        if time.monotonic() >= self._not_before_s:
-            self.flush()
-
-    def flush(self) -> bool:
-        """Deliver what is pending now; False if the server is away."""
-        try:
-            with self._tracker._session(_LIVE_TIMEOUT_S, 0) as client:
-                if self.run_id is None:
-                    self.run_id = self._open(client)
-                self._tracker._log_epochs(self.run_id, self._pending)
-        except TrackingError as error:
-            self._retreat(error)
-            return False
-        self._pending.clear()
-        self._pause_s = 0.0
-        if self._warned:
-            self._warned = False
-            _log.warning("MLflow at %s is back; its metrics are complete.", self._tracker.uri)
-        return True
-
-    def fail(self, message: str) -> None:
-        """Mark the run as failed, with the reason as the tag ``bnnas.error``."""
-        if not self.flush() or self.run_id is None:
-            return
-        try:
-            with self._tracker._session(_LIVE_TIMEOUT_S, 0) as client:
-                client.set_tag(self.run_id, ERROR, message[:_MAX_TAG_CHARS])
-                client.set_terminated(self.run_id, "FAILED")
-        except TrackingError as error:
-            self._retreat(error)
-
-    def _open(self, client: MlflowClient) -> str:
-        spec = self._spec
-        tags = _tags(spec.kind, spec.fingerprint, spec.tags, spec.parent_run_id)
-        run = self._tracker._claim(FINGERPRINT, spec.fingerprint, spec.name, tags, self._started_ms)
-        run_id = str(run.info.run_id)
-        self._tracker._log_params(run, flatten_params(spec.config))
-        # A run that was published before and is executed again is complete no longer.
-        client.log_batch(run_id, tags=_entities({**tags, PUBLISHED: "", ERROR: ""}))
-        client.update_run(run_id, status="RUNNING")
-        return run_id
-
-    def _retreat(self, error: TrackingError) -> None:
-        self.run_id = None  # found again by its fingerprint, whatever became of it meanwhile
-        self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-        self._not_before_s = time.monotonic() + self._pause_s
-        if not self._warned:
-            self._warned = True
-            _log.warning("%s Training goes on; its metrics are kept and sent later.", error)
-
-
-def _tags(
+def stage_tags(
     kind: str, fingerprint: str, tags: Mapping[str, str], parent_run_id: str | None
 ) -> dict[str, str]:
+    """The tags of a stage's run: what it is found by, its parent, and the caller's own."""
     parent = {} if parent_run_id is None else {_PARENT: parent_run_id}
     return {**tags, **parent, STAGE: kind, FINGERPRINT: fingerprint}
 
@@ -433,10 +294,11 @@ def _log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -
         client.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
 
 
-def _entities(tags: Mapping[str, str]) -> list[RunTag]:
+def tag_entities(tags: Mapping[str, str]) -> list[RunTag]:
+    """MLflow's entities, cut at the length that it takes."""
     from mlflow.entities import RunTag
 
-    return [RunTag(key, text[:_MAX_TAG_CHARS]) for key, text in tags.items()]
+    return [RunTag(key, text[:MAX_TAG_CHARS]) for key, text in tags.items()]
 
 
 def _same(shown: float | None, value: float) -> bool:
@@ -453,5 +315,6 @@ def _digest(record: StageRecord, artifacts: Path | None) -> str:
     return seal.hexdigest()
 
 
-def _ms(unix_s: float) -> int:
+def to_ms(unix_s: float) -> int:
+    """Unix seconds as MLflow's milliseconds."""
     return round(unix_s * 1000)

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from orchestration import failure, json_text
 from orchestration.failure import Decision, JobError
+from orchestration.live_run import LiveRun, LiveTracking
 from orchestration.scaling import Scaling
 from orchestration.storage import StorageError, open_storage, unusable
-from orchestration.tracking import LiveRun, LiveTracking
 from orchestration.worker import LEDGER_NAME, Ledger, RayWorkerContext, WorkerContext
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from experiments.config import StorageConfig
 from experiments.doctor.check import Check, Status
 from experiments.doctor.data import check_digits, check_fashion_mnist
 from experiments.doctor.devices import check_cpu, check_gpu
@@ -23,19 +24,18 @@ from experiments.doctor.libraries import (
 )
 from experiments.doctor.results import check_commit, check_storage, check_tracking
 
-__all__ = ["DEFAULT_STORAGE_PATH", "Check", "Status", "diagnose"]
-
-DEFAULT_STORAGE_PATH = "./bnnas-runs"
+__all__ = ["Check", "Status", "diagnose"]
 
 
 def diagnose(
-    storage_path: str | Path = DEFAULT_STORAGE_PATH,
+    storage_path: str | Path | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> list[Check]:
     """Look at everything bnnas needs; takes a few seconds, most of them torch's import.
 
     Args:
-        storage_path: the local folder that results will go to; it need not exist, and is not made.
+        storage_path: where results will go, by default where an experiment puts them that does not
+            say; it need not exist, and is not made.
         environ: where ``MLFLOW_TRACKING_URI`` is read from.
     """
     declared = declared_requirements(extra=None)
@@ -48,7 +48,7 @@ def diagnose(
         check_mmcv_operators(),
         check_digits(),
         check_fashion_mnist(),
-        check_storage(storage_path),
+        check_storage(storage_path or StorageConfig().path),
         check_tracking(environ.get("MLFLOW_TRACKING_URI", "")),
         check_commit(Path(__file__).resolve().parent),
     ]

@@ -7,15 +7,7 @@ from pathlib import Path
 
 from experiments.doctor.check import Check
 from experiments.doctor.libraries import INSTALL
-
-FASHION_MNIST_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-# Where Debian's package dataset-fashion-mnist installs them.
-FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+from nas.data.fashion_mnist import DEBIAN_FASHION_MNIST, FASHION_MNIST_FILES
 
 _GET_FASHION_MNIST = (
     "apt-get install dataset-fashion-mnist; or download it with torchvision and name the folder: "
@@ -34,7 +26,7 @@ def check_digits() -> Check:
     return Check("data digits", "missing", "not found inside scikit-learn", INSTALL)
 
 
-def check_fashion_mnist(folder: Path = FASHION_MNIST_FOLDER) -> Check:
+def check_fashion_mnist(folder: Path = DEBIAN_FASHION_MNIST) -> Check:
     """The four files of Fashion-MNIST, gzipped or not, where Debian's package puts them."""
     absent = [
         n for n in FASHION_MNIST_FILES if not any((folder / f).is_file() for f in (n, f"{n}.gz"))

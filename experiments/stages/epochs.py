@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from experiments.stages.setting import WEIGHTS
 from nas.data import DataSplits
 from nas.schedule import WarmupCosine
 from nas.training import Passes, build_optimizer, train_epoch
 from orchestration.worker import WorkerContext
 
-NETWORK_FILE = "network.pt"
 TRAINING_FILE = "training.pt"
 
 
@@ -75,7 +75,7 @@ def run_epochs(
     with context.restore() as folder:
         if folder is not None:
             saved = _load(folder / TRAINING_FILE, context.device)
-            network.load_state_dict(_load(folder / NETWORK_FILE, context.device))
+            network.load_state_dict(_load(folder / WEIGHTS, context.device))
             optimizer.load_state_dict(saved["optimizer"])
             first_epoch, stopped = saved["epoch"] + 1, saved["stopped"]
             restore_state(saved["state"])
@@ -127,7 +127,7 @@ def run_epochs(
         }
 
         def save(folder: Path, training: dict[str, Any] = training) -> None:
-            torch.save(network.state_dict(), folder / NETWORK_FILE)
+            torch.save(network.state_dict(), folder / WEIGHTS)
             torch.save(training, folder / TRAINING_FILE)
 
         context.report(metrics, save)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.stages.setting import Setting, load_stage_data
+from experiments.stages.setting import WEIGHTS, Setting, load_stage_data
 from nas.cost import COST_TABLES
 from nas.space import parse_architecture, space_from_dict
 from orchestration.stage import Stage
@@ -14,8 +14,6 @@ from orchestration.stage_runner import Done, Outcome
 from orchestration.stage_store import StageRecord
 from orchestration.train_job import JobResult
 from orchestration.worker import WorkerContext
-
-WEIGHTS = "network.pt"
 
 
 def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done] | None = None) -> Done:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.budgets import budgets
-from experiments.stages.setting import Setting, load_stage_data
-from experiments.stages.supernet import WEIGHTS, recorded_scores
+from experiments.stages.setting import WEIGHTS, Setting, load_stage_data
+from experiments.stages.supernet import recorded_scores
 from nas.cost import COST_TABLES, gather_sum
 from nas.indicators import INDICATORS, ScoreTable, additive_scores
 from nas.search import (

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from nas.data import DataSplits
 
 
+# The network's state_dict in a checkpoint and among a stage's files.
+WEIGHTS = "network.pt"
+
+
 @dataclass(frozen=True)
 class Setting:
     """The runner, where data lie, and the display that watches.

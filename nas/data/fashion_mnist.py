@@ -27,7 +27,8 @@ CLASS_NAMES = (
     "Bag",
     "Ankle boot",
 )
-_NUM_DIMS = {
+# Name → number of dimensions of the array in it.
+FASHION_MNIST_FILES = {
     "train-images-idx3-ubyte": 3,
     "train-labels-idx1-ubyte": 1,
     "t10k-images-idx3-ubyte": 3,
@@ -43,7 +44,7 @@ def read_fashion_mnist(root: Path | None) -> SmallData:
         ValueError: a file is damaged, or images and labels do not belong together.
     """
     files = find_fashion_mnist(root)
-    arrays = {name: read_idx(path, _NUM_DIMS[name]) for name, path in files.items()}
+    arrays = {name: read_idx(path, FASHION_MNIST_FILES[name]) for name, path in files.items()}
     pixels, labels = {}, {}
     for part in ("train", "t10k"):
         pixels[part] = arrays[f"{part}-images-idx3-ubyte"][:, None]
@@ -81,15 +82,15 @@ def find_fashion_mnist(root: Path | None) -> dict[str, Path]:
         folders = [root / "FashionMNIST" / "raw", root, root / "fashion-mnist"]
     for folder in folders:
         found = {}
-        for name in _NUM_DIMS:
+        for name in FASHION_MNIST_FILES:
             for path in (folder / name, folder / f"{name}.gz"):
                 if path.is_file():
                     found[name] = path
                     break
-        if len(found) == len(_NUM_DIMS):
+        if len(found) == len(FASHION_MNIST_FILES):
             return found
     raise MissingDataError(
-        f"fashion_mnist: looked for {', '.join(_NUM_DIMS)} (plain or .gz) in "
+        f"fashion_mnist: looked for {', '.join(FASHION_MNIST_FILES)} (plain or .gz) in "
         f"{', '.join(map(str, folders))}, and no folder holds all four; on Debian or Ubuntu run "
         "`apt-get install dataset-fashion-mnist` and leave the root out, or run `python -c "
         "\"import torchvision; torchvision.datasets.FashionMNIST('ROOT', download=True)\"` and "

@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from experiments.doctor import diagnose, results
-from experiments.doctor.data import FASHION_MNIST_FILES, check_digits, check_fashion_mnist
+from experiments.doctor.data import check_digits, check_fashion_mnist
 from experiments.doctor.devices import check_cpu, check_gpu, gpu_verdict
 from experiments.doctor.libraries import (
     check_detection,
@@ -31,6 +31,7 @@ from experiments.doctor.results import (
     check_tracking,
     tracking_verdict,
 )
+from nas.data.fashion_mnist import FASHION_MNIST_FILES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -234,14 +235,15 @@ def test_fashion_mnist_is_complete_or_names_what_is_not_there(tmp_path: Path, su
     assert nothing.mend is not None
     assert "dataset-fashion-mnist" in nothing.mend
 
-    for name in FASHION_MNIST_FILES[:3]:
+    *most, last = FASHION_MNIST_FILES
+    for name in most:
         (tmp_path / f"{name}{suffix}").touch()
     partly = check_fashion_mnist(tmp_path)
     assert partly.status == "warn"
-    assert FASHION_MNIST_FILES[3] in partly.detail
-    assert FASHION_MNIST_FILES[0] not in partly.detail
+    assert last in partly.detail
+    assert most[0] not in partly.detail
 
-    (tmp_path / f"{FASHION_MNIST_FILES[3]}{suffix}").touch()
+    (tmp_path / f"{last}{suffix}").touch()
     assert check_fashion_mnist(tmp_path).status == "ok"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from experiments.report.figures import front_figure, scores_figure, training_figure
@@ -19,10 +20,16 @@ HISTORY = [
 ]
 
 
+def points(line: Line2D) -> tuple[list[float], list[float]]:
+    """The data behind a line, x and y."""
+    x, y = (np.asarray(values, dtype=np.float64).tolist() for values in line.get_data())
+    return x, y
+
+
 def test_training_curves_are_the_history_in_percent() -> None:
     loss, top1 = training_figure(HISTORY, title="t").axes
-    assert [line.get_ydata().tolist() for line in loss.lines] == [[2.0, 1.0]]  # type: ignore[union-attr]
-    assert [list(line.get_ydata()) for line in top1.lines] == [  # type: ignore[arg-type]
+    assert [points(line)[1] for line in loss.lines] == [[2.0, 1.0]]
+    assert [points(line)[1] for line in top1.lines] == [
         [25.0, 75.0],
         [50.0, 50.0],
         [62.5, 62.5],
@@ -60,11 +67,10 @@ def test_the_front_shows_every_point_and_every_searchers_best(tmp_path: Path) ->
     }
     figure = front_figure(front, found, max_flops=4e6, label="score")
     step, budget, exact, random = figure.axes[0].lines
-    assert list(step.get_xdata()) == [1.0, 3.0]  # type: ignore[arg-type]
-    assert list(step.get_ydata()) == [1.0, 2.0]  # type: ignore[arg-type]
-    assert set(budget.get_xdata()) == {4.0}  # type: ignore[arg-type]
-    assert (list(exact.get_xdata()), list(exact.get_ydata())) == ([3.0], [2.0])  # type: ignore[arg-type]
-    assert (list(random.get_xdata()), list(random.get_ydata())) == ([2.0], [1.0])  # type: ignore[arg-type]
+    assert points(step) == ([1.0, 3.0], [1.0, 2.0])
+    assert set(points(budget)[0]) == {4.0}
+    assert points(exact) == ([3.0], [2.0])
+    assert points(random) == ([2.0], [1.0])
     assert random.get_label() == "random: best of 7, 50.00 % below the optimum"
     first, second = (save_figure(figure, tmp_path / name) for name in ("a.png", "b.png"))
     assert first.read_bytes() == second.read_bytes()

@@ -17,7 +17,8 @@ import torch
 import nas.data
 from experiments.plan import CellPlan
 from experiments.stages import retrain, search, supernet
-from experiments.stages.epochs import NETWORK_FILE, TRAINING_FILE
+from experiments.stages.epochs import TRAINING_FILE
+from experiments.stages.setting import WEIGHTS
 from nas.accuracy import subnet_accuracy
 from nas.cost import flops_table, gather_sum, params_table
 from nas.data import DataSplits
@@ -112,11 +113,11 @@ def assert_same_value(ours: Any, theirs: Any) -> None:
 def assert_same_end(ours: LocalWorkerContext, theirs: LocalWorkerContext) -> None:
     """Equal weights, optimiser state and history, to the bit."""
     assert without_timings(ours.history) == without_timings(theirs.history)
-    for file in (NETWORK_FILE, TRAINING_FILE):
+    for file in (WEIGHTS, TRAINING_FILE):
         assert_same_value(saved(ours, file), saved(theirs, file))
 
 
-def saved(context: LocalWorkerContext, file: str = NETWORK_FILE) -> Any:
+def saved(context: LocalWorkerContext, file: str = WEIGHTS) -> Any:
     assert context.checkpoint is not None
     return torch.load(context.checkpoint / file, weights_only=True)
 

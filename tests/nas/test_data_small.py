@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,9 +207,9 @@ def test_missing_files_say_what_where_and_how(tmp_path: Path) -> None:
         ({"num_workers": -1}, "num_workers is -1"),
     ],
 )
-def test_arguments_out_of_range(arguments: dict[str, float], message: str) -> None:
+def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_data("digits", **arguments)  # type: ignore[arg-type]  # one of several types each
+        load_data("digits", **arguments)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

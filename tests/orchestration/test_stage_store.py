@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec  # type: ignore[import-untyped]  # it has no types
+import fsspec
 import pytest
 from pyarrow import fs as pafs
 
@@ -79,10 +79,10 @@ def test_a_stage_without_its_record_is_absent(store: StageStore, folder: Path) -
         raise PowerCutError
 
     record = make_record()
-    store._write_record = fail  # type: ignore[method-assign]  # injects the crash
-    with pytest.raises(PowerCutError):
-        store.put(record, folder)
-    del store._write_record
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_write_record", fail)  # injects the crash
+        with pytest.raises(PowerCutError):
+            store.put(record, folder)
     assert store.get(record.fingerprint) is None
     assert list(store.list()) == []
     assert store.put(record, folder).files
@@ -160,8 +160,9 @@ def test_a_reader_keeps_the_files_of_the_record_it_holds(tmp_path: Path, folder:
             both.wait()
             return found
 
-        store.get = get_together  # type: ignore[method-assign]  # both see an empty store
-        results[name] = store.put(make_record(), files)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "get", get_together)  # both see an empty store
+            results[name] = store.put(make_record(), files)
 
     other = tmp_path / "other"
     other.mkdir()

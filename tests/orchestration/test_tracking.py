@@ -12,7 +12,8 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from orchestration.tracking import LiveRun, Tracker, TrackingError
+from orchestration.live_run import LiveRun, LiveTracking
+from orchestration.tracking import Tracker, TrackingError
 from tests.orchestration.conftest import MlflowServer
 from tests.orchestration.records import make_record
 
@@ -27,7 +28,8 @@ def start(tracker: Tracker, **changes: Any) -> LiveRun:
         "config": RECORD.config,
         "tags": {"bnnas.cell": "bn-bn-3"},
     }
-    return tracker.start(**{**arguments, **changes})
+    place = {"uri": tracker.uri, "experiment": tracker.experiment}
+    return LiveTracking(**{**place, **arguments, **changes}).open()
 
 
 def all_runs(uri: str, experiment: str = "e") -> list[Run]:

@@ -17,8 +17,9 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestration.cluster import available
+from orchestration.live_run import LiveTracking
 from orchestration.stage_store import StorageError
-from orchestration.tracking import LiveTracking, Tracker
+from orchestration.tracking import Tracker
 from orchestration.train_job import JobError, JobResult, Scaling, forget_job, run_train_job
 from orchestration.worker import LocalWorkerContext
 from tests.orchestration import jobs
