@@ -1,37 +1,31 @@
-"""Run one cell for real: supernet → search → retrain, and the random baseline beside it.
+"""One cell: supernet → search → retrain, what it found, and its run in MLflow.
 
-The baseline's architectures are known from the start, so their retraining fills the cores that the
-chain leaves idle. Ray is started by the first stage that is not in the store; when all are there,
-it is not started at all.
+`experiments.run` runs one with the random baseline beside it, `experiments.sweep` a grid of them.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config, dump_config
+from experiments.config import Config
+from experiments.config_file import dump_config
 from experiments.plan import CellPlan
-from experiments.provenance import provenance
 from experiments.stages.retrain import draw_retrain, make_retrain
 from experiments.stages.search import draw_search, make_search
 from experiments.stages.setting import Setting
 from experiments.stages.supernet import draw_supernet, make_supernet
-from experiments.terminal import Display
 from experiments.tracking_uri import local_folder
 from nas.space import parse_architecture
-from orchestration import cluster
 from orchestration.fingerprint import fingerprint
-from orchestration.scaling import Scaling
-from orchestration.stage_runner import Done, StageRunner
-from orchestration.stage_store import StageStore
-from orchestration.tracking import Tracker, TrackingError
+from orchestration.json_text import JSON
+from orchestration.stage_runner import Done
+from orchestration.stage_store import StageRecord, StageStore
+from orchestration.tracking import CELL, ERROR, INPUT, STAGE, Tracker, TrackingError
 
 _log = logging.getLogger(__name__)
 
@@ -122,85 +116,120 @@ class CellResult:
         }
 
 
-def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
-    """Have or make every stage of the cell.
+@dataclass(frozen=True)
+class CellRun:
+    """The MLflow run of a cell: what the cell is as its params, what was found as its metrics.
 
-    Raises ValueError (a wrong request) before anything is started where that can be known, and
-    `JobError` when a stage fails for good; what was finished by then stays in the store.
+    Attributes:
+        run_id: MLflow's.
+        tracker: where it is.
     """
-    config = plan.config
-    store = StageStore(config.storage.path)
-    # A server is asked before anything is written; a database lies in the storage, mostly.
-    database = tracker.uri.startswith("sqlite:")
-    for check in (store.check, tracker.check) if database else (tracker.check, store.check):
-        check()
-    with ExitStack() as stack:
-        jobs_cluster = _LazyCluster(config, stack)
-        missing = [stage for stage in plan.known if store.get(stage.fingerprint) is None]
-        num_at_once = 1
-        if missing:  # a cluster that will not do is an error before any run is begun
-            display.say("[dim]Connecting to Ray …[/]")
-            num_at_once = jobs_cluster.num_jobs_at_once()
-        code = provenance()
-        source = {
-            "mlflow.source.name": code["command"],
-            "mlflow.source.type": "LOCAL",
+
+    run_id: str
+    tracker: Tracker
+
+    @classmethod
+    def start(
+        cls,
+        plan: CellPlan,
+        tracker: Tracker,
+        *,
+        tags: Mapping[str, str],
+        part_of: str = "",
+        parent_run_id: str | None = None,
+    ) -> CellRun:
+        """Begin it, or find it again.
+
+        It is found by what decides the cell's result and by its name, so that neither a restart nor
+        other workers make a second one; `part_of` keeps apart the sweeps that share a cell.
+        """
+        config = plan.config
+        params: dict[str, JSON] = {
+            "trainable": config.supernet.trainable,
+            "indicator": config.search.indicator,
+            "epochs": config.supernet.epochs,
+            "seed": config.seed,
+            "searcher": config.search.searcher,
+            "space": plan.space.name,
+            "data": config.data.name,
+            "max_flops": config.search.max_flops,
+            "retrain_epochs": config.retrain.epochs,
         }
-        if code["commit"] is not None:
-            source["mlflow.source.git.commit"] = code["commit"]
-        run_id = stack.enter_context(_tracked(config, tracker, source))
-        runner = StageRunner(
-            store=store,
-            tracker=tracker,
-            scaling=jobs_cluster.scaling,
-            max_failures=config.cluster.max_failures,
-            code=code,
-            parent_run_id=run_id,
-            tags={"bnnas.cell": config.name, **source},
-            before_job=jobs_cluster.start,
+        key: dict[str, JSON] = {
+            "part_of": part_of,
+            "name": config.name,
+            "stages": [stage.fingerprint for stage in plan.known],
+            "retrain": config.retrain.model_dump(mode="json"),
+        }
+        run_id = tracker.start_group(
+            config.name,
+            tags={CELL: config.name, STAGE: "cell", **tags},
+            params=params,
+            group=fingerprint("cell", key, code_version=1),
+            parent_run_id=parent_run_id,
         )
-        place = {
-            "data_root": _absolute(config.data.root),
-            "num_loaders": config.data.num_workers,
-            "storage_path": _absolute(config.storage.path),
-        }
-        stack.enter_context(display.live())
-        chain, baseline = _make_all(plan, Setting(runner, place, display), num_at_once)
-        figures = _draw(config, chain)
-        result = CellResult(plan, chain, baseline, run_id, figures)
-        note = {"mlflow.note.content": result.summary()}
-        _finish(tracker, run_id, metrics=result.metrics, artifacts=figures, tags=note)
-        return result
+        return cls(run_id, tracker)
+
+    @contextmanager
+    def marked(self) -> Iterator[None]:
+        """Marked as failed or killed unless all goes well within."""
+        try:
+            yield
+        except Exception as error:
+            self.finish("FAILED", tags={ERROR: str(error)})
+            raise
+        except BaseException:
+            self.finish("KILLED")
+            raise
+
+    def finish(self, status: str = "FINISHED", **shown: Any) -> None:
+        """End it; a server that went away meanwhile costs a warning, no result."""
+        try:
+            self.tracker.finish_group(self.run_id, status, **shown)
+        except TrackingError as error:
+            _log.warning(
+                "The results are stored, but MLflow does not show the cell as %s: %s",
+                status,
+                error,
+            )
+
+    def show(self, result: CellResult) -> None:
+        """End it with what was found."""
+        lineage = {f"{INPUT}{done.stage.kind}": done.run_id for done in result.chain if done.run_id}
+        self.finish(
+            metrics=result.metrics,
+            artifacts=result.figures,
+            params={"arch": result.search.record.result["arch"]},
+            tags={**lineage, ERROR: "", "mlflow.note.content": result.summary()},
+        )
 
 
-@contextmanager
-def _tracked(config: Config, tracker: Tracker, tags: Mapping[str, str]) -> Iterator[str]:
-    """The cell's MLflow run, marked as failed or killed unless all goes well."""
-    values = config.model_dump(mode="json")
-    run_id = tracker.start_group(
-        config.name,
-        tags={"bnnas.cell": config.name, **tags},
-        params=values,
-        group=fingerprint("cell", values, code_version=1),
+def make_chain(plan: CellPlan, setting: Setting) -> tuple[Done, ...]:
+    """Have or make the stages that lead to a cell's result, in order."""
+    inputs = {}
+    if plan.supernet is not None:
+        inputs["supernet"] = make_supernet(plan.supernet, setting)
+    search = make_search(plan.search, setting, inputs)
+    arch = parse_architecture(search.record.result["arch"])
+    retrained = make_retrain(plan.retrain(arch), setting, {"search": search})
+    return (*inputs.values(), search, retrained)
+
+
+def finished_chain(plan: CellPlan, store: StageStore) -> tuple[StageRecord, ...] | None:
+    """The records that lead to a cell's result; None where one of them is not there."""
+    read: dict[str, StageRecord] = {}
+    for stage in plan.until_search:
+        record = store.current(stage.fingerprint, read)
+        if record is None:
+            return None
+        read[stage.kind] = record
+    retrained = store.get(
+        plan.retrain(parse_architecture(read["search"].result["arch"])).fingerprint
     )
-    try:
-        yield run_id
-    except BaseException as error:
-        _finish(tracker, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
+    return None if retrained is None else (*read.values(), retrained)
 
 
-def _finish(tracker: Tracker, run_id: str, status: str = "FINISHED", **shown: Any) -> None:
-    """End the cell's MLflow run; a server that went away meanwhile costs a warning, no result."""
-    try:
-        tracker.finish_group(run_id, status, **shown)
-    except TrackingError as error:
-        _log.warning(
-            "The results are stored, but MLflow does not show the cell as %s: %s", status, error
-        )
-
-
-def _draw(config: Config, chain: tuple[Done, ...]) -> Path:
+def draw_cell(config: Config, chain: tuple[Done, ...]) -> Path:
     """The figures of the chain and the resolved config, in one folder on this machine."""
     folder = local_folder(config.storage) / "figures" / config.name
     drawers = {"supernet": draw_supernet, "search": draw_search, "retrain": draw_retrain}
@@ -208,66 +237,3 @@ def _draw(config: Config, chain: tuple[Done, ...]) -> Path:
         drawers[done.stage.kind](done.record, folder)
     (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     return folder
-
-
-def _absolute(path: str | None) -> str | None:
-    """A path on this machine from its root, for workers that stand elsewhere; URIs as they are."""
-    return path if path is None or "://" in path else str(Path(path).expanduser().absolute())
-
-
-class _LazyCluster:
-    """Connects to Ray when the first job needs it, and stays until the stack is closed."""
-
-    def __init__(self, config: Config, stack: ExitStack) -> None:
-        section = config.cluster
-        self.scaling = Scaling(section.num_workers, section.use_gpu, section.cpus_per_worker)
-        self._address = section.address
-        self._stack = stack
-        self._lock = threading.Lock()
-        self._started = False
-
-    def start(self) -> None:
-        with self._lock:
-            if not self._started:
-                self._stack.enter_context(cluster.cluster(self._address))
-                cluster.require(self.scaling)
-                self._started = True
-
-    def num_jobs_at_once(self) -> int:
-        """How many jobs the cluster has room for."""
-        self.start()
-        have = cluster.available()
-        return max(
-            1,
-            min(
-                int(have.get(name, 0.0) / (amount * self.scaling.min_workers))
-                for name, amount in self.scaling.resources_per_worker.items()
-            ),
-        )
-
-
-def _make_all(
-    plan: CellPlan, setting: Setting, num_at_once: int
-) -> tuple[tuple[Done, ...], tuple[Done, ...]]:
-    """The chain and the baseline, so many jobs at once."""
-
-    def chain() -> tuple[Done, ...]:
-        inputs = {}
-        if plan.supernet is not None:
-            inputs["supernet"] = make_supernet(plan.supernet, setting)
-        search = make_search(plan.search, setting, inputs)
-        arch = parse_architecture(search.record.result["arch"])
-        retrained = make_retrain(plan.retrain(arch), setting, {"search": search})
-        return (*inputs.values(), search, retrained)
-
-    pool = ThreadPoolExecutor(num_at_once)
-    main = pool.submit(chain)
-    others = [pool.submit(make_retrain, stage, setting) for stage in plan.baseline]
-    running_jobs_end = True
-    try:
-        return main.result(), tuple(other.result() for other in others)
-    except KeyboardInterrupt:
-        running_jobs_end = False  # they go on from their checkpoints next time
-        raise
-    finally:  # after a failure, what has not begun does not begin
-        pool.shutdown(wait=running_jobs_end, cancel_futures=True)

@@ -1,20 +1,16 @@
 """What an experiment is: a YAML file read into frozen, validated values.
 
-An unknown key, a wrong type or an impossible combination is one sentence that names the field,
-before any cluster is touched. The defaults of the training recipe are the paper's (section 4.1).
-Every field is classified in `experiments.plan`: either it decides a stage's result and is part of
-the stage's fingerprint, or it cannot and is not.
+`experiments.config_file` reads it, `experiments.sweep_config` makes a grid of it. The defaults of
+the training recipe are the paper's (section 4.1). Every field is classified in `experiments.plan`:
+either it decides a stage's result and is part of the stage's fingerprint, or it cannot and is not.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,9 +18,9 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PlainValidator,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
@@ -68,14 +64,28 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def _num_workers(value: Any) -> int | tuple[int, int]:
+    """A number, or the least and the most."""
+    pair = value if isinstance(value, (list, tuple)) else (value, value)
+    are_counts = len(pair) == 2 and all(type(number) is int for number in pair)
+    if not are_counts or not 1 <= pair[0] <= pair[1]:
+        raise ValueError("expected a number of at least 1, or [least, most] for elastic jobs")
+    return pair[0] if pair is not value else (pair[0], pair[1])
+
+
 Count = Annotated[PositiveFloat, BeforeValidator(_with_suffix)]
+Trainable = Literal["all", "bn", "last_bn"]
+IndicatorName = Annotated[str, _one_of("indicator", tuple(INDICATORS))]
+NumWorkers = Annotated[int | tuple[int, int], PlainValidator(_num_workers)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Frozen values under known names; an unknown name is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which images; `root` and `num_workers` are places and speeds, the rest decides results."""
 
     name: Annotated[str, _one_of("data set", tuple(DATASETS))]
@@ -89,14 +99,14 @@ class DataConfig(_Section):
     num_workers: NonNegativeInt = 0
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """How a network is trained. Learning rates are for a batch of 1024 and scale with the batch."""
 
     epochs: PositiveInt
     batch_size: PositiveInt = 1024
     lr: PositiveFloat = 0.8
     warmup_lr: Annotated[float, Field(ge=0)] = 0.2
-    warmup_epochs: NonNegativeInt = 5
+    warmup_epochs: Annotated[float, Field(ge=0)] = 5.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     decay_bn_and_bias: bool = False
@@ -109,13 +119,13 @@ class Recipe(_Section):
     def _warm_up_fits(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"warmup_epochs is {self.warmup_epochs}, which must be less than epochs "
+                f"warmup_epochs is {self.warmup_epochs:g}, which must be less than epochs "
                 f"({self.epochs})"
             )
         return self
 
 
-class EarlyBirdConfig(_Section):
+class EarlyBirdConfig(Section):
     """When the supernet's rank vector counts as stable (section 3.4.1)."""
 
     window: PositiveInt = 5
@@ -125,12 +135,12 @@ class EarlyBirdConfig(_Section):
 class SupernetConfig(Recipe):
     """Supernet training: what trains, which paths, and whether it may stop early."""
 
-    trainable: Literal["all", "bn", "last_bn"] = "bn"
+    trainable: Trainable = "bn"
     sampler: Annotated[str, _one_of("sampler", tuple(SAMPLERS))] = "uniform"
     early_bird: EarlyBirdConfig | None = None
 
 
-class EvolutionConfig(_Section):
+class EvolutionConfig(Section):
     """The evolutionary search of SPOS, as the paper uses it: 20 × 50 candidates.
 
     Random search takes its number of candidates from here too, so that both evaluate as many.
@@ -154,10 +164,13 @@ class EvolutionConfig(_Section):
         return self
 
 
-class SearchConfig(_Section):
-    """What ranks architectures, what looks for the best one, and the budgets it has to keep."""
+class SearchConfig(Section):
+    """What ranks architectures, what looks for the best one, and the budgets it has to keep.
 
-    indicator: Annotated[str, _one_of("indicator", tuple(INDICATORS))] = "bn"
+    Without a `searcher`: exact search where the indicator is a sum over layers, else evolution.
+    """
+
+    indicator: IndicatorName = "bn"
     searcher: Annotated[str, _one_of("searcher", tuple(SEARCHERS))] = "exact"
     max_flops: Count | None = None
     min_flops: Count | None = None
@@ -166,6 +179,15 @@ class SearchConfig(_Section):
     evolution: EvolutionConfig = EvolutionConfig()
     recalibration_images: PositiveInt = 25_600
     batch_size: PositiveInt = 256
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_searcher(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("searcher") is None:
+            indicator = INDICATORS.get(str(values.get("indicator", "bn")))
+            additive = indicator is None or indicator.additive
+            return {**values, "searcher": "exact" if additive else "evolution"}
+        return values
 
     @model_validator(mode="after")
     def _searcher_fits_indicator(self) -> Self:
@@ -183,36 +205,41 @@ class RetrainConfig(Recipe):
     epochs: PositiveInt = 240
 
 
-class RandomBaselineConfig(_Section):
+class RandomBaselineConfig(Section):
     """Random legal architectures, retrained; the best of them is the baseline (section 4.5.1)."""
 
     num_architectures: NonNegativeInt = 5
 
 
-class StorageConfig(_Section):
+class StorageConfig(Section):
     """Where stage results lie: a local folder, NFS, or a URI that pyarrow understands."""
 
     path: str = "bnnas-runs"
 
 
-class TrackingConfig(_Section):
+class TrackingConfig(Section):
     """MLflow. Without a `uri`: MLFLOW_TRACKING_URI, else an SQLite file beside the results."""
 
     uri: str | None = None
     experiment: str = "bnnas"
 
 
-class ClusterConfig(_Section):
-    """The Ray cluster. Without an `address`: RAY_ADDRESS, else a local one on this machine."""
+class ClusterConfig(Section):
+    """The Ray cluster. Without an `address`: RAY_ADDRESS, else a local one on this machine.
+
+    `num_workers` is that of every job: a number, or `[least, most]` for jobs that shrink and grow
+    with the cluster. `max_failures` is how often a job, or the process that drives a cell, is
+    started again.
+    """
 
     address: str | None = None
-    num_workers: PositiveInt = 1
+    num_workers: NumWorkers = 1
     use_gpu: bool = False
     cpus_per_worker: PositiveFloat = 1.0
     max_failures: NonNegativeInt = 3
 
 
-class Config(_Section):
+class Config(Section):
     """One experiment: a cell of supernet, search and retraining, and the random baseline."""
 
     name: Annotated[str, AfterValidator(_plain_name)]
@@ -226,94 +253,3 @@ class Config(_Section):
     storage: StorageConfig = StorageConfig()
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, apply `key.path=value` overrides, and validate.
-
-    A `space` that is a path is taken relative to the file. Raises ConfigError with one sentence.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"there is no config file {str(path)!r}: give the path of a YAML file.")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML ({problem}).") from error
-    if not isinstance(data, dict):
-        raise ConfigError(
-            f"{path}: expected a mapping of keys such as space and data, got {type(data).__name__}."
-        )
-    for override in overrides:
-        _apply_override(data, override)
-    space = data.get("space")
-    if isinstance(space, str) and (path.parent / space).is_file():
-        data["space"] = str(path.parent / space)
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from None
-
-
-def dump_config(config: Config) -> str:
-    """The resolved config as YAML that `load_config` reads back to an equal value."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def _apply_override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(
-            f"--set {override!r}: expected key=value, such as --set supernet.epochs=30."
-        )
-    *sections, last = key.split(".")
-    for section in sections:
-        if data.get(section) is None:
-            data[section] = {}
-        if not isinstance(data[section], dict):
-            raise ConfigError(
-                f"--set {override!r}: {section!r} is a value and not a section, "
-                f"so that {key!r} is no field of the config."
-            )
-        # A copy, because two sections that share a YAML anchor are one object.
-        data[section] = dict(data[section])
-        data = data[section]
-    try:
-        data[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: {text!r} is not a YAML value.") from error
-
-
-def _explain(error: ValidationError) -> str:
-    """All problems in one sentence: the field, what was given, what is expected."""
-    text = "; ".join(_explain_one(problem) for problem in error.errors())
-    return text if text.endswith("?") else f"{text}."
-
-
-def _explain_one(problem: Any) -> str:
-    field = ".".join(str(part) for part in problem["loc"]) or "the config"
-    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    if problem["type"] == "extra_forbidden":
-        known = list(_section_at(problem["loc"][:-1]).model_fields)
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the known keys are {', '.join(known)}"
-        return f"{field} is an unknown key: {hint}"
-    if problem["type"] == "missing":
-        return f"{field} is missing"
-    if isinstance(problem["input"], dict | BaseModel):
-        return f"{field}: {message[:1].lower()}{message[1:]}"
-    return f"{field} is {problem['input']!r}: {message[:1].lower()}{message[1:]}"
-
-
-def _section_at(location: tuple[int | str, ...]) -> type[BaseModel]:
-    section: type[BaseModel] = Config
-    for part in location:
-        annotation = section.model_fields[str(part)].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        section = next(
-            option
-            for option in options
-            if isinstance(option, type) and issubclass(option, BaseModel)
-        )
-    return section

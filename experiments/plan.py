@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.budgets import budgets
 from experiments.config import Config
+from experiments.workbench import scaling
 from nas.data import ImageSpec
 from nas.indicators import INDICATORS
 from nas.search import draw_legal, exact_search
@@ -22,7 +23,7 @@ from nas.space import Architecture, SearchSpace, format_architecture, load_space
 from orchestration.stage import Stage
 
 # Raise a number when the code of that stage changes what the same config gives.
-CODE_VERSIONS = {"supernet": 1, "search": 1, "retrain": 1}
+CODE_VERSIONS = {"supernet": 1, "search": 2, "retrain": 2}
 
 # A prime apart, so that the random baseline's draw is not the searcher's or a sampler's.
 _BASELINE_SEED_OFFSET = 7919
@@ -80,10 +81,14 @@ class CellPlan:
         return _stage("retrain", config, name=f"retrain {format_architecture(arch)}")
 
     @property
+    def until_search(self) -> tuple[Stage, ...]:
+        """The supernet, where the indicator reads one, and the search."""
+        return (self.search,) if self.supernet is None else (self.supernet, self.search)
+
+    @property
     def known(self) -> tuple[Stage, ...]:
         """The stages that are known before the search: all but the retraining of its winner."""
-        chain = (self.search,) if self.supernet is None else (self.supernet, self.search)
-        return (*chain, *self.baseline)
+        return (*self.until_search, *self.baseline)
 
     @property
     def baseline(self) -> tuple[Stage, ...]:
@@ -150,7 +155,7 @@ def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
 
 def _check_batches(config: Config, images: ImageSpec) -> None:
     """Raise ValueError where training could not fill a batch, or not share it among the workers."""
-    data, num_workers = config.data, config.cluster.num_workers
+    data, scale = config.data, scaling(config)
     limit = data.max_train_images
     if limit is not None and limit < images.num_classes:
         raise ValueError(
@@ -171,11 +176,12 @@ def _check_batches(config: Config, images: ImageSpec) -> None:
                 f"{section}.batch_size is {batch_size}, but only {num_images} images of "
                 f"{data.name} train: give at most that."
             )
-        if batch_size % num_workers:
-            raise ValueError(
-                f"{section}.batch_size is {batch_size}, which {num_workers} workers "
-                f"(cluster.num_workers) cannot share evenly: give a multiple."
-            )
+        for num_workers in range(scale.min_workers, scale.max_workers + 1):
+            if batch_size % num_workers:
+                raise ValueError(
+                    f"{section}.batch_size is {batch_size}, which {num_workers} workers "
+                    f"(cluster.num_workers) cannot share evenly: give a multiple."
+                )
 
 
 def _stage(

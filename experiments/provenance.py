@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+COMMIT_VARIABLE = "BNNAS_COMMIT"
 _LIBRARIES = ("torch", "torchvision", "ray", "mlflow", "numpy")
 
 
 def provenance() -> dict[str, Any]:
     """Plain values that a stage's record keeps; nothing in it is part of a fingerprint."""
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
         **{library: importlib.metadata.version(library) for library in _LIBRARIES},
@@ -29,8 +30,13 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _commit() -> str | None:
-    """The commit of the source tree, with `-dirty` for uncommitted changes; None without git."""
+def commit() -> str | None:
+    """The commit of the source tree, with `-dirty` for uncommitted changes; None without git.
+
+    A submitted job runs in a copy without git, and gets its commit from who submitted it.
+    """
+    if given := os.environ.get(COMMIT_VARIABLE):
+        return given
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(

@@ -1,16 +1,13 @@
-"""Where runs are tracked, and the MLflow UI that shows them."""
+"""Where runs are tracked, and the command that shows them."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
 
 from experiments.config import Config, StorageConfig, TrackingConfig
 from orchestration.tracking import Tracker
@@ -46,34 +43,3 @@ def ui_command(config: Config, arguments: Sequence[str]) -> str:
     default = tracking_uri(TrackingConfig(), StorageConfig())
     tracks_by_default = tracking_uri(config.tracking, config.storage) == default
     return shlex.join([program, "ui", *(() if tracks_by_default else arguments)])
-
-
-def serve_ui(uri: str, port: int, console: Console) -> int:
-    """Serve the MLflow UI of a database until interrupted; a server has its own already.
-
-    Returns the exit status. Raises ValueError when the database does not exist yet.
-    """
-    if uri.startswith(("http://", "https://")):
-        console.print(f"The runs are on the MLflow server [link={uri}]{uri}[/]: open it.")
-        return 0
-    artifacts = []
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
-        if not database.is_file():
-            raise ValueError(
-                f"there is no tracking database {database}: run an experiment first, or name the "
-                f"config of one."
-            )
-        artifacts = ["--default-artifact-root", (database.parent / "artifacts").as_uri()]
-    console.print(f"MLflow UI: [bold]http://127.0.0.1:{port}[/]  [dim](Ctrl-C stops it)[/]")
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, *artifacts),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-    ]
-    process = subprocess.Popen(command)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        return 0

@@ -35,7 +35,7 @@ class WarmupCosine:
         start: float,
         peak: float,
         batch_size: int,
-        warmup_epochs: int,
+        warmup_epochs: float,
         epochs: int,
         steps_per_epoch: int,
     ) -> WarmupCosine:
@@ -44,7 +44,7 @@ class WarmupCosine:
         return cls(
             start=start * scale,
             peak=peak * scale,
-            warmup_steps=warmup_epochs * steps_per_epoch,
+            warmup_steps=round(warmup_epochs * steps_per_epoch),
             num_steps=epochs * steps_per_epoch,
         )
 

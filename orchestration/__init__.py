@@ -10,13 +10,25 @@ Modules, from the bottom up:
     Finished stages on a folder or an object store, complete or absent: the source of truth.
 ``params``, ``mlflow_server``, ``tracking``
     The projection of that store into MLflow: one run per result, live while it trains.
+``claims``, ``failure_log``
+    Who is making which stage at this moment, and why one has failed.
+``tracked_model``
+    A stage's network as an MLflow model; the best one registered.
 ``worker``
     What a stage's training function sees of the world, with Ray and without.
-``scaling``, ``torch_trainer``, ``progress``, ``failure``, ``train_job``
+``scaling``, ``torch_trainer``, ``progress``, ``failure``, ``job``, ``train_job``
     One Ray Train job: its size, its process group, its epochs as they come, what follows a
     failure, and the job itself.
-``cluster``
-    A Ray cluster to run it on: an existing one, or one on this machine's loopback.
+``scorer_pool``, ``scoring_job``
+    A job whose actors score the candidates of one round in parallel.
+``stage``, ``stage_runner``
+    Have it or make it: one stage, among all that need it at the same time.
+``cluster``, ``capacity``
+    A Ray cluster to run on, an existing one or one on this machine's loopback, and what it holds.
+``sweep``, ``trial_listener``
+    Many tasks at once as Ray Tune trials.
+``dashboard``, ``submission``
+    Ray's Jobs API: sending the whole to a cluster elsewhere.
 """
 
 from __future__ import annotations

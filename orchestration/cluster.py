@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-from orchestration.scaling import Scaling
 
 _CONNECT_TIMEOUT_S = 5.0
 _SOURCE_ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +64,7 @@ def cluster(
         else:
             _knock(address)
             options |= {"address": address, "runtime_env": _runtime_environment()}
+        before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**options)
         except (ConnectionError, TimeoutError, RuntimeError, ray.exceptions.RayError) as error:
@@ -73,51 +74,10 @@ def cluster(
                 "start --head', check RAY_ADDRESS, and give the cluster's token in RAY_AUTH_TOKEN."
             ) from error
         stack.callback(ray.shutdown)
+        if threading.current_thread() is threading.main_thread():
+            # Ray would answer it with a dump of its own stack; the program's answer is its own.
+            signal.signal(signal.SIGTERM, before)
         yield
-
-
-def available() -> dict[str, float]:
-    """What all nodes of the connected cluster have together, such as ``{"CPU": 8.0}``."""
-    import ray
-
-    return {name: float(amount) for name, amount in ray.cluster_resources().items()}
-
-
-def require(scaling: Scaling) -> None:
-    """Make sure at once that the connected cluster can hold a job's least number of workers.
-
-    Raises:
-        ClusterError: it never can, as it is now; waiting would be for ever.
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = num_workers_that_fit(nodes, scaling.resources_per_worker)
-    wanted = scaling.min_workers
-    if fitting < wanted:
-        size = _format(scaling.resources_per_worker)
-        have = "; ".join(_format(node) for node in nodes) or "no node"
-        raise ClusterError(
-            f"{wanted} workers of {size} each were asked for, and the cluster holds {fitting} "
-            f"({len(nodes)} nodes: {have}): lower cluster.num_workers, set cluster.use_gpu to "
-            "false, or add nodes."
-        )
-
-
-def num_workers_that_fit(
-    nodes: Sequence[Mapping[str, float]], per_worker: Mapping[str, float]
-) -> int:
-    """How many workers find room, each of them on one node.
-
-    Args:
-        nodes: the resources of every node.
-        per_worker: the resources of one worker.
-    """
-    needs = {name: amount for name, amount in per_worker.items() if amount > 0}
-    return sum(
-        min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items())
-        for node in nodes
-    )
 
 
 @contextlib.contextmanager
@@ -188,11 +148,6 @@ def _knock(address: str) -> None:
             "cluster there with 'ray start --head', mend the address, or leave it out to run on "
             "this machine."
         ) from error
-
-
-def _format(resources: Mapping[str, float]) -> str:
-    known = {name: resources[name] for name in ("CPU", "GPU") if resources.get(name)}
-    return " + ".join(f"{amount:g} {name}" for name, amount in known.items()) or "nothing"
 
 
 def _first_line(error: BaseException) -> str:

@@ -59,6 +59,7 @@ class StageRecord:
         wall_s: seconds it took, restarts included.
         started_at: Unix time, seconds.
         finished_at: Unix time, seconds.
+        made_from: the very records that were read, kind → ``attempt``.
         code: where the result came from: commit, versions.
         files: names of its files, relative, with forward slashes.
         attempt: the folder of its files; the store fills it in.
@@ -75,6 +76,7 @@ class StageRecord:
     wall_s: float
     started_at: float
     finished_at: float
+    made_from: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     attempt: str = ""
@@ -141,6 +143,18 @@ class StageStore:
                 f"The stage record {place} cannot be understood ({reason_of(error)}): delete its "
                 "folder to have the stage run again."
             ) from error
+
+    def current(
+        self, fingerprint: str, inputs: Mapping[str, StageRecord] | None = None
+    ) -> StageRecord | None:
+        """The same, but None also where it was made from other records than ``inputs``.
+
+        A record that was deleted and made anew need not be the same to the bit: what depends on it
+        is made anew, too.
+        """
+        record = self.get(fingerprint)
+        wanted = {kind: source.attempt for kind, source in (inputs or {}).items()}
+        return record if record is not None and dict(record.made_from) == wanted else None
 
     def put(self, record: StageRecord, folder: Path | None = None) -> StageRecord:
         """Store ``record`` with every file under ``folder``; afterwards it is complete.

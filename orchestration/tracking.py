@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,8 @@ FINGERPRINT = "bnnas.fingerprint"
 GROUP = "bnnas.group"
 PUBLISHED = "bnnas.published"
 ERROR = "bnnas.error"
+CELL = "bnnas.cell"
+INPUT = "bnnas.input."  # and the kind of the stage whose run id it holds
 _PARENT = "mlflow.parentRunId"
 _EPOCH = "epoch"
 _MAX_METRICS = 1000
@@ -74,21 +77,21 @@ class Tracker:
         *,
         name: str,
         tags: Mapping[str, str],
-        artifacts: Path | None = None,
+        draw: Callable[[StageRecord, Path], None] | None = None,
         parent_run_id: str | None = None,
     ) -> str:
         """Make the run of ``record.fingerprint`` show ``record``, and return its id.
 
         Logged are the flattened config as params, the history (each epoch once), the final
         metrics with ``device_hours`` and ``wall_s``, ``config.yaml`` and ``record.json``, and
-        the files under ``artifacts``. Doing it again changes nothing. A result that several
+        what ``draw`` draws. Doing it again changes nothing. A result that several
         experiments share stays where the first of them put it: later calls add the tags that are
         missing and change none, the parent included.
 
         Args:
             name: the run's name.
             tags: further tags, such as ``bnnas.cell`` and ``bnnas.input.<kind>``.
-            artifacts: a folder with figures and the like.
+            draw: writes figures of the record into a folder; called when they are not there yet.
             parent_run_id: a run of :meth:`start_group`; the parent of a run that has none yet.
 
         Raises:
@@ -96,7 +99,7 @@ class Tracker:
                 the mark of a complete run; the next call goes on from there.
         """
         tags = stage_tags(record.kind, record.fingerprint, tags, parent_run_id)
-        digest = _digest(record, artifacts)
+        digest = _digest(record)
         start_ms, end_ms = to_ms(record.started_at), to_ms(record.finished_at)
         with self.session() as client:
             run = self.claim(FINGERPRINT, record.fingerprint, name, tags, start_ms)
@@ -121,8 +124,10 @@ class Tracker:
             fresh = {key: value for key, value in final.items() if not _same(shown.get(key), value)}
             _log_metrics(client, run_id, _metrics(fresh, end_ms, num_epochs))
             self._log_documents(run_id, record)
-            if artifacts is not None:
-                client.log_artifacts(run_id, str(artifacts))
+            if draw is not None:
+                with tempfile.TemporaryDirectory(prefix="artifacts-") as folder:
+                    draw(record, Path(folder, "figures"))
+                    client.log_artifacts(run_id, folder)
             client.set_tag(run_id, ERROR, "")
             client.update_run(run_id, name=name)
             client.set_terminated(run_id, "FINISHED", end_time=end_ms)
@@ -166,6 +171,7 @@ class Tracker:
         run_id: str,
         status: str = "FINISHED",
         metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, JSON] | None = None,
         artifacts: Path | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
@@ -175,6 +181,7 @@ class Tracker:
             run_id: what that returned.
             status: ``FINISHED``, ``FAILED`` or ``KILLED``.
             metrics: final numbers; those that are shown already are not logged again.
+            params: what is known only now, as in :meth:`start_group`.
             artifacts: a folder of files.
             tags: further tags, such as MLflow's own for a description.
 
@@ -183,7 +190,10 @@ class Tracker:
         """
         with self.session() as client:
             client.log_batch(run_id, tags=tag_entities(tags or {}))
-            shown = client.get_run(run_id).data.metrics
+            run = client.get_run(run_id)
+            self._connected()
+            self.log_params(run, flatten_params(params or {}))
+            shown = run.data.metrics
             fresh = {
                 key: value
                 for key, value in (metrics or {}).items()
@@ -204,6 +214,10 @@ class Tracker:
             if self._client is None:
                 self._client = mlflow_server.connect(self.uri)
             yield self._client
+
+    def experiment_id(self) -> str:
+        """The experiment's id, within :meth:`session`; asked for once."""
+        return self._connected()[1]
 
     def _connected(self) -> tuple[MlflowClient, str]:
         """The client and the experiment's id, within :meth:`session`."""
@@ -305,14 +319,9 @@ def _same(shown: float | None, value: float) -> bool:
     return shown is not None and (shown == value or (shown != shown and value != value))
 
 
-def _digest(record: StageRecord, artifacts: Path | None) -> str:
+def _digest(record: StageRecord) -> str:
     """Changes whenever publishing again would show something new."""
-    seal = hashlib.sha256(json_text.dumps(dataclasses.asdict(record)).encode())
-    for path in sorted(artifacts.rglob("*")) if artifacts is not None else ():
-        if path.is_file():
-            seal.update(str(path.relative_to(artifacts or path)).encode())
-            seal.update(path.read_bytes())
-    return seal.hexdigest()
+    return hashlib.sha256(json_text.dumps(dataclasses.asdict(record)).encode()).hexdigest()
 
 
 def to_ms(unix_s: float) -> int:

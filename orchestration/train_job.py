@@ -26,21 +26,29 @@ from typing import TYPE_CHECKING, Any, cast
 
 from orchestration import failure, json_text
 from orchestration.failure import Decision, JobError
-from orchestration.live_run import LiveRun, LiveTracking
+from orchestration.job import (
+    JobResult,
+    KeepGoing,
+    Observer,
+    Progress,
+    always,
+    forget_job,
+    jobs_path,
+    open_jobs,
+    stopped,
+)
+from orchestration.live_run import LiveTracking
 from orchestration.scaling import Scaling
-from orchestration.storage import StorageError, open_storage, unusable
 from orchestration.worker import LEDGER_NAME, Ledger, RayWorkerContext, WorkerContext
 
 if TYPE_CHECKING:
-    from ray.train import Checkpoint
     from ray.train.v2.api.result import Result
 
     from orchestration.torch_trainer import TorchTrainer
 
-__all__ = ["JobError", "JobResult", "Scaling", "forget_job", "run_train_job"]
+__all__ = ["JobError", "JobResult", "Scaling", "Work", "forget_job", "run_train_job"]
 
 Work = Callable[[dict[str, Any], WorkerContext], None]
-Progress = Callable[[dict[str, float]], None]
 
 _log = logging.getLogger(__name__)
 
@@ -55,35 +63,6 @@ _RAY_TRAIN_ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class JobResult:
-    """What a finished job leaves.
-
-    Attributes:
-        history: one row per epoch, those before any restart included.
-        wall_s: seconds that its workers were at work, over all attempts.
-        device_hours: the same in hours, times the number of workers.
-    """
-
-    history: list[dict[str, float]]
-    wall_s: float
-    device_hours: float
-    _checkpoint: Checkpoint | None
-
-    def fetch(self, to: Path) -> Path:
-        """Copy the files of the last checkpoint into the folder ``to`` and return it.
-
-        Raises:
-            StorageError: the job has saved none.
-        """
-        if self._checkpoint is None:
-            raise StorageError("The job saved no checkpoint: call report(..., save=...) in it.")
-        to.mkdir(parents=True, exist_ok=True)
-        self._checkpoint.to_directory(str(to))
-        (to / LEDGER_NAME).unlink(missing_ok=True)
-        return to
-
-
 def run_train_job(
     work: Work,
     config: dict[str, Any],
@@ -94,6 +73,7 @@ def run_train_job(
     on_epoch: LiveTracking | None = None,
     on_progress: Progress | None = None,
     max_failures: int = 3,
+    keep_going: KeepGoing = always,
 ) -> JobResult:
     """Run ``work(config, context)`` on the workers of a Ray Train job to its end.
 
@@ -109,25 +89,27 @@ def run_train_job(
         on_progress: called in this thread with each epoch's metrics. A job that is continued
             starts with the epochs that are done.
         max_failures: how many attempts may fail for reasons that may go away.
+        keep_going: asked now and then; with False the job stops, and can be continued.
 
     Raises:
         ValueError: ``work`` raised it; the request was wrong, and nothing is tried again.
-        JobError: the job failed for good.
+        JobError: the job failed for good, or was stopped.
         StorageError: ``storage_path`` cannot be used.
     """
     import ray
 
     os.environ.update({k: v for k, v in _RAY_TRAIN_ENVIRONMENT.items() if k not in os.environ})
-    live = on_epoch.open() if on_epoch is not None else None
-    observer = _Observer(live, on_progress)
+    observer = Observer(on_epoch, on_progress)
     for row in _done_so_far(storage_path, name):
         observer.show(row)
-    job = _Job(work, config, name, _jobs_path(storage_path), scaling or Scaling())
+    job = _Job(work, config, name, jobs_path(storage_path), scaling or Scaling(), keep_going)
     num_failures = 0
     while True:
         try:
             result = job.attempt(observer)
         except failure.attempt_errors() as error:
+            if not keep_going():
+                raise stopped(name) from error
             num_failures += 1
             causes = failure.causes_of(error)
             decision = failure.decide(causes.values(), num_failures, max_failures)
@@ -136,50 +118,10 @@ def run_train_job(
                 _log.warning("%s: %s; trying again.", name, failure.describe(causes))
                 continue
             final = failure.final_error(name, causes, num_failures, details=str(error))
-            if live is not None:
-                live.fail(str(final))
+            observer.fail(final)
             raise final from error
         ledger = Ledger(**json_text.loads(str(result.return_value)))
-        return JobResult(
-            history=ledger.history,
-            wall_s=ledger.wall_s,
-            device_hours=ledger.device_s / 3600.0,
-            _checkpoint=result.checkpoint,
-        )
-
-
-def forget_job(name: str, storage_path: str) -> None:
-    """Remove a job's folder with its checkpoints; a job that is not there needs no removing.
-
-    Raises:
-        StorageError: the storage cannot be written.
-    """
-    from pyarrow import fs as pafs
-
-    filesystem, root = open_storage(_jobs_path(storage_path))
-    try:
-        if filesystem.get_file_info(f"{root}/{name}").type != pafs.FileType.NotFound:
-            filesystem.delete_dir(f"{root}/{name}")
-    except OSError as error:
-        raise unusable(storage_path, "written", error) from error
-
-
-class _Observer:
-    """Shows each epoch once: to the caller, then to MLflow."""
-
-    def __init__(self, live: LiveRun | None, on_progress: Progress | None) -> None:
-        self._live = live
-        self._on_progress = on_progress
-        self._last_epoch = 0
-
-    def show(self, row: dict[str, float]) -> None:
-        if row["epoch"] <= self._last_epoch:
-            return  # repeated after a crash
-        self._last_epoch = int(row["epoch"])
-        if self._on_progress is not None:
-            self._on_progress(dict(row))
-        if self._live is not None:
-            self._live.log_epoch(row)
+        return JobResult.of(ledger, result.checkpoint)
 
 
 @dataclass
@@ -191,9 +133,10 @@ class _Job:
     name: str
     jobs_path: str
     scaling: Scaling
+    keep_going: KeepGoing
     lost: Ledger = field(default_factory=Ledger)
 
-    def attempt(self, observer: _Observer) -> Result:
+    def attempt(self, observer: Observer) -> Result:
         """Run to the end or to the first failure, showing epochs as they come.
 
         ``fit`` runs in a thread of its own: in the main thread it would take over Ctrl-C for
@@ -219,6 +162,8 @@ class _Job:
             placement_group: str | None = None
             running = True
             while running:
+                if placement_group is not None and not self.keep_going():
+                    release(placement_group)  # and with it the workers, which ends the attempt
                 running = thread.is_alive()  # asked first: what it wrote last is still read
                 for event in reader.read():
                     since_s = time.monotonic()
@@ -294,13 +239,6 @@ def _work_in_ray(payload: dict[str, Any]) -> str:
     return json_text.dumps(vars(context.ledger()))
 
 
-def _jobs_path(storage_path: str) -> str:
-    """Where jobs keep their checkpoints: beside the stages, under the same storage path."""
-    if "://" in storage_path:
-        return f"{storage_path.rstrip('/')}/jobs"
-    return str(Path(storage_path).expanduser().absolute() / "jobs")
-
-
 def _done_so_far(storage_path: str, name: str) -> list[dict[str, float]]:
     """The history that an interrupted job of this name has reached.
 
@@ -310,11 +248,7 @@ def _done_so_far(storage_path: str, name: str) -> list[dict[str, float]]:
     from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
     from ray.train.v2.api.result import Result
 
-    filesystem, root = open_storage(_jobs_path(storage_path))
-    try:
-        filesystem.create_dir(root, recursive=True)
-    except OSError as error:
-        raise unusable(storage_path, "written", error) from error
+    filesystem, root = open_jobs(storage_path)
     try:
         checkpoint = Result.from_path(f"{root}/{name}", filesystem).checkpoint
     except RuntimeError:

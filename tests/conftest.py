@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.orchestration.ray_head import RayHead
+
 _PREFIXES = ("GIT_", "MLFLOW_", "RAY_")
 
 
@@ -19,3 +21,13 @@ def _own_environment() -> Iterator[None]:
         patch.setenv("MPLBACKEND", "Agg")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         yield
+
+
+@pytest.fixture(scope="session")
+def ray_head(_own_environment: None) -> Iterator[RayHead]:
+    """A Ray head on loopback with two CPUs, a dashboard and a token, for all tests."""
+    head = RayHead()
+    try:
+        yield head.wait()
+    finally:
+        head.stop()

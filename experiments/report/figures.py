@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from experiments.report.style import COLORS, MARKERS, in_style, new_figure
 from nas.space import IDENTITY, SearchSpace, parse_architecture
@@ -53,6 +54,7 @@ def training_figure(history: History, *, title: str) -> Figure:
                 label="test images, at the end",
             )
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(label)
         if axes.lines:
             axes.legend()
@@ -85,7 +87,7 @@ def scores_figure(
         axes.text(
             layer,
             choice,
-            f"{scores_LN[layer, choice]:.3g}",
+            f"{scores_LN[layer, choice]:#.3g}",
             color="white" if dark else "black",
             fontsize=7.5,
             ha="center",
@@ -105,7 +107,7 @@ def scores_figure(
     axes.set_xlabel("layer")
     axes.set_yticks(range(num_choices), _candidate_names(space))
     axes.set_ylabel("candidate operation")
-    axes.set_title(f"{label[0].upper()}{label[1:]}; outlined: the chosen path")
+    figure.suptitle(f"{label[0].upper()}{label[1:]}; outlined: the chosen path", fontsize=10)
     figure.colorbar(image, ax=axes, label="difference from the layer's mean")
     return figure
 
@@ -137,13 +139,14 @@ def front_figure(
             best["score"],
             MARKERS[searcher],
             color=COLORS[searcher],
-            markersize=18 if exact else 7,
+            markersize=22 if exact else 6,
             zorder=3 if exact else 4,
             markeredgecolor="white",
             label=_found_label(searcher, best),
         )
     axes.set_xlabel("FLOPs (millions of multiply-adds)")
     axes.set_ylabel(label)
+    axes.set_title("Score and cost: what is possible, and what was found")
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
 

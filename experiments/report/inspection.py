@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments.report.numbers import count
 from nas.cost import COST_TABLES, layer_costs
 from nas.space import Architecture, SearchSpace, format_architecture
 
@@ -84,7 +85,7 @@ def print_architecture(description: dict[str, Any], console: Console) -> None:
     )
     console.print(table)
     console.print(
-        f"\n{description['flops'] / 1e6:.1f} M multiply-adds, {description['params'] / 1e6:.1f} M "
+        f"\n{count(description['flops'])} multiply-adds, {count(description['params'])} "
         f"parameters at {description['resolution']}×{description['resolution']} with "
         f"{description['num_classes']} classes.",
         highlight=False,
@@ -115,8 +116,8 @@ def print_space(description: dict[str, Any], console: Console) -> None:
     console.print(table)
     flops, params = description["flops"], description["params"]
     console.print(
-        f"\nFLOPs {flops['min'] / 1e6:.2f} to {flops['max'] / 1e6:.2f} M, parameters "
-        f"{params['min'] / 1e6:.2f} to {params['max'] / 1e6:.2f} M. "
+        f"\nFLOPs {count(flops['min'])} to {count(flops['max'])}, parameters "
+        f"{count(params['min'])} to {count(params['max'])}. "
         f"Add --arch 'index per layer' for one architecture.",
         highlight=False,
     )

@@ -10,10 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.cell import CellResult
+from experiments.report.numbers import count
 from orchestration.stage_runner import Done
 
 
-def print_result(result: CellResult, console: Console, *, ui_command: str) -> None:
+def print_result(
+    result: CellResult, console: Console, *, elapsed_s: float, ui_command: str
+) -> None:
     """The final table and the one command that opens the MLflow UI."""
     config = result.plan.config
     table = Table(title=f"{config.name}: what was found", title_justify="left")
@@ -36,6 +39,15 @@ def print_result(result: CellResult, console: Console, *, ui_command: str) -> No
         f"±{100 * _standard_error(metrics['top1'], metrics['num_test_images']):.2f} points.\n",
         highlight=False,
     )
+    num_classes = result.plan.space.num_classes
+    if metrics["top1"] <= 1 / num_classes + 2 * _standard_error(
+        1 / num_classes, metrics["num_test_images"]
+    ):
+        console.print(
+            f"[yellow]That is chance for {num_classes} classes: train longer before reading "
+            f"anything into it.[/]\n",
+            highlight=False,
+        )
     if metrics["num_skipped"]:
         console.print(
             f"[yellow]{metrics['num_skipped']:.0f} unreadable images were left out.[/]\n",
@@ -49,7 +61,12 @@ def print_result(result: CellResult, console: Console, *, ui_command: str) -> No
         if name != "exact" and best.get("optimality_gap") is not None
     ]
     if others:
-        console.print(f"Exact search proves the optimum; {', '.join(others)}.", highlight=False)
+        console.print(
+            f"Exact search proves the optimum of the {config.search.indicator} score; "
+            f"{', '.join(others)}.",
+            highlight=False,
+        )
+    console.print(f"Elapsed   {elapsed_s:.0f} s", highlight=False)
     console.print(f"Results   {config.storage.path}", highlight=False)
     console.print(f"Figures   {os.path.relpath(result.figures)}", highlight=False)
     console.print(f"MLflow UI [bold]{escape(ui_command)}[/]", highlight=False)
@@ -64,14 +81,10 @@ def _row(done: Done) -> tuple[str, str, str, str]:
     metrics = done.record.metrics
     return (
         done.record.result["arch"],
-        _count(metrics["flops"]),
-        _count(metrics["params"]),
+        count(metrics["flops"]),
+        count(metrics["params"]),
         f"{metrics['top1']:.2%}",
     )
-
-
-def _count(number: float) -> str:
-    return f"{number / 1e6:.1f} M" if number >= 1e7 else f"{number / 1e3:.1f} k"
 
 
 def _cost_table(result: CellResult) -> Table:
@@ -83,9 +96,11 @@ def _cost_table(result: CellResult) -> Table:
         (done.stage.kind, (done,)) for done in result.chain
     ]
     if result.baseline:
-        groups.append((f"random baseline ({len(result.baseline)} retrainings)", result.baseline))
+        groups.append((f"random baseline, retrained: {len(result.baseline)}", result.baseline))
     for name, group in groups:
-        epochs = sum(len(done.record.history) for done in group)
+        # A search's history has a row for each generation.
+        trained = [done for done in group if done.stage.kind != "search"]
+        epochs = sum(len(done.record.history) for done in trained)
         cached = " (cached)" if all(done.cached for done in group) else ""
         table.add_row(
             name + cached,

@@ -23,7 +23,11 @@ COLORS = {
     "val": "#0072B2",
     "test": "#D55E00",
     "front": "#333333",
+    "bn": "#0072B2",
+    "accuracy": "#E69F00",
 }
+# For what has no role of its own.
+SERIES = ("#56B4E9", "#009E73", "#CC79A7", "#F0E442")
 MARKERS = {"exact": "*", "evolution": "o", "random": "s"}
 
 _RC: Any = {

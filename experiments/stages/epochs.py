@@ -44,11 +44,13 @@ def run_epochs(
     passes: Passes,
     epoch_end: Callable[[int], EpochEnd],
     restore_state: Callable[[dict[str, Any]], None] = lambda state: None,
+    save_more: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Train for `recipe["epochs"]` epochs, or until `epoch_end` says stop; resume where it was.
 
     `network` comes with its initial values and what is frozen already frozen. After each epoch
     `epoch_end(epoch)` is asked on every rank; its state is handed to `restore_state` on a resume.
+    `save_more` writes a stage's own files into every checkpoint, on rank 0.
     """
     batch_size = recipe["batch_size"]
     num_skipped = data.train.num_skipped + data.search_val.num_skipped
@@ -129,6 +131,7 @@ def run_epochs(
         def save(folder: Path, training: dict[str, Any] = training) -> None:
             torch.save(network.state_dict(), folder / WEIGHTS)
             torch.save(training, folder / TRAINING_FILE)
+            save_more(folder)
 
         context.report(metrics, save)
 

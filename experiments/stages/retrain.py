@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from experiments.stages.setting import WEIGHTS, Setting, load_stage_data
+import numpy as np
+import numpy.typing as npt
+
+from experiments.logged_model import write_model
+from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS, Setting, load_stage_data
 from nas.cost import COST_TABLES
 from nas.space import parse_architecture, space_from_dict
 from orchestration.stage import Stage
@@ -44,7 +50,8 @@ def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done] | No
         total=stage.config["retrain"]["epochs"],
         inputs=inputs,
         draw=draw_retrain,
-        keep=(WEIGHTS,),
+        keep=(WEIGHTS, EXAMPLE, IMAGES),
+        model=lambda record, folder: write_model(record, setting.runner.store, folder),
     )
 
 
@@ -52,7 +59,8 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
     """Train a subnet; `config` as for the supernet stage.
 
     Search-validation images give `val/top1` after every epoch. The test set is looked at once,
-    after the last epoch: `test/top1` and `test/loss`.
+    after the last epoch: `test/top1` and `test/loss`. Beside the weights lie what a user of them
+    needs: the first of the search-validation images as an example, and the normalisation.
     """
     from experiments.stages.epochs import EpochEnd, run_epochs
     from nas.network import Subnet
@@ -63,6 +71,7 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
     data = load_stage_data(stage, config["place"])
     space, arch = space_from_dict(stage["space"]), parse_architecture(stage["arch"])
     subnet = Subnet(space, arch, seed=seed, gamma_init=recipe["gamma_init"])
+    examples: list[npt.NDArray[np.float32]] = []
 
     def epoch_end(epoch: int) -> EpochEnd:
         metrics: dict[str, float] = {}
@@ -74,6 +83,10 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
                 rank=context.rank,
                 world_size=context.world_size,
             )
+            if split == "val":  # its first image is decoded here anyway
+                first = next(batches)
+                examples[:] = [first[0][:1].numpy()]
+                batches = chain([first], batches)
             result = evaluate(subnet, batches, device=context.device)
             num_skipped = sum(part.num_skipped for part in (data.train, *splits.values()))
             metrics |= {
@@ -84,6 +97,15 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
             }
         return EpochEnd(metrics)
 
+    def save_more(folder: Path) -> None:
+        np.save(folder / EXAMPLE, examples[0])
+        images = {
+            "class_names": data.class_names,
+            "mean": data.search_val.mean,
+            "std": data.search_val.std,
+        }
+        (folder / IMAGES).write_text(json.dumps(images), encoding="utf-8")
+
     run_epochs(
         subnet,
         recipe,
@@ -92,6 +114,7 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
         seed=seed,
         passes=lambda step: [()],
         epoch_end=epoch_end,
+        save_more=save_more,
     )
 
 

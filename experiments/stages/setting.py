@@ -5,34 +5,56 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from orchestration.scorer_pool import MakeScorer
+from orchestration.scoring_job import Rounds
 from orchestration.stage import Stage
 from orchestration.stage_runner import Done, Draw, Outcome, StageRunner
+from orchestration.tracked_model import WriteModel
 from orchestration.train_job import JobResult, Work
 
 if TYPE_CHECKING:
-    from experiments.terminal import Display
     from nas.data import DataSplits
 
 
 # The network's state_dict in a checkpoint and among a stage's files.
 WEIGHTS = "network.pt"
+# What a network is fed, beside the weights of a retrained one: one normalised search-validation
+# image [1, C, H, W], and its data set's class names and normalisation.
+EXAMPLE = "example.npy"
+IMAGES = "images.json"
+
+
+class Watcher(Protocol):
+    """Who is told of a stage's start, epochs and end; called from several threads."""
+
+    def started(self, stage: Stage, total: int) -> None:
+        """A stage of `total` epochs is wanted: it begins, or is waited for."""
+        ...
+
+    def advanced(self, stage: Stage, row: Mapping[str, float]) -> None:
+        """An epoch of a stage is over; `row` holds its metrics."""
+        ...
+
+    def done(self, done: Done) -> None:
+        """A stage is there."""
+        ...
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The runner, where data lie, and the display that watches.
+    """The runner, where data lie, and who watches.
 
     Attributes:
         runner: has stages or makes them.
         place: what workers must know and what cannot change a result.
-        display: told of every stage's start, epochs and end.
+        watcher: told of every stage.
     """
 
     runner: StageRunner
     place: Mapping[str, Any]
-    display: Display
+    watcher: Watcher
 
     def with_place(self, **more: Any) -> Setting:
         """The same setting for workers that must know more."""
@@ -48,9 +70,10 @@ class Setting:
         inputs: Mapping[str, Done] | None = None,
         draw: Draw | None = None,
         keep: tuple[str, ...] = (),
+        model: WriteModel | None = None,
     ) -> Done:
         """`StageRunner.train`, shown as a bar of `total` epochs."""
-        self.display.started(stage, total)
+        self.watcher.started(stage, total)
         done = self.runner.train(
             stage,
             work,
@@ -59,9 +82,36 @@ class Setting:
             inputs=inputs,
             draw=draw,
             keep=keep,
-            on_progress=lambda row: self.display.advanced(stage, row),
+            model=model,
+            on_progress=lambda row: self.watcher.advanced(stage, row),
         )
-        self.display.done(done)
+        self.watcher.done(done)
+        return done
+
+    def score(
+        self,
+        stage: Stage,
+        make_scorer: MakeScorer,
+        rounds: Rounds,
+        finish: Callable[[], Outcome],
+        *,
+        total: int,
+        inputs: Mapping[str, Done] | None = None,
+        draw: Draw | None = None,
+    ) -> Done:
+        """`StageRunner.score`, shown as a bar of `total` rounds."""
+        self.watcher.started(stage, total)
+        done = self.runner.score(
+            stage,
+            make_scorer,
+            self.place,
+            rounds,
+            finish,
+            inputs=inputs,
+            draw=draw,
+            on_progress=lambda row: self.watcher.advanced(stage, row),
+        )
+        self.watcher.done(done)
         return done
 
     def compute(
@@ -74,7 +124,7 @@ class Setting:
     ) -> Done:
         """`StageRunner.compute`, shown when it is done."""
         done = self.runner.compute(stage, make, inputs=inputs, draw=draw)
-        self.display.done(done)
+        self.watcher.done(done)
         return done
 
 

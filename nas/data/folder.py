@@ -74,6 +74,8 @@ class FolderImageSet(ImageSet):
     ) -> None:
         assert len(paths_N) == len(labels_N)
         self.labels_N = labels_N
+        self.mean = IMAGENET_MEAN
+        self.std = IMAGENET_STD
         self.num_skipped = num_skipped
         self._paths_N = paths_N
         self._resolution = resolution

@@ -26,10 +26,14 @@ class ImageSet(ABC):
 
     Attributes:
         labels_N: class index of every image, in evaluation order.
+        mean: per channel, of pixels in 0..1; what batches are normalised with, and so `std`.
+        std: per channel.
         num_skipped: unreadable images that were left out of this split when it was loaded.
     """
 
     labels_N: npt.NDArray[np.int64]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     num_skipped: int
 
     def __len__(self) -> int:

@@ -49,6 +49,8 @@ class MemoryImageSet(ImageSet):
         assert len(pixels_NCHW) == len(labels_N)
         self.pixels_NCHW = pixels_NCHW
         self.labels_N = labels_N
+        self.mean = tuple(mean)
+        self.std = tuple(std)
         self.num_skipped = 0
         self._mean_C11 = np.array(mean, dtype=np.float32).reshape(-1, 1, 1)
         self._std_C11 = np.array(std, dtype=np.float32).reshape(-1, 1, 1)

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from experiments.config import Config, load_config
+from experiments.config import Config
+from experiments.config_file import load_config
 from experiments.plan import CellPlan, plan_cell
 from nas.data import describe_data
 from tests.nas.examples import TINY

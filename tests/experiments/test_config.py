@@ -9,7 +9,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from experiments.config import Config, ConfigError, SupernetConfig, dump_config, load_config
+from experiments.config import Config, ConfigError, SupernetConfig
+from experiments.config_file import dump_config, load_config, load_experiment
 from nas.data import DATASETS
 from nas.indicators import INDICATORS
 from nas.sampling import SAMPLERS
@@ -40,10 +41,11 @@ def test_there_are_published_configs() -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_published_configs_load_and_survive_a_dump(path: Path, tmp_path: Path) -> None:
-    config = load_config(path)
-    dumped = tmp_path / "dumped.yaml"
-    dumped.write_text(dump_config(config), encoding="utf-8")
-    assert load_config(dumped) == config
+    experiment = load_experiment(path)
+    for config in [experiment] if isinstance(experiment, Config) else experiment.cells:
+        dumped = tmp_path / "dumped.yaml"
+        dumped.write_text(dump_config(config), encoding="utf-8")
+        assert load_config(dumped) == config
 
 
 def test_a_space_beside_the_config_is_found_from_anywhere(

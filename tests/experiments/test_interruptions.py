@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from experiments.cell import run_cell
+from experiments.run import run_cell
 from experiments.terminal import Display
 from experiments.tracking_uri import open_tracker
 from orchestration.stage_runner import Done

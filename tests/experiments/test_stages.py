@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +13,14 @@ import torch
 
 import nas.data
 from experiments.plan import CellPlan
-from experiments.stages import retrain, search, supernet
+from experiments.stages import retrain, supernet
 from experiments.stages.epochs import TRAINING_FILE
 from experiments.stages.setting import WEIGHTS
-from nas.accuracy import subnet_accuracy
-from nas.cost import flops_table, gather_sum, params_table
-from nas.data import DataSplits
 from nas.early_bird import EarlyBirdStop
 from nas.indicators import bn_scores
 from nas.network import Subnet, Supernet
-from nas.search import SEARCHERS, Budget, Evolution, exact_search, run_search
-from nas.space import Architecture, parse_architecture, space_from_dict
 from nas.training import evaluate
 from orchestration.stage import Stage
-from orchestration.stage_runner import Done
 from orchestration.stage_store import StageRecord, StageStore
 from orchestration.train_job import Work
 from orchestration.worker import LocalWorkerContext
@@ -278,218 +269,3 @@ def test_test_accuracy_is_that_of_the_saved_network(cell: CellPlan, tmp_path: Pa
     assert last["test/loss"] == pytest.approx(result.loss, rel=1e-5)
     assert last["test/num_images"] == len(data.test)
     assert all("test/top1" not in row for row in context.history[:-1])
-
-
-# --- search ---
-
-
-def searching(tmp_path: Path, **changes: Any) -> CellPlan:
-    defaults: dict[str, Any] = {
-        "search__indicator": "accuracy",
-        "search__searcher": "evolution",
-        "search__recalibration_images": 64,
-        "search__batch_size": 64,
-    }
-    plain = small_plan(tmp_path)
-    table = flops_table(plain.space)
-    defaults["search__max_flops"] = (table.minimum + table.maximum) / 2
-    return small_plan(tmp_path, **{**defaults, **changes})
-
-
-def search_payload(cell: CellPlan, tmp_path: Path) -> dict[str, Any]:
-    """What a worker of the search gets; a supernet that it reads is trained and stored."""
-    inputs = {}
-    if cell.supernet is not None:
-        store = StageStore(tmp_path / "runs")
-        if store.get(cell.supernet.fingerprint) is None:
-            context = run(
-                supernet.work, payload(cell.supernet, tmp_path), tmp_path / "supernet-job"
-            )
-            put(store, cell.supernet, context)
-        inputs["supernet"] = cell.supernet.fingerprint
-    return payload(cell.search, tmp_path, inputs=inputs)
-
-
-def state_of(context: LocalWorkerContext) -> dict[str, Any]:
-    assert context.checkpoint is not None
-    text = (context.checkpoint / search.STATE).read_text(encoding="utf-8")
-    state: dict[str, Any] = json.loads(text)
-    return state
-
-
-@pytest.mark.parametrize("searcher", ["evolution", "random"])
-def test_an_interrupted_search_is_the_uninterrupted_one(tmp_path: Path, searcher: str) -> None:
-    cell = searching(tmp_path, search__searcher=searcher)
-    config = search_payload(cell, tmp_path)
-    whole = run(search.work, config, tmp_path / "whole")
-    pieces = run_in_pieces(search.work, config, tmp_path / "pieces")
-    with dying_in_batch(40), pytest.raises(CrashError):  # in the second generation
-        run(search.work, config, tmp_path / "within")
-    assert len(LocalWorkerContext(tmp_path / "within").history) == 1
-    within = run(search.work, config, tmp_path / "within")
-    for other in (pieces, within):
-        assert other.history == whole.history
-        assert state_of(other) == state_of(whole)
-    assert [row["search/num_evaluated"] for row in whole.history] == [8, 16, 24]
-
-
-@pytest.mark.parametrize("indicator", ["accuracy", "naswot", "synflow"])
-def test_indicators_that_score_whole_architectures(tmp_path: Path, indicator: str) -> None:
-    cell = searching(tmp_path, search__indicator=indicator, search__top_k=5)
-    config = search_payload(cell, tmp_path)
-    context = run(search.work, config, tmp_path / "job")
-    assert context.checkpoint is not None
-    outcome = search._finish(
-        cell.search.config, space_from_dict(cell.search.config["space"]), context.checkpoint
-    )
-    result = outcome.result
-    scores = {tuple(arch): score for arch, score in state_of(context)["evaluated"]}
-    assert len(scores) == 24
-    arch = parse_architecture(result["arch"])
-    cell.space.validate(arch)
-    limit = cell.config.search.max_flops
-    assert limit is not None
-    assert flops_table(cell.space).of_many(list(scores)).max() <= limit
-    assert result["score"] == scores[arch] == max(scores.values())
-    top = [parse_architecture(each["arch"]) for each in result["top"]]
-    assert top[0] == arch
-    assert [scores[each] for each in top] == sorted(scores.values(), reverse=True)[:5]
-    assert result["found"]["evolution"]["num_evaluated"] == 24
-    assert outcome.metrics["flops"] == flops_table(cell.space).of(arch)
-    # The score is what the same indicator gives when it is asked for this architecture alone.
-    place = config["place"]
-    again = search._evaluator(cell.search.config, place, cell.space, context)
-    assert again(arch) == scores[arch]
-    assert len({round(score, 6) for score in scores.values()}) > 1
-
-
-def test_accuracy_is_the_searched_subnet_with_inherited_recalibrated_weights(
-    tmp_path: Path,
-) -> None:
-    # Half of the images are validated, so that no two networks are right equally often by chance.
-    cell = searching(tmp_path, supernet__trainable="all", data__search_val_fraction=0.5)
-    config = search_payload(cell, tmp_path)
-    context = LocalWorkerContext(tmp_path / "job")
-    evaluate_arch = search._evaluator(cell.search.config, config["place"], cell.space, context)
-    untrained = Supernet(cell.space, seed=cell.config.seed)
-    network = Supernet(cell.space, seed=7)
-    store = StageStore(tmp_path / "runs")
-    weights = store.fetch(supernet_stage(cell).fingerprint, "network.pt", tmp_path / "w.pt")
-    network.load_state_dict(torch.load(weights, weights_only=True))
-    data = nas.data.load_data("digits", max_train_images=128, search_val_fraction=0.5)
-
-    def accuracy(supernet: Supernet, arch: Architecture) -> float:
-        return subnet_accuracy(
-            supernet,
-            arch,
-            recalibration=lambda: islice(data.train.batches(64, training=True, seed=0), 1),
-            validation=lambda: data.search_val.batches(64, training=False),
-        ).top1
-
-    for arch in cell.baseline_archs:
-        assert evaluate_arch(arch) == accuracy(network, arch) != accuracy(untrained, arch)
-
-
-class Untouchable:
-    """A split that may be had and not looked at."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AssertionError(f"the test images were touched: {name}")
-
-
-def test_supernet_and_search_never_see_a_test_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    load = nas.data.load_data
-
-    def without_test(*args: Any, **kwargs: Any) -> DataSplits:
-        splits: Any = {**vars(load(*args, **kwargs)), "test": Untouchable()}
-        return DataSplits(**splits)
-
-    monkeypatch.setattr(nas.data, "load_data", without_test)
-    for indicator in ("accuracy", "naswot", "synflow"):
-        cell = searching(
-            tmp_path, search__indicator=indicator, search__evolution={"num_iterations": 1}
-        )
-        run(search.work, search_payload(cell, tmp_path), tmp_path / indicator)
-    with pytest.raises(AssertionError, match="test images were touched"):
-        run(retrain.work, payload(cell.baseline[0], tmp_path), tmp_path / "retrain")
-
-
-# --- search by a table of scores ---
-
-
-def table_search(tmp_path: Path, **changes: Any) -> tuple[CellPlan, dict[str, Any]]:
-    plain = flops_table(small_plan(tmp_path).space)
-    changes.setdefault("search__max_flops", (plain.minimum + plain.maximum) / 2)
-    cell = small_plan(tmp_path, **changes)
-    inputs = {}
-    if cell.supernet is not None:
-        context = run(supernet.work, payload(cell.supernet, tmp_path), tmp_path / "job")
-        record = put(StageStore(tmp_path / "runs"), cell.supernet, context)
-        inputs["supernet"] = Done(cell.supernet, record, cached=False, run_id=None)
-    return cell, dict(search._search_table(cell.search.config, cell.space, inputs).result)
-
-
-def described(archs: list[dict[str, Any]]) -> list[tuple[Architecture, float]]:
-    return [(parse_architecture(each["arch"]), each["score"]) for each in archs]
-
-
-def test_the_table_search_is_what_nas_search_gives(tmp_path: Path) -> None:
-    cell, result = table_search(tmp_path, search__top_k=7)
-    scores_LN = np.array(result["scores_LN"])
-    flops = flops_table(cell.space)
-    limit = cell.config.search.max_flops
-    assert limit is not None
-    expected = exact_search(scores_LN, flops.table_LN, limit, 7, constant=flops.constant)
-    assert described(result["top"]) == [(each.arch, each.score) for each in expected.ranked]
-    everything = exact_search(scores_LN, flops.table_LN, math.inf, constant=flops.constant)
-    assert described(result["front"]) == [(each.arch, each.score) for each in everything.front]
-    assert len(result["front"]) > 1
-
-    budget = [Budget.from_cost(flops, max_cost=limit)]
-    settings = cell.config.search.evolution
-    evolved = run_search(
-        Evolution(
-            cell.space,
-            budget,
-            seed=0,
-            population=settings.population,
-            num_parents=settings.num_parents,
-            num_mutations=settings.num_mutations,
-            num_crossovers=settings.num_crossovers,
-            mutation_prob=settings.mutation_prob,
-        ),
-        lambda archs: gather_sum(scores_LN, archs).tolist(),
-        settings.num_iterations,
-    )
-    found = result["found"]
-    assert list(found) == list(SEARCHERS)
-    assert parse_architecture(found["evolution"]["arch"]) == evolved.ranked[0].arch
-    assert found["exact"]["optimality_gap"] == 0
-    for name in ("evolution", "random"):
-        assert found[name]["num_evaluated"] == 24
-        assert found[name]["optimality_gap"] >= 0
-        assert found[name]["score"] <= found["exact"]["score"]
-        assert found[name]["flops"] <= limit
-    assert found["exact"]["arch"] == result["arch"]
-
-
-@pytest.mark.parametrize("searcher", SEARCHERS)
-@pytest.mark.parametrize("indicator", ["flops", "params", "random"])
-def test_the_searcher_that_was_asked_for_decides(
-    tmp_path: Path, searcher: str, indicator: str
-) -> None:
-    cell, result = table_search(
-        tmp_path, search__indicator=indicator, search__searcher=searcher, search__max_params=5000
-    )
-    chosen = result["found"][searcher]
-    assert (result["arch"], result["score"]) == (chosen["arch"], chosen["score"])
-    arch = parse_architecture(result["arch"])
-    cell.space.validate(arch)
-    assert (
-        result["flops"]
-        == flops_table(cell.space).of(arch)
-        <= cell.search.config["search"]["max_flops"]
-    )
-    assert result["params"] == params_table(cell.space).of(arch) <= 5000

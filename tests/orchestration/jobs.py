@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,25 @@ def _record_execution(config: dict[str, Any], context: WorkerContext, epoch: int
     if "executions" in config and context.rank == 0:
         with Path(config["executions"]).open("a") as file:
             file.write(f"{epoch}\n")
+
+
+def count_down(
+    argument: dict[str, Any], report: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """A task of a sweep: reports what is left, and raises or dies where told to."""
+    marks = Path(argument["marks"])
+    if "die" in argument:
+        mark = marks / f"died-{argument['die']}"
+        if argument["die"] == "always" or not mark.exists():
+            mark.touch()
+            os._exit(1)
+    inside = marks / "inside"
+    if argument.get("alone"):
+        inside.touch(exist_ok=False)
+    for left in reversed(range(argument["from"])):
+        report({"left": left})
+    if "raise" in argument:
+        raise RuntimeError(argument["raise"])
+    if argument.get("alone"):
+        inside.unlink()
+    return {"counted": argument["from"]}

@@ -7,8 +7,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import ray
 
-from orchestration.cluster import ClusterError, available, cluster, num_workers_that_fit, require
+from orchestration.capacity import num_workers_that_fit, require
+from orchestration.cluster import ClusterError, cluster
 from orchestration.scaling import Scaling
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +41,7 @@ def test_impossible_numbers_of_workers(num_workers: int | tuple[int, int]) -> No
 
 @pytest.mark.ray
 def test_what_can_never_be_had_is_refused_at_once(ray_cluster: None) -> None:
-    assert available()["CPU"] == 2
+    assert ray.cluster_resources()["CPU"] == 2
     require(Scaling(2))
     require(Scaling((1, 64)))
     for scaling in (Scaling(3), Scaling(1, use_gpu=True), Scaling(1, cpus_per_worker=4)):
@@ -52,7 +54,7 @@ def test_a_connected_process_keeps_its_cluster(ray_cluster: None) -> None:
     import ray
 
     with cluster():
-        assert available()["CPU"] == 2
+        assert ray.cluster_resources()["CPU"] == 2
     assert ray.is_initialized()
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from orchestration.claims import Claims
+from orchestration.failure import JobError
+from orchestration.failure_log import FailureLog
 from orchestration.scaling import Scaling
 from orchestration.stage import Stage
 from orchestration.stage_runner import Done, Outcome, StageRunner
@@ -37,6 +41,8 @@ class Maker:
 def make_runner(folder: Path, uri: str) -> StageRunner:
     return StageRunner(
         store=StageStore(folder / "store"),
+        claims=Claims(folder / "store"),
+        failures=FailureLog(folder / "store"),
         tracker=Tracker(uri, "runner"),
         scaling=Scaling(),
         max_failures=0,
@@ -105,7 +111,37 @@ def test_a_stage_that_fails_leaves_nothing_and_can_be_made_later(runner: StageRu
     with pytest.raises(ValueError, match="no luck"):
         runner.compute(STAGE, Maker(ValueError("no luck")))
     assert runner.store.get(STAGE.fingerprint) is None
+    note = runner.failures.get(STAGE.fingerprint)
+    assert note is not None
+    assert (note.name, note.message) == (STAGE.name, "no luck")
     assert not runner.compute(STAGE, Maker()).cached
+    assert runner.failures.get(STAGE.fingerprint) is None
+
+
+def test_who_waits_for_a_stage_that_fails_fails_too_and_does_not_make_it_again(
+    tmp_path: Path,
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def make() -> Outcome:
+        entered.set()
+        go_on.wait(30)
+        raise ValueError("no luck")
+
+    second = Maker()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(make_runner(tmp_path, uri).compute, STAGE, make)
+        assert entered.wait(30)
+        waiting = pool.submit(make_runner(tmp_path, uri).compute, STAGE, second)
+        time.sleep(2.0)  # it has looked several times by now
+        assert not waiting.done()
+        go_on.set()
+        with pytest.raises(ValueError, match="no luck"):
+            first.result(30)
+        with pytest.raises(JobError, match="search bn exact was waited for and failed: no luck"):
+            waiting.result(30)
+    assert second.num_calls == 0
 
 
 @pytest.mark.server

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def test_publishing_shows_the_record_and_nothing_twice(
     arguments: dict[str, Any] = {
         "name": "supernet bn 3",
         "tags": {"bnnas.cell": "bn-bn-3"},
-        "artifacts": figures,
+        "draw": lambda record, folder: shutil.copytree(figures, folder),
     }
     run_id = Tracker(sqlite_uri, "e").publish(RECORD, **arguments)
     check_published(sqlite_uri, run_id)
@@ -105,11 +106,11 @@ def test_publishing_shows_the_record_and_nothing_twice(
     assert yaml.safe_load(artifact(sqlite_uri, run_id, "config.yaml", tmp_path / "a")) == (
         RECORD.config
     )
-    assert artifact(sqlite_uri, run_id, "curve.png", tmp_path / "a") == b"png"
+    assert artifact(sqlite_uri, run_id, "figures/curve.png", tmp_path / "a") == b"png"
     record = json.loads(artifact(sqlite_uri, run_id, "record.json", tmp_path / "a"))
     assert record["result"]["arch"] == [3, -1, 0]
     # Artifacts lie beside the database, wherever the command was given.
-    assert (tmp_path / "tracking" / "artifacts" / run_id / "artifacts" / "curve.png").exists()
+    assert (tmp_path / "tracking" / "artifacts" / run_id / "artifacts" / "figures").is_dir()
     assert not (tmp_path / "mlruns").exists()
 
 
@@ -182,19 +183,30 @@ def test_groups_are_found_again_and_hold_their_runs(sqlite_uri: str, figures: Pa
     sweep = tracker.start_group("sweep 1", {"bnnas.stage": "sweep"}, params, group="s1")
     cell = tracker.start_group("cell's", {}, {}, parent_run_id=sweep)
     run_id = tracker.publish(RECORD, name="n", tags={}, parent_run_id=cell)
-    tracker.finish_group(sweep, "FINISHED", {"num_failed": 0.0}, figures)
+    tracker.finish_group(
+        sweep, "FINISHED", {"num_failed": 0.0}, params={"winner": "c"}, artifacts=figures
+    )
 
     client = MlflowClient(sqlite_uri)
     assert client.get_run(run_id).data.tags["mlflow.parentRunId"] == cell
     assert client.get_run(cell).data.tags["mlflow.parentRunId"] == sweep
     assert client.get_run(sweep).info.status == "FINISHED"
-    assert client.get_run(sweep).data.params == {"grid.epochs": "[1, 3]", "seed": "0"}
+    assert client.get_run(sweep).data.params == {
+        "grid.epochs": "[1, 3]",
+        "seed": "0",
+        "winner": "c",
+    }
     assert [file.path for file in client.list_artifacts(sweep)] == ["curve.png"]
 
     again = Tracker(sqlite_uri, "e").start_group("sweep 1", {}, {"seed": 1, "new": 2}, group="s1")
     assert again == sweep
     assert client.get_run(sweep).info.status == "RUNNING"
-    assert client.get_run(sweep).data.params == {"grid.epochs": "[1, 3]", "seed": "0", "new": "2"}
+    assert client.get_run(sweep).data.params == {
+        "grid.epochs": "[1, 3]",
+        "seed": "0",
+        "winner": "c",
+        "new": "2",
+    }
     tracker.finish_group(sweep, "FAILED", {"num_failed": 0.0})
     assert client.get_run(sweep).info.status == "FAILED"
     assert len(steps(sqlite_uri, sweep, "num_failed")) == 1
@@ -229,12 +241,7 @@ def test_a_server_that_goes_away_costs_nothing_but_time(
     assert live.flush()
     assert live.run_id == run_id
     assert steps(uri, str(run_id), "epoch") == [1, 2]
-    assert (
-        tracker.publish(
-            RECORD, name="supernet bn 3", tags={"bnnas.cell": "bn-bn-3"}, artifacts=None
-        )
-        == run_id
-    )
+    assert tracker.publish(RECORD, name="supernet bn 3", tags={"bnnas.cell": "bn-bn-3"}) == run_id
     check_published(uri, str(run_id))
     assert yaml.safe_load(artifact(uri, str(run_id), "config.yaml", tmp_path / "a")) == (
         RECORD.config

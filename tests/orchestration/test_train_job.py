@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from mlflow import MlflowClient
 
-from orchestration.cluster import available
 from orchestration.live_run import LiveTracking
 from orchestration.stage_store import StorageError
 from orchestration.tracking import Tracker
@@ -180,7 +180,6 @@ def test_another_driver_goes_on_where_the_checkpoint_ends(
 
 
 def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path: Path) -> None:
-    import ray
 
     config = {"epochs": 4, "epoch_s": 0.5, "executions": str(tmp_path / "ran")}
     program = f"""
@@ -231,7 +230,7 @@ def test_a_killed_controller_is_replaced_and_its_resources_are_freed(
     )
     killer.join()
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
-    assert available()["CPU"] == 2
+    assert ray.cluster_resources()["CPU"] == 2
 
 
 def test_a_wrong_request_is_not_tried_again(
@@ -260,6 +259,30 @@ def test_what_does_not_go_away_fails_the_job(ray_cluster: None, tmp_path: Path) 
         )
     assert executions(tmp_path / "ran") == [0, 0]
     assert "in break_down" in e.value.details
+
+
+def test_a_job_that_may_not_go_on_stops_and_can_be_continued(
+    ray_cluster: None, sqlite_uri: str, tmp_path: Path
+) -> None:
+    config = {"epochs": 4, "epoch_s": 0.5, "executions": str(tmp_path / "ran")}
+    seen: list[dict[str, float]] = []
+    store = str(tmp_path / "store")
+    with pytest.raises(JobError, match="was stopped"):
+        run_train_job(
+            jobs.count,
+            config,
+            name="stop",
+            storage_path=store,
+            on_epoch=spec(sqlite_uri),
+            on_progress=seen.append,
+            keep_going=lambda: len(seen) < 2,
+        )
+    assert only_run(sqlite_uri).info.status == "RUNNING"
+    result = run_train_job(jobs.count, config, name="stop", storage_path=store)
+    assert result.history[: len(seen)] == seen
+    assert [row["train/loss"] for row in result.history] == [1 / 7, 3 / 7, 6 / 7, 10 / 7]
+    assert executions(tmp_path / "ran")[:2] == [1, 2]
+    assert executions(tmp_path / "ran").count(2) == 1
 
 
 @pytest.mark.server

@@ -1,0 +1,127 @@
+"""What tracking costs a run: the share of its time in which the driver talks to MLflow.
+
+    python -m experiments.benchmarks.tracking_cost [CONFIG] [--set KEY=VALUE ...] [--json]
+
+CONFIG is one cell, by default the quickstart with one random architecture. The driver is the only
+process that talks to MLflow, and the workers do not wait for it except at the end of a stage, so
+that all of its time there, divided by the run's wall time, is an upper bound of what tracking adds.
+The cell runs on a new local cluster, an empty storage and SQLite, once; the first use of a new
+database creates its tables before the run and is told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from experiments.commands.experiment import described
+from experiments.config_file import load_config
+from experiments.plan import plan_cell
+from experiments.run import run_cell
+from experiments.terminal import Display
+from experiments.tracking_uri import open_tracker
+from orchestration.tracking import Tracker
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+_SHORT = ("random_baseline.num_architectures=1",)
+
+
+class Clock:
+    """Seconds in which at least one thread is inside."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+        self._lock = threading.Lock()
+        self._num_inside = 0
+        self._since_s = 0.0
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Run within."""
+        with self._lock:
+            if self._num_inside == 0:
+                self._since_s = time.perf_counter()
+            self._num_inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_inside -= 1
+                if self._num_inside == 0:
+                    self.total_s += time.perf_counter() - self._since_s
+
+
+def measure(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Run a cell with a clock around every conversation with MLflow."""
+    clock = Clock()
+    session = Tracker.session
+
+    @contextlib.contextmanager
+    def timed(self: Tracker, *arguments: Any, **options: Any) -> Iterator[MlflowClient]:
+        with clock.running(), session(self, *arguments, **options) as client:
+            yield client
+
+    with tempfile.TemporaryDirectory(prefix="tracking-") as folder:
+        places = [f"storage.path={folder}/runs", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
+        settings = load_config(config, [*overrides, *places])
+        plan = plan_cell(settings, described(settings))
+        tracker = open_tracker(settings)
+        start_s = time.perf_counter()
+        tracker.check()
+        first_use_s = time.perf_counter() - start_s
+        Tracker.session = timed  # type: ignore[method-assign]
+        try:
+            start_s = time.perf_counter()
+            result = run_cell(plan, tracker, Display(Console(), quiet=True))
+            wall_s = time.perf_counter() - start_s
+        finally:
+            Tracker.session = session  # type: ignore[method-assign]
+    stages = (*result.chain, *result.baseline)
+    return {
+        "config": config.stem,
+        "num_stages": len(stages),
+        "num_epochs": sum(len(done.record.history) for done in stages),
+        "first_use_s": first_use_s,
+        "run_s": wall_s,
+        "tracking_s": clock.total_s,
+        "tracking_share": clock.total_s / wall_s,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", nargs="?", type=Path, default=_CONFIG)
+    parser.add_argument("--set", action="append", default=None, metavar="KEY=VALUE")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    measured = measure(arguments.config, arguments.set if arguments.set is not None else _SHORT)
+    if arguments.json:
+        print(json.dumps(measured, indent=2))
+        return
+    print("{config}, {num_stages} stages, {num_epochs} epochs, on {machine}".format(**measured))
+    print("the run                                      {run_s:8.1f} s".format(**measured))
+    print("its driver in conversation with MLflow       {tracking_s:8.2f} s".format(**measured))
+    print("at most this share of the run                {tracking_share:8.2%}".format(**measured))
+    print("creating the database's tables, once before  {first_use_s:8.2f} s".format(**measured))
+
+
+if __name__ == "__main__":
+    main()

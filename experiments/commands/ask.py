@@ -1,0 +1,129 @@
+"""Commands that ask about an experiment and start nothing: plan, status."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from experiments.commands.options import ConfigFile, Json, Set, print_json
+
+if TYPE_CHECKING:
+    from experiments.config import Config
+    from experiments.plan import CellPlan
+    from experiments.sweep_config import Sweep
+    from experiments.sweep_plan import SweepPlan
+
+_FAILED = 1
+_ADDRESS = "RAY_API_SERVER_ADDRESS"
+
+
+def plan(
+    config: ConfigFile,
+    overrides: Set = None,
+    json: Json = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe/--no-probe", help="Measure for some seconds what never ran before."),
+    ] = True,
+) -> None:
+    """Show what a cell or a sweep would make, what is there, and what the rest would cost.
+
+    Nothing is started or written.
+    """
+    from experiments.config_file import load_experiment
+    from experiments.estimate import forecast
+    from experiments.probe import Probe
+    from experiments.report.plan_table import print_plan
+    from experiments.stage_list import list_stages
+    from orchestration.stage_store import StageStore
+
+    settings = load_experiment(config, overrides or [])
+    store = StageStore(settings.storage.path)
+    listed = list_stages(_planned(settings), store)
+    with Console(stderr=True, quiet=json).status("Looking at earlier runs") as waiting:
+        measure = Probe(lambda name: waiting.update(f"Measuring: {name}")) if probe else None
+        found = forecast(listed, store, measure)
+    if json:
+        print_json(found.to_json())
+    else:
+        print_plan(found, Console())
+
+
+def status(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CONFIG|ID]",
+            help="A YAML file, or with a cluster's address what 'submit' printed.",
+        ),
+    ] = None,
+    overrides: Set = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help=f"Ask a cluster's dashboard what was submitted there. Else {_ADDRESS}.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what of a cell or a sweep is done, running, failed and missing.
+
+    Its storage says so, and no cluster is asked. Without CONFIG, and with the address of a cluster:
+    the jobs that were submitted there. Exit status 1 if something failed.
+    """
+    if address is not None and _is_file(target):
+        raise ValueError(
+            f"The storage of {target} says how far it is, and no cluster: leave out --address, or "
+            "give what 'submit' printed instead of the file."
+        )
+    if (address or os.environ.get(_ADDRESS)) and not _is_file(target):
+        from experiments.commands.jobs import print_submissions, submissions_json
+
+        if json:
+            print_json(submissions_json(address, target))
+        else:
+            print_submissions(address, target, Console())
+        return
+    if target is None:
+        raise ValueError(
+            "What to look at is not given: name a YAML file, or with --address the cluster that a "
+            "job was submitted to."
+        )
+    from experiments.config_file import load_experiment
+    from experiments.report.status_table import print_status
+    from experiments.stage_list import list_stages
+    from experiments.stage_status import look_up
+    from orchestration.stage_store import StageStore
+
+    settings = load_experiment(target, overrides or [])
+    listed = list_stages(_planned(settings), StageStore(settings.storage.path))
+    with Console(stderr=True, quiet=json).status("Looking for signs of life"):
+        found = look_up(listed, settings.storage.path)
+    if json:
+        print_json(found.to_json())
+    else:
+        print_status(found, Console())
+    if found.count("failed"):
+        raise typer.Exit(_FAILED)
+
+
+def _is_file(target: str | None) -> bool:
+    """Whether a config is meant, also one that is not there."""
+    return target is not None and (Path(target).exists() or target.endswith((".yaml", ".yml")))
+
+
+def _planned(settings: Config | Sweep) -> CellPlan | SweepPlan:
+    from experiments.commands.experiment import described
+    from experiments.plan import plan_cell
+    from experiments.sweep_config import Sweep
+    from experiments.sweep_plan import plan_sweep
+
+    if isinstance(settings, Sweep):
+        return plan_sweep(settings, described(settings.shared))
+    return plan_cell(settings, described(settings))

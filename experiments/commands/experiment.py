@@ -1,0 +1,101 @@
+"""Commands that make results: run, sweep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from experiments.commands.options import ConfigFile, Json, Quiet, Set, print_json
+
+if TYPE_CHECKING:
+    from experiments.config import Config
+    from nas.data import ImageSpec
+
+
+def run(
+    config: ConfigFile, overrides: Set = None, json: Json = False, quiet: Quiet = False
+) -> None:
+    """Run one cell: supernet, search, retrain, and the random baseline.
+
+    What an earlier run has finished is not done again.
+    """
+    from experiments.config_file import load_config
+    from experiments.plan import plan_cell
+    from experiments.report.result_table import print_result
+    from experiments.run import run_cell
+    from experiments.terminal import Display
+    from experiments.tracking_uri import open_tracker, ui_command
+
+    settings = load_config(config, overrides or [])
+    start_s = time.perf_counter()
+    plan = plan_cell(settings, described(settings))
+    display = Display(Console(stderr=True), quiet=quiet or json)
+    result = run_cell(plan, open_tracker(settings), display)
+    if json:
+        print_json(result.to_json())
+    else:
+        print_result(
+            result,
+            Console(),
+            elapsed_s=time.perf_counter() - start_s,
+            ui_command=ui_command(settings, _arguments(config, overrides)),
+        )
+
+
+def sweep(
+    config: ConfigFile,
+    overrides: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    max_concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Cells at once; by default as many as find work.")
+    ] = None,
+) -> None:
+    """Run a grid of cells and the random baseline on a Ray cluster.
+
+    Cells share what they have in common. What an earlier sweep or run has finished is not done
+    again; a cell that fails leaves the others running.
+    """
+    from experiments.config_file import load_sweep
+    from experiments.report.sweep_table import print_sweep
+    from experiments.sweep import run_sweep
+    from experiments.sweep_display import SweepDisplay
+    from experiments.sweep_plan import plan_sweep
+    from experiments.tracking_uri import open_tracker, ui_command
+
+    settings = load_sweep(config, overrides or [])
+    start_s = time.perf_counter()
+    plan = plan_sweep(settings, described(settings.shared))
+    display = SweepDisplay(Console(stderr=True), quiet=quiet or json)
+    result = run_sweep(plan, open_tracker(settings.shared), display, num_at_once=max_concurrent)
+    if json:
+        print_json(result.to_json())
+    else:
+        print_sweep(
+            result,
+            Console(),
+            elapsed_s=time.perf_counter() - start_s,
+            ui_command=ui_command(settings.shared, _arguments(config, overrides)),
+        )
+    if result.failures:
+        raise typer.Exit(1)
+
+
+def described(config: Config) -> ImageSpec:
+    """The images of an experiment, as far as planning needs them."""
+    from nas.data import MissingDataError, describe_data
+
+    data = config.data
+    try:
+        return describe_data(data.name, root=data.root, resolution=data.resolution)
+    except MissingDataError as error:
+        raise MissingDataError(f"data.root: {error}") from error
+
+
+def _arguments(config: Path, overrides: Sequence[str] | None) -> list[str]:
+    return [str(config), *(f"--set={override}" for override in overrides or [])]

@@ -1,0 +1,84 @@
+"""Commands that look at something and change nothing: inspect, ui, doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from experiments.commands.options import Json, Set, print_json
+
+
+def inspect(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="A built-in space or a YAML file.")],
+    arch: Annotated[
+        str | None, typer.Option(help="Indices between spaces or commas: '3 -1 0 4 …'.")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(min=1, help="Image side in pixels.")] = None,
+    channels: Annotated[int | None, typer.Option(min=1, help="Image channels.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what an architecture is and costs, layer by layer; without --arch, the space."""
+    from experiments.report.inspection import (
+        inspect_architecture,
+        inspect_space,
+        print_architecture,
+        print_space,
+    )
+    from nas.space import load_space, parse_architecture
+
+    loaded = load_space(space).for_images(
+        in_channels=channels, resolution=resolution, num_classes=classes
+    )
+    if arch is None:
+        description = inspect_space(loaded)
+        show: Callable[[dict[str, Any], Console], None] = print_space
+    else:
+        description = inspect_architecture(loaded, parse_architecture(arch))
+        show = print_architecture
+    if json:
+        print_json(description)
+    else:
+        show(description, Console())
+
+
+def ui(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="Show where this experiment tracks.")
+    ] = None,
+    overrides: Set = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Open the MLflow UI on the tracked runs, on this machine only."""
+    from experiments.config import StorageConfig, TrackingConfig
+    from experiments.config_file import load_experiment
+    from experiments.mlflow_ui import serve_ui
+    from experiments.tracking_uri import tracking_uri
+
+    if config is None:
+        uri = tracking_uri(TrackingConfig(), StorageConfig())
+    else:
+        settings = load_experiment(config, overrides or [])
+        uri = tracking_uri(settings.tracking, settings.storage)
+    raise typer.Exit(serve_ui(uri, port, Console()))
+
+
+def doctor(json: Json = False) -> None:
+    """Say what this machine has, what is missing, and how to mend it."""
+    from experiments.doctor import diagnose
+    from experiments.report.diagnosis import print_diagnosis
+
+    console = Console()
+    if json:
+        checks = diagnose()
+        print_json({"checks": [check.to_json() for check in checks]})
+    else:
+        with console.status("Looking around"):
+            checks = diagnose()
+        print_diagnosis(checks, console)
+    if any(check.status == "missing" for check in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,139 @@
+"""Reading a config file: YAML, overrides, and one sentence for whatever is wrong.
+
+An unknown key, a wrong type or an impossible combination names the field, before any cluster is
+touched.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from experiments.config import Config, ConfigError
+from experiments.sweep_config import Sweep, SweepSettings
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read the YAML file of one cell, apply `key.path=value` overrides, and validate.
+
+    A `space` that is a path is taken relative to the file. Raises ConfigError with one sentence.
+    """
+    values = read_values(path, overrides)
+    if "grid" in values:
+        raise ConfigError(f"{path} has a grid, so it is a sweep: start it with 'bnnas sweep'.")
+    return _validate(path, Config, values)
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+    """The same for the file of a sweep, which has a `grid`."""
+    values = read_values(path, overrides)
+    if "grid" not in values:
+        raise ConfigError(f"{path} has no grid, so it is one cell: start it with 'bnnas run'.")
+    grid, seeds = values.pop("grid"), values.pop("seeds", None)
+    settings = _validate(path, SweepSettings, {"grid": grid or {}, "seeds": seeds})
+    return Sweep.of(settings, [_validate(path, Config, cell) for cell in settings.cells(values)])
+
+
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Config | Sweep:
+    """Whichever of the two the file is."""
+    is_sweep = "grid" in read_values(path, overrides)
+    return load_sweep(path, overrides) if is_sweep else load_config(path, overrides)
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML that `load_config` reads back to an equal value."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of either file with the overrides in them, not validated yet."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"there is no config file {str(path)!r}: give the path of a YAML file.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML ({problem}).") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}: expected a mapping of keys such as space and data, got "
+            f"{type(values).__name__}."
+        )
+    for override in overrides:
+        _apply_override(values, override)
+    space = values.get("space")
+    if isinstance(space, str) and (path.parent / space).is_file():
+        values["space"] = str(path.parent / space)
+    return values
+
+
+def _validate(path: str | Path, model: type[_Model], values: dict[str, Any]) -> _Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error, model)}") from None
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(
+            f"--set {override!r}: expected key=value, such as --set supernet.epochs=30."
+        )
+    *sections, last = key.split(".")
+    for section in sections:
+        if data.get(section) is None:
+            data[section] = {}
+        if not isinstance(data[section], dict):
+            raise ConfigError(
+                f"--set {override!r}: {section!r} is a value and not a section, "
+                f"so that {key!r} is no field of the config."
+            )
+        # A copy, because two sections that share a YAML anchor are one object.
+        data[section] = dict(data[section])
+        data = data[section]
+    try:
+        data[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: {text!r} is not a YAML value.") from error
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """All problems in one sentence: the field, what was given, what is expected."""
+    text = "; ".join(_explain_one(problem, model) for problem in error.errors())
+    return text if text.endswith("?") else f"{text}."
+
+
+def _explain_one(problem: Any, model: type[BaseModel]) -> str:
+    field = ".".join(str(part) for part in problem["loc"]) or "the config"
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    if problem["type"] == "extra_forbidden":
+        known = list(_section_at(model, problem["loc"][:-1]).model_fields)
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the known keys are {', '.join(known)}"
+        return f"{field} is an unknown key: {hint}"
+    if problem["type"] == "missing":
+        return f"{field} is missing"
+    if isinstance(problem["input"], dict | BaseModel):
+        return f"{field}: {message[:1].lower()}{message[1:]}"
+    return f"{field} is {problem['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _section_at(section: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    for part in location:
+        annotation = section.model_fields[str(part)].annotation
+        options = getattr(annotation, "__args__", (annotation,))
+        section = next(
+            option
+            for option in options
+            if isinstance(option, type) and issubclass(option, BaseModel)
+        )
+    return section

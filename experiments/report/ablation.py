@@ -1,0 +1,113 @@
+"""The ablation of a sweep: the figure in the layout of the paper's Fig. 5, and its table.
+
+Rows are what trains and for how long, columns are indicators, values are test top-1 of the
+retrained networks; several seeds give mean ± standard deviation.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.report.style import COLORS, SERIES, in_style, new_figure
+from experiments.sweep_result import CellRow, SweepResult
+
+
+class Setting(NamedTuple):
+    """How a supernet was trained; a row of the table, a group of bars."""
+
+    trainable: str
+    epochs: int
+
+    def __str__(self) -> str:
+        return f"{self.trainable} {self.epochs}"
+
+
+class Value(NamedTuple):
+    """Test top-1 as a share of 1.
+
+    `spread` is the standard deviation over seeds, or with one seed the standard error that so many
+    test images leave.
+    """
+
+    mean: float
+    spread: float
+    num_seeds: int
+
+
+def ablation_values(result: SweepResult) -> dict[Setting, dict[str, Value | None]]:
+    """Setting → indicator → value; None where every seed failed."""
+    cells: dict[Setting, dict[str, list[CellRow]]] = {}
+    for row in result.cells:
+        config = row.plan.config
+        setting = Setting(config.supernet.trainable, config.supernet.epochs)
+        cells.setdefault(setting, {}).setdefault(config.search.indicator, []).append(row)
+    return {
+        setting: {indicator: _value(rows) for indicator, rows in sorted(cells[setting].items())}
+        for setting in sorted(cells)
+    }
+
+
+def _value(rows: Sequence[CellRow]) -> Value | None:
+    metrics = [row.chain[-1].metrics for row in rows if row.chain]
+    if not metrics:
+        return None
+    top1 = [each["top1"] for each in metrics]
+    if len(top1) > 1:
+        return Value(statistics.fmean(top1), statistics.stdev(top1), len(top1))
+    return Value(top1[0], math.sqrt(top1[0] * (1 - top1[0]) / metrics[0]["num_test_images"]), 1)
+
+
+@in_style
+def ablation_figure(result: SweepResult) -> Figure:
+    """Grouped bars with the random baseline as a dashed line (Fig. 5)."""
+    values = ablation_values(result)
+    indicators = sorted({indicator for row in values.values() for indicator in row})
+    figure = new_figure(2.4 + 0.9 * len(values) * max(1, len(indicators) / 2), 4.0)
+    axes = figure.subplots()
+    width = 0.8 / len(indicators)
+    shown = [0.0]
+    for number, indicator in enumerate(indicators):
+        places = np.arange(len(values)) + (number - (len(indicators) - 1) / 2) * width
+        bars = [
+            (place, value)
+            for place, row in zip(places, values.values(), strict=True)
+            if (value := row.get(indicator)) is not None
+        ]
+        shown += [100 * value.mean for _, value in bars]
+        axes.bar(
+            [place for place, _ in bars],
+            [100 * value.mean for _, value in bars],
+            yerr=[100 * value.spread for _, value in bars],
+            width=width * 0.92,
+            color=COLORS.get(indicator, SERIES[number % len(SERIES)]),
+            error_kw={"elinewidth": 1.0, "capsize": 2.5, "ecolor": "#333333"},
+            label=f"ranked by {indicator}",
+        )
+    if result.random_baseline is not None:
+        shown.append(100 * result.random_baseline)
+        axes.axhline(
+            100 * result.random_baseline,
+            color=COLORS["test"],
+            linestyle="--",
+            label=f"best of {num_random(result)} random architectures",
+        )
+    spreads = [value.spread for row in values.values() for value in row.values() if value]
+    margin = max(1.0, 200 * max(spreads, default=0.0))
+    axes.set_ylim(max(0.0, min(shown[1:], default=0.0) - margin), min(100.5, max(shown) + margin))
+    axes.set_xticks(np.arange(len(values)), [str(setting) for setting in values])
+    axes.set_xlabel("what the supernet trains, and for how many epochs")
+    axes.set_ylabel("test top-1 of the retrained network (%)")
+    axes.grid(visible=False, axis="x")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=9)
+    return figure
+
+
+def num_random(result: SweepResult) -> int:
+    """How many random architectures the baseline has for each seed."""
+    return result.plan.sweep.shared.random_baseline.num_architectures

@@ -1,0 +1,68 @@
+"""What `bnnas plan` prints: what would be made, what it would cost, and how that is known."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.estimate import Estimate, Forecast
+from experiments.stage_list import ListedStage
+
+
+def print_plan(forecast: Forecast, console: Console) -> None:
+    """The stages, and the device time of all that are missing."""
+    table = Table(title=f"{escape(forecast.listed.name)}: what would be made", title_justify="left")
+    table.add_column("stage", overflow="fold")
+    table.add_column("fingerprint", no_wrap=True)
+    table.add_column("cells", overflow="fold")
+    table.add_column("device time", justify="right", no_wrap=True)
+    table.add_column("known from", overflow="fold")
+    for one, estimate in zip(forecast.listed.stages, forecast.estimates, strict=True):
+        table.add_row(
+            escape(one.name),
+            (one.fingerprint or "")[:8],
+            escape(_cells(one, forecast)),
+            _time(one, estimate),
+            estimate.basis,
+            style="dim" if one.record is not None else None,
+        )
+    console.print(table)
+    num_open = sum(not one.is_known for one in forecast.listed.stages)
+    if num_open:
+        console.print(
+            f"Retrainings of what is not found yet: at most {num_open}, because equal "
+            "architectures are retrained once.",
+            highlight=False,
+        )
+    at_most = "at most " if num_open else ""
+    console.print(
+        f"Stages       {at_most}{forecast.num_missing} to make, {forecast.num_cached} in the store",
+        highlight=False,
+    )
+    hours = forecast.known_hours
+    if forecast.device_hours is None:
+        num_unknown = sum(estimate.device_hours is None for estimate in forecast.estimates)
+        total = f"{duration(hours)} and {num_unknown} stages of unknown length"
+    else:
+        total = duration(hours)
+    console.print(f"Device time  [bold]about {total}[/]", highlight=False)
+
+
+def duration(hours: float) -> str:
+    """Device time as people read it."""
+    if hours < 1 / 60:
+        return f"{3600 * hours:.0f} s"
+    return f"{60 * hours:.0f} min" if hours < 1.5 else f"{hours:,.1f} h"
+
+
+def _cells(one: ListedStage, forecast: Forecast) -> str:
+    num_cells = len(forecast.listed.cells)
+    is_shared = len(one.cells) > 3
+    return f"{len(one.cells)} of {num_cells}" if is_shared else "\n".join(one.cells)
+
+
+def _time(one: ListedStage, estimate: Estimate) -> str:
+    if one.record is not None:
+        return "cached"
+    return "unknown" if estimate.device_hours is None else duration(estimate.device_hours)

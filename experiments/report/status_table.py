@@ -1,0 +1,57 @@
+"""What `bnnas status CONFIG` prints: the cells, and the stages that they wait for."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.stage_status import ExperimentStatus, StageStatus
+
+_STYLES = {"done": "green", "running": "cyan", "failed": "red", "waiting": "dim", "missing": "dim"}
+
+
+def print_status(status: ExperimentStatus, console: Console) -> None:
+    """A line for each cell of a sweep, then one for each stage."""
+    if len(status.cells) > 1:
+        console.print(_cells_table(status))
+    table = Table(title="stages", title_justify="left")
+    table.add_column("stage", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for stage in status.stages:
+        table.add_row(escape(stage.listed.name), _styled(stage.state), escape(_detail(stage)))
+    console.print(table)
+    counts = [f"{status.count('done')} done", f"{status.count('running')} running"]
+    counts += [f"{status.count('failed')} failed", f"{status.count('missing')} missing"]
+    console.print(f"Stages  {', '.join(counts)}", highlight=False)
+    if status.count("failed"):
+        console.print("The same command tries again what failed, and nothing else.")
+
+
+def _cells_table(status: ExperimentStatus) -> Table:
+    table = Table(title=escape(status.name), title_justify="left")
+    table.add_column("cell", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("stages done", justify="right")
+    for name, state in status.cells.items():
+        stages = [stage for stage in status.stages if name in stage.listed.cells]
+        num_done = sum(stage.state == "done" for stage in stages)
+        table.add_row(escape(name), _styled(state), f"{num_done} of {len(stages)}")
+    return table
+
+
+def _styled(state: str) -> str:
+    return f"[{_STYLES[state]}]{state}[/]"
+
+
+def _detail(stage: StageStatus) -> str:
+    """What there is to say of a stage beyond its state."""
+    if stage.state == "running":
+        begun = f"epoch {stage.epoch} of {stage.num_epochs} done, " if stage.num_epochs else ""
+        return f"{begun}on {stage.machine or 'some machine'}"
+    if stage.state == "failed" and stage.failure is not None and stage.failed_at is not None:
+        return f"{stage.failed_at.astimezone():%Y-%m-%d %H:%M:%S}: {stage.failure.message}"
+    if stage.is_silent:
+        return f"was being made on {stage.machine}, which gives no sign of life"
+    return ""

@@ -1,0 +1,126 @@
+"""What `bnnas sweep` prints at the end: the ablation, what it cost, what failed, where it lies."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.report.ablation import Value, ablation_values, num_random
+from experiments.report.numbers import count
+from experiments.sweep import figures_folder
+from experiments.sweep_result import SweepResult
+from orchestration.stage_store import StageRecord
+
+
+def print_sweep(
+    result: SweepResult, console: Console, *, elapsed_s: float, ui_command: str
+) -> None:
+    """The final tables and the command that opens the MLflow UI."""
+    console.print(_ablation_table(result))
+    _print_baseline(result, console)
+    console.print(_cells_table(result))
+    console.print(_cost_table(result))
+    if result.failures:
+        console.print(_failures_table(result))
+        console.print("The same command tries again what failed, and nothing else.")
+    elif result.winner is not None:
+        console.print(
+            f"Registered in MLflow as {escape(result.plan.sweep.name)}: the network of "
+            f"{result.winner.plan.config.name}, the best on the search-validation images.",
+            highlight=False,
+        )
+    num_made, num_cached = len(result.executed), len(result.cached)
+    console.print(f"Stages    {num_made} made, {num_cached} from the store", highlight=False)
+    console.print(f"Elapsed   {elapsed_s:.0f} s", highlight=False)
+    console.print(f"Results   {escape(result.plan.sweep.storage.path)}", highlight=False)
+    figures = os.path.relpath(figures_folder(result.plan.sweep))
+    console.print(f"Figures   {escape(figures)}", highlight=False)
+    console.print(f"MLflow UI [bold]{escape(ui_command)}[/]", highlight=False)
+
+
+def _ablation_table(result: SweepResult) -> Table:
+    """The paper's Fig. 5 as a table."""
+    values = ablation_values(result)
+    indicators = sorted({indicator for row in values.values() for indicator in row})
+    table = Table(
+        title=f"{result.plan.sweep.name}: test top-1 of the retrained network, in percent",
+        title_justify="left",
+    )
+    table.add_column("supernet trains")
+    table.add_column("epochs", justify="right")
+    for indicator in indicators:
+        table.add_column(f"ranked by {indicator}", justify="right")
+    for setting, row in values.items():
+        table.add_row(
+            setting.trainable,
+            str(setting.epochs),
+            *(_percent(row.get(indicator)) for indicator in indicators),
+        )
+    return table
+
+
+def _percent(value: Value | None) -> str:
+    if value is None:
+        return "failed"
+    return f"{100 * value.mean:.2f} ± {100 * value.spread:.2f}"
+
+
+def _print_baseline(result: SweepResult, console: Console) -> None:
+    seeds = len({cell.seed for cell in result.plan.sweep.cells})
+    spread = "the standard deviation over seeds" if seeds > 1 else "one standard error"
+    if result.random_baseline is not None:
+        console.print(
+            f"Random baseline, the best of {num_random(result)}: "
+            f"[bold]{100 * result.random_baseline:.2f}[/]. ± is {spread}.\n",
+            highlight=False,
+        )
+
+
+def _cells_table(result: SweepResult) -> Table:
+    table = Table(title="what was found", title_justify="left")
+    table.add_column("cell", no_wrap=True)
+    table.add_column("architecture", overflow="fold")
+    for heading in ("FLOPs", "params", "test top-1"):
+        table.add_column(heading, justify="right")
+    for row in result.cells:
+        if row.retrained is not None:
+            table.add_row(row.plan.config.name, *_found(row.retrained))
+    for random in result.baseline:
+        if random.retrained is not None:
+            table.add_row("random", *_found(random.retrained), style="dim")
+    return table
+
+
+def _found(record: StageRecord) -> tuple[str, str, str, str]:
+    metrics = record.metrics
+    return (
+        record.result["arch"],
+        count(metrics["flops"]),
+        count(metrics["params"]),
+        f"{metrics['top1']:.2%}",
+    )
+
+
+def _cost_table(result: SweepResult) -> Table:
+    """Device time by kind of stage: stages that cells share count once."""
+    table = Table(title="what it cost", title_justify="left")
+    table.add_column("stage")
+    table.add_column("made or found", justify="right")
+    table.add_column("device time", justify="right")
+    for kind in dict.fromkeys(record.kind for record in result.records):
+        records = [record for record in result.records if record.kind == kind]
+        seconds = 3600 * sum(record.device_hours for record in records)
+        table.add_row(kind, str(len(records)), f"{seconds:.1f} s")
+    return table
+
+
+def _failures_table(result: SweepResult) -> Table:
+    table = Table(title="what failed", title_justify="left", style="red")
+    table.add_column("cell", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for name, error in result.failures.items():
+        table.add_row(name, escape(error))
+    return table

@@ -1,0 +1,83 @@
+"""Run one cell for real, with the random baseline beside it.
+
+The baseline's architectures are known from the start, so their retraining fills the cores that the
+chain leaves idle. Where every stage is in the store, Ray is not started at all.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from experiments.cell import CellResult, CellRun, draw_cell, finished_chain, make_chain
+from experiments.plan import CellPlan
+from experiments.provenance import provenance
+from experiments.stages.retrain import make_retrain
+from experiments.stages.setting import Setting
+from experiments.terminal import Display
+from experiments.workbench import absolute, check_places, open_setting, scaling, source_tags
+from orchestration import capacity, cluster
+from orchestration.stage_runner import Done
+from orchestration.stage_store import StageStore
+from orchestration.tracking import CELL, Tracker
+
+
+def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
+    """Have or make every stage of the cell.
+
+    Raises ValueError (a wrong request) before anything is started where that can be known, and
+    `JobError` when a stage fails for good; what was finished by then stays in the store.
+    """
+    config = plan.config
+    check_places(config, tracker)
+    with ExitStack() as stack:
+        num_at_once = 1
+        if _anything_missing(plan):
+            # Now, so that a cluster that will not do is an error before any run is begun.
+            display.say("[dim]Connecting to Ray …[/]")
+            stack.enter_context(cluster.cluster(config.cluster.address))
+            capacity.require(scaling(config))
+            capacity.check_storage_is_shared(absolute(config.storage.path))
+            num_at_once = capacity.num_jobs_at_once(scaling(config))
+        code = provenance()
+        tags = source_tags(code)
+        run = CellRun.start(plan, tracker, tags=tags)
+        stack.enter_context(run.marked())
+        setting = open_setting(
+            config,
+            tracker,
+            display,
+            code=code,
+            parent_run_id=run.run_id,
+            tags={CELL: config.name, **tags},
+        )
+        stack.enter_context(display.live())
+        chain, baseline = _make_all(plan, setting, num_at_once)
+        result = CellResult(plan, chain, baseline, run.run_id, draw_cell(config, chain))
+        run.show(result)
+        return result
+
+
+def _anything_missing(plan: CellPlan) -> bool:
+    """Whether a stage has to be made, the retraining of a known winner included."""
+    store = StageStore(plan.config.storage.path)
+    if finished_chain(plan, store) is None:
+        return True
+    return any(store.get(stage.fingerprint) is None for stage in plan.baseline)
+
+
+def _make_all(
+    plan: CellPlan, setting: Setting, num_at_once: int
+) -> tuple[tuple[Done, ...], tuple[Done, ...]]:
+    """The chain and the baseline, so many jobs at once."""
+    pool = ThreadPoolExecutor(num_at_once)
+    main = pool.submit(make_chain, plan, setting)
+    others = [pool.submit(make_retrain, stage, setting) for stage in plan.baseline]
+    running_jobs_end = True
+    try:
+        return main.result(), tuple(other.result() for other in others)
+    except KeyboardInterrupt:
+        running_jobs_end = False  # they go on from their checkpoints next time
+        raise
+    finally:  # after a failure, what has not begun does not begin
+        pool.shutdown(wait=running_jobs_end, cancel_futures=True)

@@ -1,0 +1,124 @@
+"""The stages of a cell or of a sweep, each once, with the cells that need it: a dry run.
+
+What `bnnas plan` prices and what `bnnas status` looks up. Nothing here connects to a cluster, and
+nothing is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.budgets import budgets
+from experiments.plan import CellPlan
+from experiments.sweep_plan import RandomPlan, SweepPlan
+from nas.search import draw_legal
+from nas.space import Architecture, parse_architecture
+from orchestration.stage import Stage
+from orchestration.stage_store import StageRecord, StageStore
+
+BASELINE = "random"  # stands for the random architectures where cells are named
+
+
+@dataclass(frozen=True)
+class ListedStage:
+    """One stage, and who needs it.
+
+    Attributes:
+        stage: what is to be made; for an architecture that is not found yet, the retraining of some
+            legal one, which takes about as long.
+        is_known: False for the retraining of an architecture that is not found yet.
+        record: its result, where it is in the store.
+        cells: the names of the cells that need it; `BASELINE` for the random architectures.
+        plan: the first of these cells.
+    """
+
+    stage: Stage
+    is_known: bool
+    record: StageRecord | None
+    cells: tuple[str, ...]
+    plan: CellPlan
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The stage's; None where it is not known yet."""
+        return self.stage.fingerprint if self.is_known else None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.stage.name if self.is_known else f"retrain what {self.cells[0]} finds"
+
+
+@dataclass(frozen=True)
+class StageList:
+    """All stages of an experiment.
+
+    Attributes:
+        name: the experiment's.
+        cells: the names of its cells in their order, and `BASELINE` where there is one.
+        stages: supernets, searches, retrainings; where the architecture is not known yet, one
+            for each cell, so that there are at most so many: equal ones are retrained once.
+    """
+
+    name: str
+    cells: tuple[str, ...]
+    stages: tuple[ListedStage, ...]
+
+
+def list_stages(plan: CellPlan | SweepPlan, store: StageStore) -> StageList:
+    """The stages of a plan; what is in the store says which architectures are known."""
+    if isinstance(plan, SweepPlan):
+        name, cells, baseline = plan.sweep.name, plan.cells, plan.baseline
+    else:
+        name, cells = plan.config.name, (plan,)
+        baseline = tuple(RandomPlan(plan, arch) for arch in plan.baseline_archs)
+    listed = [stage for cell in cells for stage in _chain(cell, store)]
+    for random in baseline:
+        record = store.get(random.stage.fingerprint)
+        listed.append(ListedStage(random.stage, True, record, (BASELINE,), random.cell))
+    names = [cell.config.name for cell in cells]
+    names += [BASELINE] if baseline else []
+    return StageList(name, tuple(names), tuple(_each_once(listed)))
+
+
+def some_architecture(plan: CellPlan) -> Architecture:
+    """A legal architecture, to stand for those that are not found yet."""
+    search = plan.config.search.model_dump(mode="json")
+    rng = np.random.default_rng(plan.config.seed)
+    return draw_legal(plan.space, budgets(search, plan.space), rng, 1)[0]
+
+
+def _chain(cell: CellPlan, store: StageStore) -> list[ListedStage]:
+    """Supernet, search and retraining of one cell."""
+    cells = (cell.config.name,)
+    listed = []
+    read: dict[str, StageRecord] = {}
+    for stage in cell.until_search:
+        # Without its inputs it is made anew, whatever the store has.
+        is_readable = read.keys() == stage.inputs.keys()
+        record = store.current(stage.fingerprint, read) if is_readable else None
+        listed.append(ListedStage(stage, True, record, cells, cell))
+        if record is not None:
+            read[stage.kind] = record
+    if "search" not in read:
+        somewhat = cell.retrain(some_architecture(cell))
+        return [*listed, ListedStage(somewhat, False, None, cells, cell)]
+    retrain = cell.retrain(parse_architecture(read["search"].result["arch"]))
+    return [*listed, ListedStage(retrain, True, store.get(retrain.fingerprint), cells, cell)]
+
+
+def _each_once(listed: Iterable[ListedStage]) -> list[ListedStage]:
+    merged: dict[str, ListedStage] = {}
+    for one in listed:
+        key = one.fingerprint or one.name
+        same = merged.get(key)
+        if same is not None:
+            cells = tuple(dict.fromkeys((*same.cells, *one.cells)))
+            one = dataclasses.replace(same, cells=cells)
+        merged[key] = one
+    kinds = ("supernet", "search", "retrain")
+    return sorted(merged.values(), key=lambda one: (kinds.index(one.stage.kind), not one.is_known))

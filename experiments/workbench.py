@@ -1,0 +1,84 @@
+"""What the stages of one cell are made with: the store, the tracker, and who is told.
+
+A cell is made in the process of `bnnas run`, or in a driver process of a sweep; this is what the
+two have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.config import Config
+from experiments.stages.setting import Setting, Watcher
+from orchestration.claims import Claims
+from orchestration.failure_log import FailureLog
+from orchestration.scaling import Scaling
+from orchestration.stage_runner import StageRunner
+from orchestration.stage_store import StageStore
+from orchestration.tracking import Tracker
+
+
+def open_setting(
+    config: Config,
+    tracker: Tracker,
+    watcher: Watcher,
+    *,
+    code: Mapping[str, Any],
+    parent_run_id: str | None,
+    tags: Mapping[str, str],
+) -> Setting:
+    """The setting of a cell's stages; touches neither network nor disk.
+
+    `code` is where results come from, `parent_run_id` and `tags` belong to the stages' MLflow runs.
+    """
+    storage = absolute(config.storage.path)
+    runner = StageRunner(
+        store=StageStore(storage),
+        claims=Claims(storage),
+        failures=FailureLog(storage),
+        tracker=tracker,
+        scaling=scaling(config),
+        max_failures=config.cluster.max_failures,
+        code=code,
+        parent_run_id=parent_run_id,
+        tags=tags,
+    )
+    place = {
+        "data_root": None if config.data.root is None else absolute(config.data.root),
+        "num_loaders": config.data.num_workers,
+        "storage_path": storage,
+    }
+    return Setting(runner, place, watcher)
+
+
+def check_places(config: Config, tracker: Tracker) -> None:
+    """Find out whether results can be stored and tracked.
+
+    Raises ValueError (StorageError, TrackingError) where they cannot.
+    """
+    store = StageStore(config.storage.path)
+    # A server is asked before anything is written; a database lies in the storage, mostly.
+    database = tracker.uri.startswith("sqlite:")
+    for check in (store.check, tracker.check) if database else (tracker.check, store.check):
+        check()
+
+
+def scaling(config: Config) -> Scaling:
+    """The workers of every job."""
+    section = config.cluster
+    return Scaling(section.num_workers, section.use_gpu, section.cpus_per_worker)
+
+
+def absolute(path: str) -> str:
+    """A path on this machine from its root, for workers that stand elsewhere; URIs as they are."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
+def source_tags(code: Mapping[str, Any]) -> dict[str, str]:
+    """MLflow's own tags for where a run comes from."""
+    tags = {"mlflow.source.name": str(code["command"]), "mlflow.source.type": "LOCAL"}
+    if code["commit"] is not None:
+        tags["mlflow.source.git.commit"] = str(code["commit"])
+    return tags

@@ -1,0 +1,256 @@
+"""A retrained network's MLflow model: what is in it, and that it loads where nothing of ours is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import yaml
+
+import nas.data
+from experiments.logged_model import write_model
+from experiments.plan import CellPlan
+from experiments.stages import retrain
+from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS, Setting
+from nas.data.memory import MemoryImageSet
+from nas.network import Subnet
+from nas.space import format_architecture
+from orchestration.claims import Claims
+from orchestration.cluster import cluster
+from orchestration.failure_log import FailureLog
+from orchestration.scaling import Scaling
+from orchestration.stage_runner import StageRunner
+from orchestration.stage_store import StageRecord, StageStore
+from orchestration.tracked_model import register_winner
+from orchestration.tracking import Tracker
+from orchestration.worker import LocalWorkerContext
+from tests.experiments.configs import small_plan
+
+Images = npt.NDArray[np.float32]
+
+# What a user does in a process of their own; the project is on none of its paths.
+USER = """
+import importlib.util, sys
+assert importlib.util.find_spec("experiments") is importlib.util.find_spec("orchestration") is None
+import mlflow, numpy
+model = mlflow.pyfunc.load_model(sys.argv[1])
+numpy.save("example.npy", model.input_example)
+numpy.save("logits.npy", model.predict(numpy.load(sys.argv[2])))
+raw = model.get_raw_model()
+assert not raw.network.training
+numpy.save("raw.npy", raw.network(__import__("torch").from_numpy(numpy.load(sys.argv[2]))).detach())
+numpy.savez("normalisation.npz", mean=raw.mean, std=raw.std, class_names=raw.class_names)
+"""
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A retrained network, in the store and in this process."""
+
+    cell: CellPlan
+    record: StageRecord
+    store: StageStore
+    subnet: Subnet
+    images_BCHW: Images
+
+    def logits(self) -> Images:
+        with torch.inference_mode():
+            logits: Images = self.subnet(torch.from_numpy(self.images_BCHW)).numpy()
+        return logits
+
+
+def first_validated(num_images: int) -> Images:
+    data = nas.data.load_data("digits", max_train_images=128)
+    images_BCHW, _ = next(data.search_val.batches(num_images, training=False))
+    images: Images = images_BCHW.numpy()
+    return images
+
+
+@pytest.fixture(scope="module")
+def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
+    folder = tmp_path_factory.mktemp("retrained")
+    cell = small_plan(folder)
+    stage, arch = cell.baseline[0], cell.baseline_archs[0]
+    place = {"data_root": None, "num_loaders": 0, "storage_path": str(folder / "runs")}
+    context = LocalWorkerContext(folder / "job")
+    retrain.work({"stage": dict(stage.config), "place": place}, context)
+    assert context.checkpoint is not None
+    store = StageStore(folder / "runs")
+    record = store.put(
+        StageRecord(
+            kind="retrain",
+            fingerprint=stage.fingerprint,
+            config=stage.config,
+            inputs={},
+            result={"arch": format_architecture(arch)},
+            history=context.history,
+            metrics={"top1": context.history[-1]["test/top1"]},
+            device_hours=0.0,
+            wall_s=0.0,
+            started_at=0.0,
+            finished_at=1.0,
+        ),
+        context.checkpoint,
+    )
+    subnet = Subnet(cell.space, arch, seed=123)
+    subnet.load_state_dict(torch.load(context.checkpoint / WEIGHTS, weights_only=True))
+    subnet.eval()
+    return Retrained(cell, record, store, subnet, first_validated(5))
+
+
+@pytest.fixture(scope="module")
+def model_folder(retrained: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "model"
+    write_model(retrained.record, retrained.store, folder)
+    return folder
+
+
+def test_retraining_keeps_an_example_and_the_normalisation(retrained: Retrained) -> None:
+    assert {WEIGHTS, EXAMPLE, IMAGES} <= set(retrained.record.files)
+    place = retrained.store.fetch(retrained.record, EXAMPLE, Path(retrained.store.path) / "e.npy")
+    np.testing.assert_array_equal(np.load(place), first_validated(1))
+    images = json.loads(retrained.store.read_bytes(retrained.record, IMAGES))
+    data = nas.data.load_data("digits", max_train_images=128)
+    assert images["class_names"] == list("0123456789")
+    assert isinstance(data.search_val, MemoryImageSet)
+    pixels = (data.search_val.pixels_NCHW[:1] - images["mean"]) / images["std"]
+    np.testing.assert_allclose(pixels, first_validated(1), rtol=1e-5)
+
+
+def test_the_folder_names_what_it_needs_and_holds_no_more(model_folder: Path) -> None:
+    described = yaml.safe_load((model_folder / "MLmodel").read_text(encoding="utf-8"))
+    signature = described["signature"]
+    inputs, outputs = (json.loads(signature[side])[0] for side in ("inputs", "outputs"))
+    assert inputs["tensor-spec"] == {"dtype": "float32", "shape": [-1, 1, 8, 8]}
+    assert outputs["tensor-spec"] == {"dtype": "float32", "shape": [-1, 10]}
+    requirements = (model_folder / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert {line.partition("==")[0] for line in requirements} == {"mlflow", "torch", "numpy"}
+    assert f"torch=={torch.__version__.partition('+')[0]}" in requirements
+    files = {str(file.relative_to(model_folder)) for file in model_folder.rglob("*")}
+    assert {name for name in files if name.startswith("code/")} == {
+        "code/nas",
+        *(f"code/nas/{module}.py" for module in ("__init__", "blocks", "cost", "network", "space")),
+        "code/subnet_model.py",
+    }
+    assert {"data/subnet/network.pt", "data/subnet/model.json", "input_example.json"} <= files
+
+
+def test_a_lock_file_where_the_user_stands_stays_there(
+    retrained: Retrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("uv.lock", "pyproject.toml"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    write_model(retrained.record, retrained.store, tmp_path / "model")
+    assert not list((tmp_path / "model").glob("*.lock"))
+    assert not (tmp_path / "model" / "pyproject.toml").exists()
+
+
+def load_elsewhere(model: str, retrained: Retrained, folder: Path) -> Callable[[str], Images]:
+    """Load and ask the model in another process that knows nothing of the project."""
+    np.save(folder / "images.npy", retrained.images_BCHW)
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    user = subprocess.run(
+        [sys.executable, "-c", USER, model, str(folder / "images.npy")],
+        cwd=folder,
+        env={**environment, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert user.returncode == 0, user.stderr
+    return lambda name: np.asarray(np.load(folder / name))
+
+
+def test_another_process_without_the_project_gets_the_same_logits(
+    retrained: Retrained, model_folder: Path, tmp_path: Path
+) -> None:
+    found = load_elsewhere(str(model_folder), retrained, tmp_path)
+    logits = found("logits.npy")
+    assert logits.shape == (5, 10)
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, retrained.logits())
+    np.testing.assert_array_equal(found("raw.npy"), retrained.logits())
+    np.testing.assert_array_equal(found("example.npy"), first_validated(1))
+    normalisation = np.load(tmp_path / "normalisation.npz")
+    images = json.loads(retrained.store.read_bytes(retrained.record, IMAGES))
+    for name, value in images.items():
+        assert normalisation[name].tolist() == value
+
+
+@pytest.mark.parametrize(
+    "images",
+    [np.zeros((2, 3, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32), np.zeros((2, 1, 8, 8))],
+    ids=["channels", "no batch", "float64"],
+)
+def test_the_signature_refuses_other_images(
+    model_folder: Path, images: npt.NDArray[np.float64]
+) -> None:
+    import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
+
+    model = mlflow.pyfunc.load_model(str(model_folder))
+    assert model.predict(np.zeros((2, 1, 8, 8), np.float32)).shape == (2, 10)
+    with pytest.raises(MlflowException, match="schema"):
+        model.predict(images)
+
+
+def test_writing_a_model_needs_no_torch(retrained: Retrained, tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from experiments.stages.retrain import write_model\n"
+        "from orchestration.stage_store import StageStore\n"
+        "store = StageStore(sys.argv[1])\n"
+        "write_model(store.get(sys.argv[2]), store, Path(sys.argv[3]))\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    arguments = [retrained.store.path, retrained.record.fingerprint, str(tmp_path / "model")]
+    driver = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+    assert driver.returncode == 0, driver.stderr
+    assert driver.stderr == ""  # MLflow tells of nothing that a terminal should show
+    assert (tmp_path / "model" / "MLmodel").is_file()
+
+
+class Nobody:
+    """Watches without a word."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args: None
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_retrain_stage_brings_its_model_and_it_can_be_registered(
+    retrained: Retrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "e")
+    runner = StageRunner(
+        store=StageStore(tmp_path / "runs"),
+        claims=Claims(tmp_path / "runs"),
+        failures=FailureLog(tmp_path / "runs"),
+        tracker=tracker,
+        scaling=Scaling(),
+        max_failures=0,
+        code={},
+    )
+    place = {"data_root": None, "num_loaders": 0, "storage_path": str(tmp_path / "runs")}
+    with cluster(num_cpus=1):
+        done = retrain.make_retrain(retrained.cell.baseline[0], Setting(runner, place, Nobody()))
+    assert set(done.record.files) == {WEIGHTS, EXAMPLE, IMAGES}
+    assert done.run_id is not None
+    assert register_winner(tracker, name="digits", run_id=done.run_id) == "1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
+    found = load_elsewhere("models:/digits@winner", retrained, tmp_path)
+    np.testing.assert_array_equal(found("logits.npy"), retrained.logits())

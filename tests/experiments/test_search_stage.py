@@ -1,0 +1,345 @@
+"""The search stage: any number of actors and any interruption give one and the same result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nas.data
+from experiments.plan import CellPlan
+from experiments.stages import retrain, scored_search, supernet
+from experiments.stages.scored_search import Generations, make_scorer
+from experiments.stages.search import make_search
+from experiments.stages.supernet import recorded_scores
+from experiments.stages.table_search import search_table
+from experiments.tracking_uri import open_tracker
+from experiments.workbench import open_setting
+from nas.accuracy import subnet_accuracy
+from nas.cost import flops_table, gather_sum, params_table
+from nas.data import DataSplits
+from nas.indicators import additive_scores
+from nas.network import Supernet
+from nas.search import SEARCHERS, Budget, Evolution, exact_search, run_search
+from nas.space import Architecture, parse_architecture, space_from_dict
+from orchestration.cluster import cluster
+from orchestration.stage import Stage
+from orchestration.stage_runner import Done
+from orchestration.stage_store import StageStore
+from tests.experiments.configs import small_plan
+from tests.experiments.test_stages import CrashError, payload, put, run, supernet_stage
+
+
+def searching(tmp_path: Path, **changes: Any) -> CellPlan:
+    defaults: dict[str, Any] = {
+        "search__indicator": "accuracy",
+        "search__searcher": "evolution",
+        "search__recalibration_images": 64,
+        "search__batch_size": 64,
+    }
+    plain = small_plan(tmp_path)
+    table = flops_table(plain.space)
+    defaults["search__max_flops"] = (table.minimum + table.maximum) / 2
+    return small_plan(tmp_path, **{**defaults, **changes})
+
+
+def search_payload(cell: CellPlan, tmp_path: Path) -> dict[str, Any]:
+    """What a worker of the search gets; a supernet that it reads is trained and stored."""
+    inputs = {}
+    if cell.supernet is not None:
+        store = StageStore(tmp_path / "runs")
+        if store.get(cell.supernet.fingerprint) is None:
+            context = run(
+                supernet.work, payload(cell.supernet, tmp_path), tmp_path / "supernet-job"
+            )
+            put(store, cell.supernet, context)
+        inputs["supernet"] = cell.supernet.fingerprint
+    return payload(cell.search, tmp_path, inputs=inputs)
+
+
+def score_here(cell: CellPlan, config: dict[str, Any]) -> Generations:
+    """The whole search in this process, without Ray."""
+    generations = Generations(cell.search.config, space_from_dict(cell.search.config["space"]))
+    score = make_scorer(config, "cpu")
+    while archs := generations.suggest():
+        generations.update(archs, [score(arch) for arch in archs])
+    return generations
+
+
+def evaluated(generations: Generations) -> dict[Architecture, float]:
+    pairs = generations.state_dict()["suggester"]["evaluated"]
+    return {tuple(arch): score for arch, score in pairs}
+
+
+# --- indicators that score whole architectures ---
+
+
+class Watching:
+    """Dies after a generation, if told to."""
+
+    def __init__(self, dies_after: int | None = None) -> None:
+        self.dies_after = dies_after
+
+    def started(self, stage: Stage, total: int) -> None:
+        assert (stage.kind, total) == ("search", 3)
+
+    def advanced(self, stage: Stage, row: Mapping[str, float]) -> None:
+        if row["epoch"] == self.dies_after:
+            raise CrashError
+
+    def done(self, done: Done) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def two_cpus() -> Iterator[None]:
+    with cluster(num_cpus=2):
+        yield
+
+
+def search_for_real(cell: CellPlan, tmp_path: Path, watching: Watching) -> Done:
+    """The search stage as a cell makes it; its supernet is in the store."""
+    store = StageStore(tmp_path / "runs")
+    inputs = {}
+    if cell.supernet is not None:
+        record = store.get(cell.supernet.fingerprint)
+        assert record is not None
+        inputs["supernet"] = Done(cell.supernet, record, cached=True, run_id=None)
+    setting = open_setting(
+        cell.config, open_tracker(cell.config), watching, code={}, parent_run_id=None, tags={}
+    )
+    return make_search(cell.search, setting, inputs)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_search_on_actors_is_the_one_in_this_process(
+    two_cpus: None, tmp_path: Path, num_workers: int
+) -> None:
+    cell = searching(tmp_path, cluster__num_workers=num_workers)
+    here = score_here(cell, search_payload(cell, tmp_path))
+    done = search_for_real(cell, tmp_path, Watching())
+    assert dict(done.record.result) == here.outcome().result
+    assert dict(done.record.metrics) == here.outcome().metrics
+    assert len(done.record.history) == 3
+    assert done.record.device_hours == pytest.approx(num_workers * done.record.wall_s / 3600)
+    assert not list((tmp_path / "runs" / "jobs").iterdir())
+    assert len(set(evaluated(here).values())) > 1
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("searcher", ["evolution", "random"])
+def test_an_interrupted_search_is_the_uninterrupted_one(
+    two_cpus: None, tmp_path: Path, searcher: str
+) -> None:
+    cell = searching(tmp_path, search__searcher=searcher, cluster__num_workers=2)
+    here = score_here(cell, search_payload(cell, tmp_path))
+    with pytest.raises(CrashError):  # after the first generation
+        search_for_real(cell, tmp_path, Watching(dies_after=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Generations, "update", crash)
+        with pytest.raises(CrashError):  # within the second
+            search_for_real(cell, tmp_path, Watching())
+    done = search_for_real(cell, tmp_path, Watching())
+    assert dict(done.record.result) == here.outcome().result
+    history = done.record.history
+    assert [row["search/num_evaluated"] for row in history] == [8, 16, 24]
+    assert history[-1]["search/best"] == max(evaluated(here).values())
+
+
+def crash(*_: Any) -> None:
+    raise CrashError
+
+
+@pytest.mark.parametrize("searcher", ["evolution", "random"])
+def test_generations_go_on_where_their_state_was_taken(tmp_path: Path, searcher: str) -> None:
+    cell = searching(tmp_path, search__searcher=searcher)
+    stage, space = cell.search.config, space_from_dict(cell.search.config["space"])
+    whole, piece = Generations(stage, space), Generations(stage, space)
+    for _ in range(3):
+        archs = piece.suggest()
+        assert archs == whole.suggest()
+        assert len(archs) == 8
+        scores = [float(sum(arch)) for arch in archs]
+        assert piece.update(archs, scores) == whole.update(archs, scores)
+        state = piece.state_dict()
+        piece = Generations(stage, space)
+        piece.load_state_dict(state)
+    assert piece.suggest() == whole.suggest() == ()
+    assert piece.outcome() == whole.outcome()
+
+
+@pytest.mark.parametrize("indicator", ["accuracy", "naswot", "synflow"])
+def test_indicators_that_score_whole_architectures(tmp_path: Path, indicator: str) -> None:
+    cell = searching(tmp_path, search__indicator=indicator, search__top_k=5)
+    config = search_payload(cell, tmp_path)
+    generations = score_here(cell, config)
+    outcome, scores = generations.outcome(), evaluated(generations)
+    result = outcome.result
+    assert len(scores) == 24
+    arch = parse_architecture(result["arch"])
+    cell.space.validate(arch)
+    limit = cell.config.search.max_flops
+    assert limit is not None
+    assert flops_table(cell.space).of_many(list(scores)).max() <= limit
+    assert result["score"] == scores[arch] == max(scores.values())
+    top = [parse_architecture(each["arch"]) for each in result["top"]]
+    assert top[0] == arch
+    assert [scores[each] for each in top] == sorted(scores.values(), reverse=True)[:5]
+    assert result["found"]["evolution"]["num_evaluated"] == 24
+    assert outcome.metrics["flops"] == flops_table(cell.space).of(arch)
+    # The score is what the same indicator gives when it is asked for this architecture alone.
+    assert make_scorer(config, "cpu")(arch) == scores[arch]
+    assert len({round(score, 6) for score in scores.values()}) > 1
+
+
+def test_batches_that_do_not_fit_are_prepared_anew_and_score_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = searching(tmp_path, data__search_val_fraction=0.5)
+    config = search_payload(cell, tmp_path)
+    kept = make_scorer(config, "cpu")
+    monkeypatch.setattr(scored_search, "_KEPT_BYTES", 0)
+    anew = make_scorer(config, "cpu")
+    for arch in cell.baseline_archs:
+        assert [kept(arch), kept(arch)] == [anew(arch), anew(arch)]
+
+
+def test_accuracy_is_the_searched_subnet_with_inherited_recalibrated_weights(
+    tmp_path: Path,
+) -> None:
+    # Half of the images are validated, so that no two networks are right equally often by chance.
+    cell = searching(tmp_path, supernet__trainable="all", data__search_val_fraction=0.5)
+    config = search_payload(cell, tmp_path)
+    evaluate_arch = make_scorer(config, "cpu")
+    untrained = Supernet(cell.space, seed=cell.config.seed)
+    network = Supernet(cell.space, seed=7)
+    store = StageStore(tmp_path / "runs")
+    weights = store.fetch(supernet_stage(cell).fingerprint, "network.pt", tmp_path / "w.pt")
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    data = nas.data.load_data("digits", max_train_images=128, search_val_fraction=0.5)
+
+    def accuracy(supernet: Supernet, arch: Architecture) -> float:
+        return subnet_accuracy(
+            supernet,
+            arch,
+            recalibration=lambda: islice(data.train.batches(64, training=True, seed=0), 1),
+            validation=lambda: data.search_val.batches(64, training=False),
+        ).top1
+
+    for arch in cell.baseline_archs:
+        assert evaluate_arch(arch) == accuracy(network, arch) != accuracy(untrained, arch)
+
+
+class Untouchable:
+    """A split that may be had and not looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the test images were touched: {name}")
+
+
+def test_supernet_and_search_never_see_a_test_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = nas.data.load_data
+
+    def without_test(*args: Any, **kwargs: Any) -> DataSplits:
+        splits: Any = {**vars(load(*args, **kwargs)), "test": Untouchable()}
+        return DataSplits(**splits)
+
+    monkeypatch.setattr(nas.data, "load_data", without_test)
+    for indicator in ("accuracy", "naswot", "synflow"):
+        cell = searching(
+            tmp_path, search__indicator=indicator, search__evolution={"num_iterations": 1}
+        )
+        score_here(cell, search_payload(cell, tmp_path))
+    with pytest.raises(AssertionError, match="test images were touched"):
+        run(retrain.work, payload(cell.baseline[0], tmp_path), tmp_path / "retrain")
+
+
+# --- search by a table of scores ---
+
+
+def table_search(tmp_path: Path, **changes: Any) -> tuple[CellPlan, dict[str, Any]]:
+    plain = flops_table(small_plan(tmp_path).space)
+    changes.setdefault("search__max_flops", (plain.minimum + plain.maximum) / 2)
+    cell = small_plan(tmp_path, **changes)
+    bn_scores_LN = None
+    if cell.supernet is not None:
+        context = run(supernet.work, payload(cell.supernet, tmp_path), tmp_path / "job")
+        bn_scores_LN = recorded_scores(context.history[-1], cell.space)
+    indicator = cell.config.search.indicator
+    scores_LN = additive_scores(indicator, cell.space, bn_scores_LN=bn_scores_LN, seed=0)
+    return cell, dict(search_table(cell.search.config, cell.space, scores_LN).result)
+
+
+def described(archs: list[dict[str, Any]]) -> list[tuple[Architecture, float]]:
+    return [(parse_architecture(each["arch"]), each["score"]) for each in archs]
+
+
+def test_the_table_search_is_what_nas_search_gives(tmp_path: Path) -> None:
+    cell, result = table_search(tmp_path, search__top_k=7)
+    scores_LN = np.array(result["scores_LN"])
+    flops = flops_table(cell.space)
+    limit = cell.config.search.max_flops
+    assert limit is not None
+    expected = exact_search(scores_LN, flops.table_LN, limit, 7, constant=flops.constant)
+    assert described(result["top"]) == [(each.arch, each.score) for each in expected.ranked]
+    everything = exact_search(scores_LN, flops.table_LN, math.inf, constant=flops.constant)
+    assert described(result["front"]) == [(each.arch, each.score) for each in everything.front]
+    assert len(result["front"]) > 1
+
+    budget = [Budget.from_cost(flops, max_cost=limit)]
+    settings = cell.config.search.evolution
+    evolved = run_search(
+        Evolution(
+            cell.space,
+            budget,
+            seed=0,
+            population=settings.population,
+            num_parents=settings.num_parents,
+            num_mutations=settings.num_mutations,
+            num_crossovers=settings.num_crossovers,
+            mutation_prob=settings.mutation_prob,
+        ),
+        lambda archs: gather_sum(scores_LN, archs).tolist(),
+        settings.num_iterations,
+    )
+    found = result["found"]
+    assert list(found) == list(SEARCHERS)
+    assert parse_architecture(found["evolution"]["arch"]) == evolved.ranked[0].arch
+    assert found["exact"]["optimality_gap"] == 0
+    for name in ("evolution", "random"):
+        assert found[name]["num_evaluated"] == 24
+        assert found[name]["optimality_gap"] >= 0
+        assert found[name]["score"] <= found["exact"]["score"]
+        assert found[name]["flops"] <= limit
+    assert found["exact"]["arch"] == result["arch"]
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+@pytest.mark.parametrize("indicator", ["flops", "params", "random"])
+def test_the_searcher_that_was_asked_for_decides(
+    tmp_path: Path, searcher: str, indicator: str
+) -> None:
+    cell, result = table_search(
+        tmp_path, search__indicator=indicator, search__searcher=searcher, search__max_params=5000
+    )
+    chosen = result["found"][searcher]
+    assert (result["arch"], result["score"]) == (chosen["arch"], chosen["score"])
+    arch = parse_architecture(result["arch"])
+    cell.space.validate(arch)
+    assert (
+        result["flops"]
+        == flops_table(cell.space).of(arch)
+        <= cell.search.config["search"]["max_flops"]
+    )
+    assert result["params"] == params_table(cell.space).of(arch) <= 5000
