@@ -144,12 +144,13 @@ class CellRun:
         other workers make a second one; `part_of` keeps apart the sweeps that share a cell.
         """
         config = plan.config
+        # MLflow compares runs by the first three params that differ, in alphabetical order. In a
+        # sweep these are what its grid is made of.
         params: dict[str, JSON] = {
             "trainable": config.supernet.trainable,
             "indicator": config.search.indicator,
             "epochs": config.supernet.epochs,
             "seed": config.seed,
-            "searcher": config.search.searcher,
             "space": plan.space.name,
             "data": config.data.name,
             "max_flops": config.search.max_flops,
@@ -199,7 +200,7 @@ class CellRun:
         self.finish(
             metrics=result.metrics,
             artifacts=result.figures,
-            params={"arch": result.search.record.result["arch"]},
+            params={"winner": result.search.record.result["arch"]},
             tags={**lineage, ERROR: "", "mlflow.note.content": result.summary()},
         )
 

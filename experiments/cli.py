@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from experiments.commands import experiment, jobs, look
+from experiments.commands import ask, experiment, jobs, look
 from experiments.commands.options import print_json
 
 _FAILED, _WRONG, _INTERRUPTED = 1, 2, 130
@@ -30,6 +30,8 @@ app = typer.Typer(
 for command in (
     experiment.run,
     experiment.sweep,
+    ask.plan,
+    ask.status,
     jobs.submit,
     jobs.logs,
     jobs.stop,
@@ -56,6 +58,8 @@ def main() -> None:
 
     # Batch systems and `timeout` say SIGTERM; it ends a command as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if "--json" in sys.argv[1:]:
+        sys.stdout = sys.stderr  # Ray and MLflow print, too
     try:
         app()
     except ValueError as error:

@@ -6,6 +6,7 @@ everything, Ray is not started at all. What failed leaves the rest running.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from experiments.cell import finished_chain
 from experiments.config import Config
@@ -209,8 +211,20 @@ def _show(result: SweepResult, tracker: Tracker) -> None:
         metrics=result.metrics,
         params={} if winner is None else {"winner": winner.plan.config.name},
         artifacts=folder,
-        tags={"mlflow.note.content": result.summary()},
+        tags={"mlflow.note.content": f"{_compare_link(result, tracker)}{result.summary()}"},
     )
+
+
+def _compare_link(result: SweepResult, tracker: Tracker) -> str:
+    """To MLflow's own page that compares the cells, in Markdown; empty while it is away."""
+    run_ids = [row.run_id for row in result.cells if row.run_id is not None]
+    try:
+        with tracker.session():
+            experiment_id = tracker.experiment_id()
+    except TrackingError:
+        return ""
+    query = urlencode({"runs": json.dumps(run_ids), "experiments": json.dumps([experiment_id])})
+    return f"[Compare the cells](#/compare-runs?{query})\n\n"
 
 
 def _finish(tracker: Tracker, run_id: str, status: str, **shown: Any) -> None:

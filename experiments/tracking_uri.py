@@ -33,13 +33,15 @@ def open_tracker(config: Config) -> Tracker:
     return Tracker(tracking_uri(config.tracking, config.storage), config.tracking.experiment)
 
 
-def ui_command(config: Config, arguments: Sequence[str]) -> str:
-    """The command that opens the MLflow UI on an experiment's runs.
+def where_to_look(config: Config, arguments: Sequence[str]) -> str:
+    """Where the tracked runs are seen: the server's address, or the command that opens the UI.
 
     `arguments` are those that named the experiment on the command line; they are repeated only
     where it does not track in the default place.
     """
+    uri = tracking_uri(config.tracking, config.storage)
+    if uri.startswith("http") or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return uri  # in a submitted job, a command would be one for the cluster's head
     program = "bnnas" if shutil.which("bnnas") else os.path.relpath(sys.argv[0])
-    default = tracking_uri(TrackingConfig(), StorageConfig())
-    tracks_by_default = tracking_uri(config.tracking, config.storage) == default
+    tracks_by_default = uri == tracking_uri(TrackingConfig(), StorageConfig())
     return shlex.join([program, "ui", *(() if tracks_by_default else arguments)])

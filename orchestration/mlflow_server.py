@@ -41,7 +41,7 @@ class TrackingError(ValueError):
 
 @contextlib.contextmanager
 def patience(timeout_s: int, num_retries: int) -> Iterator[None]:
-    """Within it, an HTTP request of MLflow's client gives up after so long.
+    """Within it, an HTTP request of MLflow's client gives up after so long, and prints nothing.
 
     MLflow takes these settings from the environment only; it is restored afterwards.
     """
@@ -49,6 +49,7 @@ def patience(timeout_s: int, num_retries: int) -> Iterator[None]:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(num_retries),
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }
     with _ENVIRONMENT_LOCK:
         before = {name: os.environ.get(name) for name in wanted}

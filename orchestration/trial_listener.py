@@ -18,7 +18,7 @@ class TrialListener(Callback):
     Tune keeps a copy of its callbacks on disk; that copy hears nothing.
 
     Args:
-        on_event: called with a task's index and what is under :data:`~orchestration.sweep.EVENT` in its report.
+        on_event: called with a task's index and what is under ``EVENT`` in its report.
         on_end: called with a task's index and its whole last report.
     """
 

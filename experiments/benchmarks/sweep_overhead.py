@@ -3,11 +3,11 @@
     python -m experiments.benchmarks.sweep_overhead [CONFIG] [--set KEY=VALUE ...] [--json]
 
 CONFIG is a sweep whose indicators are sums over layers, by default the quickstart's ablation
-without accuracy. `bnnas sweep CONFIG --max-concurrent 1` runs on a new local cluster and an empty storage,
-as a user starts it: from the command to its end, the cluster's start and MLflow included. Then the
-training function of every stage runs bare, in one process with one thread, and without Ray, storage
-or tracking; importing PyTorch is not counted there. The difference, divided by the number of jobs,
-is what one job costs beyond its training.
+without accuracy. `bnnas sweep CONFIG --max-concurrent 1` runs on a new local cluster and an empty
+storage, as a user starts it: from the command to its end, the cluster's start and MLflow included.
+Then the training function of every stage runs bare, in one process with one thread, and without
+Ray, storage or tracking; importing PyTorch is not counted there. The difference, divided by the
+number of jobs, is what one job costs beyond its training.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def run(
     from experiments.report.result_table import print_result
     from experiments.run import run_cell
     from experiments.terminal import Display
-    from experiments.tracking_uri import open_tracker, ui_command
+    from experiments.tracking_uri import open_tracker, where_to_look
 
     settings = load_config(config, overrides or [])
     start_s = time.perf_counter()
@@ -43,7 +43,7 @@ def run(
             result,
             Console(),
             elapsed_s=time.perf_counter() - start_s,
-            ui_command=ui_command(settings, _arguments(config, overrides)),
+            mlflow=where_to_look(settings, _arguments(config, overrides)),
         )
 
 
@@ -66,7 +66,7 @@ def sweep(
     from experiments.sweep import run_sweep
     from experiments.sweep_display import SweepDisplay
     from experiments.sweep_plan import plan_sweep
-    from experiments.tracking_uri import open_tracker, ui_command
+    from experiments.tracking_uri import open_tracker, where_to_look
 
     settings = load_sweep(config, overrides or [])
     start_s = time.perf_counter()
@@ -80,7 +80,7 @@ def sweep(
             result,
             Console(),
             elapsed_s=time.perf_counter() - start_s,
-            ui_command=ui_command(settings.shared, _arguments(config, overrides)),
+            mlflow=where_to_look(settings.shared, _arguments(config, overrides)),
         )
     if result.failures:
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ Set = Annotated[
 
 
 def print_json(value: Any) -> None:
-    """The one value on standard output."""
+    """The one value on standard output, past whatever it was redirected to."""
     from orchestration import json_text
 
-    typer.echo(json_text.dumps(value))
+    typer.echo(json_text.dumps(value), file=sys.__stdout__)

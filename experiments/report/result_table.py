@@ -15,7 +15,7 @@ from orchestration.stage_runner import Done
 
 
 def print_result(
-    result: CellResult, console: Console, *, elapsed_s: float, ui_command: str
+    result: CellResult, console: Console, *, elapsed_s: float, mlflow: str
 ) -> None:
     """The final table and the one command that opens the MLflow UI."""
     config = result.plan.config
@@ -69,7 +69,7 @@ def print_result(
     console.print(f"Elapsed   {elapsed_s:.0f} s", highlight=False)
     console.print(f"Results   {config.storage.path}", highlight=False)
     console.print(f"Figures   {os.path.relpath(result.figures)}", highlight=False)
-    console.print(f"MLflow UI [bold]{escape(ui_command)}[/]", highlight=False)
+    console.print(f"MLflow    [bold]{escape(mlflow)}[/]", highlight=False)
 
 
 def _standard_error(top1: float, num_images: float) -> float:

@@ -16,7 +16,7 @@ from orchestration.stage_store import StageRecord
 
 
 def print_sweep(
-    result: SweepResult, console: Console, *, elapsed_s: float, ui_command: str
+    result: SweepResult, console: Console, *, elapsed_s: float, mlflow: str
 ) -> None:
     """The final tables and the command that opens the MLflow UI."""
     console.print(_ablation_table(result))
@@ -38,7 +38,7 @@ def print_sweep(
     console.print(f"Results   {escape(result.plan.sweep.storage.path)}", highlight=False)
     figures = os.path.relpath(figures_folder(result.plan.sweep))
     console.print(f"Figures   {escape(figures)}", highlight=False)
-    console.print(f"MLflow UI [bold]{escape(ui_command)}[/]", highlight=False)
+    console.print(f"MLflow    [bold]{escape(mlflow)}[/]", highlight=False)
 
 
 def _ablation_table(result: SweepResult) -> Table:

@@ -154,7 +154,7 @@ def test_every_result_has_one_run_and_can_be_walked_to(swept: Swept) -> None:
         assert tags["bnnas.cell"] == name
         retrain, search = (by_id[tags[f"bnnas.input.{kind}"]] for kind in ("retrain", "search"))
         assert retrain.data.metrics["top1"] == cell.data.metrics["top1"]
-        assert retrain.data.params["arch"] == params["arch"]
+        assert retrain.data.params["arch"] == params["winner"]
         supernet = by_id[search.data.tags["bnnas.input.supernet"]]
         assert supernet.info.run_id == tags["bnnas.input.supernet"]
         assert supernet.data.params["supernet.epochs"] == params["epochs"]
@@ -206,7 +206,7 @@ def test_a_stage_that_is_deleted_is_made_again_with_what_depends_on_it(swept: Sw
 
 def test_the_final_table_has_the_layout_of_the_paper(swept: Swept) -> None:
     shown = io.StringIO()
-    print_sweep(swept.result, Console(file=shown, width=120), elapsed_s=1.0, ui_command="bnnas ui")
+    print_sweep(swept.result, Console(file=shown, width=120), elapsed_s=1.0, mlflow="bnnas ui")
     text = shown.getvalue()
     for row in swept.result.cells:
         config, top1 = row.plan.config, 100 * row.chain[-1].metrics["top1"]
