@@ -26,8 +26,8 @@ CODE := nas orchestration detection experiments tests
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(STAMP) ## search and retrain a small network on real images
-	@$(BIN)/bnnas run experiments/configs/quickstart.yaml
+demo: $(STAMP) ## the paper's ablation in small, on real images
+	@$(BIN)/bnnas sweep experiments/configs/ablation_quickstart.yaml
 
 test: $(STAMP) ## run the tests
 	@$(BIN)/pytest

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _PROBE_S = 2.0
 _MIN_STEPS = 2
-# In a batch at most: eight images of 224 × 224 on a CPU, 128 on a GPU.
-_MAX_PIXELS = {"cpu": 400_000, "cuda": 6_500_000}
+# In a batch at most; small images come in larger batches.
+_MAX_PIXELS = {"cpu": 8 * 224**2, "cuda": 128 * 224**2}
 _HOUR_S = 3600.0
 
 

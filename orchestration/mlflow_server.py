@@ -85,9 +85,17 @@ def connect(uri: str) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Each retry is a warning of its own; what matters is the error at the end.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    if uri.startswith(_SQLITE):
-        Path(uri.removeprefix(_SQLITE)).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if not uri.startswith(_SQLITE):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    from filelock import FileLock
+
+    database = Path(uri.removeprefix(_SQLITE)).expanduser().absolute()
+    database.parent.mkdir(parents=True, exist_ok=True)
+    # Of two processes that create the tables at once, MLflow lets one fail.
+    with FileLock(database.with_name(f".{database.name}.lock")):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
 
 
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:

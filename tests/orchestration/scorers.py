@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -73,8 +74,9 @@ class Listed:
 def make_hill(config: dict[str, Any], device: str) -> Score:
     """A bumpy hill. `log` is a file that gets a line for every item: the process and the item.
 
-    `die` makes the scoring of the so-and-so-many-th line end the process, `item_s` makes it slow.
-    Where `together` is set, no actor begins before so many are loaded.
+    For each number in `die`, one process dies when so many lines are there; `item_s` is a pause.
+    Where `together` is set, no actor begins before so many are loaded; where `hold` is set, nothing
+    is finished once so many lines are there.
     """
     assert device == "cpu"
     log = Path(config["log"])
@@ -85,8 +87,15 @@ def make_hill(config: dict[str, Any], device: str) -> Score:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{os.getpid()} {item}\n")
         time.sleep(config.get("item_s", 0.0))
-        if len(logged(log)) in config.get("die", []):
-            os._exit(1)
+        num_begun = len(logged(log))
+        while num_begun >= config.get("hold", math.inf):
+            time.sleep(1)
+        for number in config.get("die", []):
+            mark = log.with_name(f"died-{number}")
+            with contextlib.suppress(FileExistsError):  # of two at once, one dies
+                if num_begun >= number:
+                    mark.touch(exist_ok=False)
+                    os._exit(1)
         return math.sin(item) - ((item - 800) / 100) ** 2
 
     return score

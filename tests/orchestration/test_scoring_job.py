@@ -108,7 +108,7 @@ def test_actors_that_die_within_a_round_change_nothing(
     assert (rounds.state_dict(), result.history) == (alone[0].state_dict(), alone[1])
     begun = Counter(item for _, item in logged(tmp_path / "log"))
     again = begun - Counter(item for item, _ in rounds.scores)
-    assert 1 <= again.total() <= len(die)  # what was in progress, and nothing else
+    assert again.total() == len(die)  # what was in progress, and nothing else
     assert "died (killed, out of memory, or its node was lost); trying again" in caplog.text
 
 
@@ -122,7 +122,7 @@ def test_a_killed_driver_and_the_same_command_again(
         from orchestration.cluster import cluster
         from tests.orchestration.test_scoring_job import climb
         with cluster({ray.get_runtime_context().gcs_address!r}):
-            climb(Path({str(tmp_path)!r}), 2, item_s=0.3)
+            climb(Path({str(tmp_path)!r}), 2, hold={begun})
     """
     driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT)
     scorers.wait_for(lambda: len(logged(log)) >= begun or driver.poll() is not None)
@@ -131,13 +131,14 @@ def test_a_killed_driver_and_the_same_command_again(
     saved = json.loads((tmp_path / "jobs" / "climb" / "rounds.json").read_text())
     assert len(saved["ledger"]["history"]) == 2
     before_s = saved["ledger"]["wall_s"]
-    assert before_s > 12 / 2 * 0.3
+    assert before_s > 0
 
     rounds, result = climb(tmp_path, 2)
     assert (rounds.state_dict(), result.history) == (alone[0].state_dict(), alone[1])
     assert result.wall_s > before_s
     assert result.device_hours == pytest.approx(2 * result.wall_s / 3600)
-    assert 24 < len(logged(log)) <= 24 + 5  # what the third round had begun, and nothing else
+    # What the third round had begun, and nothing else, is begun again.
+    assert 24 + begun - 12 <= len(logged(log)) <= 24 + begun - 12 + 1
 
 
 def test_a_finished_job_starts_nothing_and_is_forgotten(ray_cluster: None, tmp_path: Path) -> None:

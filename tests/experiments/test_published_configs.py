@@ -1,0 +1,109 @@
+"""Published experiments: every file plans, and says what it is said to say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from experiments.commands import ask
+from experiments.config import Config
+from experiments.config_file import load_config, load_experiment, load_sweep
+from nas.data import MissingDataError, describe_data
+
+CONFIGS = sorted((Path(__file__).parents[2] / "experiments" / "configs").glob("*.yaml"))
+
+app = typer.Typer()
+app.command()(ask.plan)
+app.command()(ask.status)
+
+
+def path_of(name: str) -> Path:
+    return next(path for path in CONFIGS if path.stem == name)
+
+
+@pytest.fixture(scope="module")
+def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images as ImageNet has one, with two classes."""
+    root = tmp_path_factory.mktemp("images")
+    pixels = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype=np.uint8)
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True)
+            Image.fromarray(pixels).save(root / part / name / "0.png")
+    return root
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_plans(path: Path, image_root: Path, tmp_path: Path) -> None:
+    experiment = load_experiment(path)
+    config = experiment if isinstance(experiment, Config) else experiment.shared
+    arguments = ["plan", str(path), "--no-probe", "--json", f"--set=storage.path={tmp_path}"]
+    if config.data.name == "imagefolder":
+        arguments.append(f"--set=data.root={image_root}")
+    else:
+        try:
+            describe_data(config.data.name, root=config.data.root)
+        except MissingDataError as error:
+            pytest.skip(str(error))
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.exception
+    document = json.loads(result.stdout)
+    assert document["name"] == path.stem
+    cells = {name for stage in document["stages"] for name in stage["cells"]} - {"random"}
+    assert len(cells) == (1 if isinstance(experiment, Config) else len(experiment.cells))
+    assert document["num_cached"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "sampler", "epochs", "max_flops"),
+    [
+        ("ablation_imagenet_spos", "spos", "uniform", (10, 30, 100), 475e6),
+        ("ablation_imagenet_fairnas", "fairnas", "fair", (15, 45, 150), 325e6),
+    ],
+)
+def test_the_papers_ablations(
+    name: str, space: str, sampler: str, epochs: tuple[int, ...], max_flops: float
+) -> None:
+    sweep = load_sweep(path_of(name))
+    grid = dict(sweep.settings.grid)
+    assert grid == {"trainable": ("all", "bn"), "indicator": ("accuracy", "bn"), "epochs": epochs}
+    assert len(sweep.cells) == 12
+    for cell in sweep.cells:
+        assert_paper(cell, space, sampler, max_flops)
+        searcher = "exact" if cell.search.indicator == "bn" else "evolution"
+        assert cell.search.searcher == searcher
+    assert sweep.shared.random_baseline.num_architectures == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "sampler", "epochs", "max_flops"),
+    [
+        ("spos_baseline", "spos", "uniform", 100, 475e6),
+        ("fairnas_baseline", "fairnas", "fair", 150, 325e6),
+    ],
+)
+def test_the_papers_baselines(
+    name: str, space: str, sampler: str, epochs: int, max_flops: float
+) -> None:
+    config = load_config(path_of(name))
+    assert_paper(config, space, sampler, max_flops)
+    assert (config.supernet.trainable, config.supernet.epochs) == ("all", epochs)
+    assert (config.search.indicator, config.search.searcher) == ("accuracy", "evolution")
+
+
+def assert_paper(config: Config, space: str, sampler: str, max_flops: float) -> None:
+    """Section 4.1."""
+    assert (config.space, config.supernet.sampler) == (space, sampler)
+    assert (config.search.max_flops, config.retrain.epochs) == (max_flops, 240)
+    evolution = config.search.evolution
+    assert (evolution.num_iterations, evolution.population) == (20, 50)
+    recipe: dict[str, Any] = {"batch_size": 1024, "lr": 0.8, "warmup_lr": 0.2, "warmup_epochs": 5}
+    for section in (config.supernet, config.retrain):
+        assert recipe.items() <= section.model_dump().items()
