@@ -7,6 +7,7 @@ only what it needs, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments.commands import ask, experiment, jobs, look
-from experiments.commands.options import print_json
+from experiments.commands.options import json_alone, print_json
 
 _FAILED, _WRONG, _INTERRUPTED = 1, 2, 130
 
@@ -58,15 +59,15 @@ def main() -> None:
 
     # Batch systems and `timeout` say SIGTERM; it ends a command as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if "--json" in sys.argv[1:]:
-        sys.stdout = sys.stderr  # Ray and MLflow print, too
+    wants_json = "--json" in sys.argv[1:]
     try:
-        app()
+        with json_alone() if wants_json else contextlib.nullcontext():
+            app()
     except ValueError as error:
         _complain(str(error))
         sys.exit(_WRONG)
     except JobError as error:
-        if "--json" in sys.argv[1:]:
+        if wants_json:
             print_json({"status": "failed", "error": str(error)})
         if error.details:  # where in the worker it happened; the sentence below says what
             typer.echo(error.details.strip(), err=True)

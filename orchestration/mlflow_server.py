@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +94,8 @@ def connect(uri: str) -> MlflowClient:
     database = Path(uri.removeprefix(_SQLITE)).expanduser().absolute()
     database.parent.mkdir(parents=True, exist_ok=True)
     # Of two processes that create the tables at once, MLflow lets one fail.
-    with FileLock(database.with_name(f".{database.name}.lock")):
+    name = hashlib.sha256(str(database).encode()).hexdigest()
+    with FileLock(Path(tempfile.gettempdir(), f"mlflow-{name}.lock")):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -16,9 +18,22 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field: supernet.epochs=30."),
 ]
 
+_KEPT: list[TextIO] = []
+
 
 def print_json(value: Any) -> None:
-    """The one value on standard output, past whatever it was redirected to."""
+    """The one value on standard output."""
     from orchestration import json_text
 
-    typer.echo(json_text.dumps(value), file=sys.__stdout__)
+    typer.echo(json_text.dumps(value), file=_KEPT[-1] if _KEPT else sys.stdout)
+
+
+@contextlib.contextmanager
+def json_alone() -> Iterator[None]:
+    """Keep standard output for `print_json`; what libraries print goes to standard error."""
+    _KEPT.append(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _KEPT.pop()

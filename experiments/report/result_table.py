@@ -14,9 +14,7 @@ from experiments.report.numbers import count
 from orchestration.stage_runner import Done
 
 
-def print_result(
-    result: CellResult, console: Console, *, elapsed_s: float, mlflow: str
-) -> None:
+def print_result(result: CellResult, console: Console, *, elapsed_s: float, mlflow: str) -> None:
     """The final table and the one command that opens the MLflow UI."""
     config = result.plan.config
     table = Table(title=f"{config.name}: what was found", title_justify="left")

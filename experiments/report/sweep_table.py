@@ -15,9 +15,7 @@ from experiments.sweep_result import SweepResult
 from orchestration.stage_store import StageRecord
 
 
-def print_sweep(
-    result: SweepResult, console: Console, *, elapsed_s: float, mlflow: str
-) -> None:
+def print_sweep(result: SweepResult, console: Console, *, elapsed_s: float, mlflow: str) -> None:
     """The final tables and the command that opens the MLflow UI."""
     console.print(_ablation_table(result))
     _print_baseline(result, console)

@@ -119,7 +119,7 @@ def test_every_stage_has_one_run_under_the_cells(folder: Path, result: Json) -> 
     assert {run.info.status for run in (parent, *runs.values())} == {"FINISHED"}
     for name in ("top1", "flops", "params", "device_hours", "random_baseline"):
         assert parent.data.metrics[name] == pytest.approx(result[name])
-    assert parent.data.params["supernet.trainable"] == "bn"
+    assert parent.data.params["trainable"] == "bn"
     assert result["arch"] in parent.data.tags["mlflow.note.content"]
     for stage in result["stages"]:
         run = runs[stage["mlflow_run_id"]]

@@ -75,7 +75,10 @@ def tree(folder: Path) -> list[str]:
         ("search.indicator=magic", ("search.indicator", "'magic'", *INDICATORS)),
         ("search.searcher=magic", ("search.searcher", "exact, evolution, random")),
         ("supernet.trainable=some", ("'all', 'bn' or 'last_bn'",)),
-        ("search.indicator=accuracy", ("'exact'", "sum over layers", "evolution or random")),
+        (
+            "search.indicator=accuracy search.searcher=exact",
+            ("'exact'", "sum over layers", "evolution or random"),
+        ),
         ("search.max_flops=10", ("flops of at most 10", "cheapest")),
         ("data.name=cifar10", ("cifar10", "root", "download=True")),
         ("data.root=ROOT data.name=fashion_mnist", ("ROOT", "train-images-idx3-ubyte", "apt-get")),
