@@ -23,7 +23,7 @@ from tests.experiments.configs import changed, small, write_yaml
 from tests.experiments.sweeps import run_sweep_in
 from tests.nas.examples import TINY
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 NUM_EPOCHS = 30
 Cells = list[dict[str, Any]]

@@ -153,7 +153,8 @@ def test_two_workers_are_one_on_the_same_gradients(
 def test_another_driver_goes_on_where_the_checkpoint_ends(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    config = {"epochs": 2, "executions": str(tmp_path / "ran"), "nan_epoch": 2}
+    ran = str(tmp_path / "ran")
+    config = {"epochs": 2, "epoch_s": 0.2, "executions": ran, "nan_epoch": 2}
     store = f"file://{tmp_path}/store"  # as a URI: checkpoints are uploaded asynchronously
     first = run_train_job(jobs.count, config, name="cut", storage_path=store)
     seen: list[dict[str, float]] = []
@@ -180,7 +181,6 @@ def test_another_driver_goes_on_where_the_checkpoint_ends(
 
 
 def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path: Path) -> None:
-
     config = {"epochs": 4, "epoch_s": 0.5, "executions": str(tmp_path / "ran")}
     program = f"""
         from orchestration.cluster import cluster
