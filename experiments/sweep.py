@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from experiments.sweep_display import SweepDisplay
 from experiments.sweep_plan import RandomPlan, SweepPlan
 from experiments.sweep_result import CellRow, RandomRow, SweepResult
 from experiments.tracking_uri import local_folder
-from experiments.workbench import absolute, check_places, scaling, source_tags
+from experiments.workbench import absolute, at_home, check_places, scaling, source_tags
 from nas.space import Architecture, format_architecture
 from orchestration import capacity, cluster
 from orchestration.stage_store import StageStore
@@ -93,7 +93,7 @@ def run_sweep(
         )
         arguments = [
             {
-                "plan": task.plan,
+                "plan": replace(task.plan, config=at_home(task.plan.config)),
                 "arch": task.arch,
                 "uri": tracker.uri,
                 "experiment": tracker.experiment,

@@ -76,6 +76,15 @@ def absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
+def at_home(config: Config) -> Config:
+    """The same experiment for a process that stands in another folder: its places absolute."""
+    places = {"storage": config.storage.model_copy(update={"path": absolute(config.storage.path)})}
+    if config.data.root is None:
+        return config.model_copy(update=places)
+    data = config.data.model_copy(update={"root": absolute(config.data.root)})
+    return config.model_copy(update={**places, "data": data})
+
+
 def source_tags(code: Mapping[str, Any]) -> dict[str, str]:
     """MLflow's own tags for where a run comes from."""
     tags = {"mlflow.source.name": str(code["command"]), "mlflow.source.type": "LOCAL"}

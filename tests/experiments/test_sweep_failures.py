@@ -54,7 +54,8 @@ def found(cells: Cells) -> Cells:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Cells:
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = command.run("sweep", write(folder), "--json", cwd=folder)
+    here = "storage.path=runs"  # relative: what drivers make must come back to this folder
+    done = command.run("sweep", write(folder), "--set", here, "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     return found(json.loads(done.stdout)["cells"])
 
