@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,11 +185,6 @@ class SweepResult:
             "failures": self.failures,
             "mlflow_run_id": self.run_id,
         }
-
-
-def top1_of(rows: Sequence[CellRow]) -> list[float]:
-    """Test top-1 of the cells that are done: one value for each seed."""
-    return [row.chain[-1].metrics["top1"] for row in rows if row.chain]
 
 
 def _validation_top1(row: CellRow) -> tuple[float, float]:

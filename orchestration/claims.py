@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from orchestration import json_text
-from orchestration.storage import open_storage, unusable
+from orchestration.storage import open_storage, unusable, write_whole
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -94,9 +94,7 @@ class Claims:
         stale_s: float = STALE_S,
     ) -> None:
         self.path = str(path)
-        self._fs, root = (
-            open_storage(path) if filesystem is None else (filesystem, self.path.rstrip("/"))
-        )
+        self._fs, root = open_storage(path, filesystem)
         self._root = f"{root}/claims"
         self._beat_s = beat_s
         self._stale_s = stale_s
@@ -125,14 +123,9 @@ class Claims:
 
     def write(self, fingerprint: str, holder: Holder) -> None:
         """Put a claim's file in its place, or put its newest state there."""
-        folder = f"{self._root}/{fingerprint}"
-        place, part = f"{folder}/{holder.owner}", f"{folder}/.{holder.owner}"
         content = json_text.dumps(dataclasses.asdict(holder)).encode()
         try:
-            self._fs.create_dir(folder, recursive=True)
-            with self._fs.open_output_stream(part) as stream:
-                stream.write(content)
-            self._fs.move(part, place)
+            write_whole(self._fs, f"{self._root}/{fingerprint}/{holder.owner}", content)
         except OSError as error:
             raise unusable(self.path, "written", error) from error
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestration import json_text
-from orchestration.storage import open_storage, unusable
+from orchestration.storage import open_storage, unusable, write_whole
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -47,9 +46,7 @@ class FailureLog:
 
     def __init__(self, path: str | Path, filesystem: pafs.FileSystem | None = None) -> None:
         self.path = str(path)
-        self._fs, root = (
-            open_storage(path) if filesystem is None else (filesystem, self.path.rstrip("/"))
-        )
+        self._fs, root = open_storage(path, filesystem)
         self._root = f"{root}/failures"
 
     def get(self, fingerprint: str) -> FailureNote | None:
@@ -64,12 +61,9 @@ class FailureLog:
 
     def put(self, fingerprint: str, note: FailureNote) -> None:
         """Remember a failure; it replaces the one before."""
-        part = f"{self._root}/.{uuid.uuid4().hex}"
+        content = json_text.dumps(dataclasses.asdict(note)).encode()
         try:
-            self._fs.create_dir(self._root, recursive=True)
-            with self._fs.open_output_stream(part) as stream:
-                stream.write(json_text.dumps(dataclasses.asdict(note)).encode())
-            self._fs.move(part, f"{self._root}/{fingerprint}.json")
+            write_whole(self._fs, f"{self._root}/{fingerprint}.json", content)
         except OSError as error:
             raise unusable(self.path, "written", error) from error
 

@@ -13,7 +13,6 @@ with a driver, at most a round, is not known to anybody.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +22,7 @@ from orchestration.job import JobResult, KeepGoing, Observer, Progress, always, 
 from orchestration.live_run import LiveTracking
 from orchestration.scaling import Scaling
 from orchestration.scorer_pool import MakeScorer, ScorerPool
-from orchestration.storage import reason_of, unusable
+from orchestration.storage import reason_of, unusable, write_whole
 from orchestration.worker import Ledger
 
 if TYPE_CHECKING:
@@ -167,12 +166,7 @@ class _Checkpoint:
     def write(self, rounds: Rounds, ledger: Ledger) -> None:
         """Replace what was written before, in one step."""
         text = json_text.dumps({"state": rounds.state_dict(), "ledger": vars(ledger)})
-        folder = f"{self.root}/{self.name}"
-        part = f"{folder}/.{_FILE}.{uuid.uuid4().hex}"
         try:
-            self.filesystem.create_dir(folder, recursive=True)
-            with self.filesystem.open_output_stream(part) as stream:
-                stream.write(text.encode())
-            self.filesystem.move(part, f"{folder}/{_FILE}")
+            write_whole(self.filesystem, f"{self.root}/{self.name}/{_FILE}", text.encode())
         except OSError as error:
             raise unusable(self.storage_path, "written", error) from error

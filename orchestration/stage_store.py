@@ -97,9 +97,7 @@ class StageStore:
         from pyarrow import fs as pafs
 
         self.path = str(path)
-        self._fs, root = (
-            open_storage(path) if filesystem is None else (filesystem, self.path.rstrip("/"))
-        )
+        self._fs, root = open_storage(path, filesystem)
         self._stages = f"{root}/stages"
         self._is_local = isinstance(self._fs, pafs.LocalFileSystem)
 

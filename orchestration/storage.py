@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,15 @@ class StorageError(ValueError):
     """The storage path cannot be used; the message says which, why, and how to mend it."""
 
 
-def open_storage(path: str | Path) -> tuple[pafs.FileSystem, str]:
+def open_storage(
+    path: str | Path, filesystem: pafs.FileSystem | None = None
+) -> tuple[pafs.FileSystem, str]:
     """The file system that ``path`` lies on, and the path within it.
 
     Args:
         path: a local folder (relative ones start at the working directory), or a URI such as
             ``s3://bucket/folder`` for ``pyarrow.fs.FileSystem.from_uri``.
+        filesystem: given, ``path`` is a path within it.
 
     Raises:
         StorageError: no file system answers to ``path``.
@@ -26,6 +30,8 @@ def open_storage(path: str | Path) -> tuple[pafs.FileSystem, str]:
     from pyarrow import fs as pafs
 
     text = str(path)
+    if filesystem is not None:
+        return filesystem, text.rstrip("/")
     if "://" not in text:
         return pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
     try:
@@ -36,6 +42,20 @@ def open_storage(path: str | Path) -> tuple[pafs.FileSystem, str]:
             "a URI such as s3://bucket/folder."
         ) from error
     return filesystem, root.rstrip("/")
+
+
+def write_whole(filesystem: pafs.FileSystem, place: str, content: bytes) -> None:
+    """Write a file so that it is never seen half written; it replaces the one before.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder, _, name = place.rpartition("/")
+    part = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    filesystem.create_dir(folder, recursive=True)
+    with filesystem.open_output_stream(part) as stream:
+        stream.write(content)
+    filesystem.move(part, place)
 
 
 def unusable(path: str, verb: str, error: OSError) -> StorageError:

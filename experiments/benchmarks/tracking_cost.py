@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from rich.console import Console
 
@@ -83,13 +84,11 @@ def measure(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
         start_s = time.perf_counter()
         tracker.check()
         first_use_s = time.perf_counter() - start_s
-        Tracker.session = timed  # type: ignore[method-assign]
-        try:
+        # Stages that run open trackers of their own: it is the class that gets the clock.
+        with mock.patch.object(Tracker, "session", timed):
             start_s = time.perf_counter()
             result = run_cell(plan, tracker, Display(Console(), quiet=True))
             wall_s = time.perf_counter() - start_s
-        finally:
-            Tracker.session = session  # type: ignore[method-assign]
     stages = (*result.chain, *result.baseline)
     return {
         "config": config.stem,

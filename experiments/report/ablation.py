@@ -6,7 +6,6 @@ retrained networks; several seeds give mean ± standard deviation.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.report.numbers import standard_error
 from experiments.report.style import COLORS, SERIES, in_style, new_figure
 from experiments.sweep_result import CellRow, SweepResult
 
@@ -37,7 +37,6 @@ class Value(NamedTuple):
 
     mean: float
     spread: float
-    num_seeds: int
 
 
 def ablation_values(result: SweepResult) -> dict[Setting, dict[str, Value | None]]:
@@ -59,8 +58,8 @@ def _value(rows: Sequence[CellRow]) -> Value | None:
         return None
     top1 = [each["top1"] for each in metrics]
     if len(top1) > 1:
-        return Value(statistics.fmean(top1), statistics.stdev(top1), len(top1))
-    return Value(top1[0], math.sqrt(top1[0] * (1 - top1[0]) / metrics[0]["num_test_images"]), 1)
+        return Value(statistics.fmean(top1), statistics.stdev(top1))
+    return Value(top1[0], standard_error(top1[0], metrics[0]["num_test_images"]))
 
 
 @in_style

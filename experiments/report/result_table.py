@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 
 from rich.console import Console
@@ -10,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.cell import CellResult
-from experiments.report.numbers import count
+from experiments.report.numbers import network_row, standard_error
 from orchestration.stage_runner import Done
 
 
@@ -26,19 +25,21 @@ def print_result(result: CellResult, console: Console, *, elapsed_s: float, mlfl
     metrics = result.retrained.record.metrics
     table.add_row(
         f"{config.search.indicator} + {config.search.searcher}",
-        *_row(result.retrained),
+        *network_row(result.retrained.record),
         style="bold",
     )
     if result.best_random is not None:
-        table.add_row(f"best of {len(result.baseline)} random", *_row(result.best_random))
+        table.add_row(
+            f"best of {len(result.baseline)} random", *network_row(result.best_random.record)
+        )
     console.print(table)
     console.print(
         f"On {metrics['num_test_images']:.0f} test images one standard error of top-1 is "
-        f"±{100 * _standard_error(metrics['top1'], metrics['num_test_images']):.2f} points.\n",
+        f"±{100 * standard_error(metrics['top1'], metrics['num_test_images']):.2f} points.\n",
         highlight=False,
     )
     num_classes = result.plan.space.num_classes
-    if metrics["top1"] <= 1 / num_classes + 2 * _standard_error(
+    if metrics["top1"] <= 1 / num_classes + 2 * standard_error(
         1 / num_classes, metrics["num_test_images"]
     ):
         console.print(
@@ -68,21 +69,6 @@ def print_result(result: CellResult, console: Console, *, elapsed_s: float, mlfl
     console.print(f"Results   {config.storage.path}", highlight=False)
     console.print(f"Figures   {os.path.relpath(result.figures)}", highlight=False)
     console.print(f"MLflow    [bold]{escape(mlflow)}[/]", highlight=False)
-
-
-def _standard_error(top1: float, num_images: float) -> float:
-    """Of an accuracy as a share of so many images (binomial)."""
-    return math.sqrt(top1 * (1 - top1) / num_images)
-
-
-def _row(done: Done) -> tuple[str, str, str, str]:
-    metrics = done.record.metrics
-    return (
-        done.record.result["arch"],
-        count(metrics["flops"]),
-        count(metrics["params"]),
-        f"{metrics['top1']:.2%}",
-    )
 
 
 def _cost_table(result: CellResult) -> Table:

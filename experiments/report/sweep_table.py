@@ -9,10 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.report.ablation import Value, ablation_values, num_random
-from experiments.report.numbers import count
+from experiments.report.numbers import network_row
 from experiments.sweep import figures_folder
 from experiments.sweep_result import SweepResult
-from orchestration.stage_store import StageRecord
 
 
 def print_sweep(result: SweepResult, console: Console, *, elapsed_s: float, mlflow: str) -> None:
@@ -85,21 +84,11 @@ def _cells_table(result: SweepResult) -> Table:
         table.add_column(heading, justify="right")
     for row in result.cells:
         if row.retrained is not None:
-            table.add_row(row.plan.config.name, *_found(row.retrained))
+            table.add_row(row.plan.config.name, *network_row(row.retrained))
     for random in result.baseline:
         if random.retrained is not None:
-            table.add_row("random", *_found(random.retrained), style="dim")
+            table.add_row("random", *network_row(random.retrained), style="dim")
     return table
-
-
-def _found(record: StageRecord) -> tuple[str, str, str, str]:
-    metrics = record.metrics
-    return (
-        record.result["arch"],
-        count(metrics["flops"]),
-        count(metrics["params"]),
-        f"{metrics['top1']:.2%}",
-    )
 
 
 def _cost_table(result: SweepResult) -> Table:
