@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,11 @@ from experiments.stages.supernet import draw_supernet, make_supernet
 from experiments.tracking_uri import local_folder
 from nas.space import parse_architecture
 from orchestration.fingerprint import fingerprint
+from orchestration.group_run import GroupRun
 from orchestration.json_text import JSON
-from orchestration.stage_runner import Done
+from orchestration.stage_runs import Done
 from orchestration.stage_store import StageRecord, StageStore
-from orchestration.tracking import CELL, ERROR, INPUT, STAGE, Tracker, TrackingError
-
-_log = logging.getLogger(__name__)
+from orchestration.tracking import CELL, INPUT, STAGE, Tracker
 
 
 @dataclass(frozen=True)
@@ -116,17 +113,8 @@ class CellResult:
         }
 
 
-@dataclass(frozen=True)
-class CellRun:
-    """The MLflow run of a cell: what the cell is as its params, what was found as its metrics.
-
-    Attributes:
-        run_id: MLflow's.
-        tracker: where it is.
-    """
-
-    run_id: str
-    tracker: Tracker
+class CellRun(GroupRun):
+    """The MLflow run of a cell: what it is as its params, what was found as its metrics."""
 
     @classmethod
     def start(
@@ -169,30 +157,7 @@ class CellRun:
             group=fingerprint("cell", key, code_version=1),
             parent_run_id=parent_run_id,
         )
-        return cls(run_id, tracker)
-
-    @contextmanager
-    def marked(self) -> Iterator[None]:
-        """Marked as failed or killed unless all goes well within."""
-        try:
-            yield
-        except Exception as error:
-            self.finish("FAILED", tags={ERROR: str(error)})
-            raise
-        except BaseException:
-            self.finish("KILLED")
-            raise
-
-    def finish(self, status: str = "FINISHED", **shown: Any) -> None:
-        """End it; a server that went away meanwhile costs a warning, no result."""
-        try:
-            self.tracker.finish_group(self.run_id, status, **shown)
-        except TrackingError as error:
-            _log.warning(
-                "The results are stored, but MLflow does not show the cell as %s: %s",
-                status,
-                error,
-            )
+        return cls(config.name, run_id, tracker)
 
     def show(self, result: CellResult) -> None:
         """End it with what was found."""
@@ -201,7 +166,7 @@ class CellRun:
             metrics=result.metrics,
             artifacts=result.figures,
             params={"winner": result.search.record.result["arch"]},
-            tags={**lineage, ERROR: "", "mlflow.note.content": result.summary()},
+            tags={**lineage, "mlflow.note.content": result.summary()},
         )
 
 

@@ -16,7 +16,7 @@ from experiments.stages.retrain import make_retrain
 from experiments.workbench import open_setting
 from nas.space import Architecture
 from orchestration.stage import Stage
-from orchestration.stage_runner import Done
+from orchestration.stage_runs import Done
 from orchestration.tracking import Tracker
 
 _SHOWN = ("epoch", "train/loss", "val/top1")
@@ -27,24 +27,29 @@ def drive(argument: dict[str, Any], report: Callable[[dict[str, Any]], None]) ->
 
     Returns the ids of the MLflow runs and of the stages; what was found is in the store.
     """
-    with Events(report) as events:
-        plan: CellPlan = argument["plan"]
-        arch: Architecture | None = argument["arch"]
-        tracker = Tracker(argument["uri"], argument["experiment"])
-        tags: Mapping[str, str] = argument["tags"]
-        parent_run_id: str | None = argument["parent_run_id"]
-        setting = open_setting(
+    plan: CellPlan = argument["plan"]
+    arch: Architecture | None = argument["arch"]
+    tracker = Tracker(argument["uri"], argument["experiment"])
+    parent_run_id: str | None = argument["parent_run_id"]
+    with (
+        Events(report) as events,
+        open_setting(
             plan.config,
             tracker,
             events,
             code=argument["code"],
             parent_run_id=parent_run_id,
-            tags=tags,
-        )
+            tags=argument["tags"],
+        ) as setting,
+    ):
         if arch is not None:
             return {"run_id": None, "stages": [_told(make_retrain(plan.retrain(arch), setting))]}
         run = CellRun.start(
-            plan, tracker, tags=tags, part_of=argument["group"], parent_run_id=parent_run_id
+            plan,
+            tracker,
+            tags=argument["tags"],
+            part_of=argument["group"],
+            parent_run_id=parent_run_id,
         )
         with run.marked():
             chain = make_chain(plan, setting)

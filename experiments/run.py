@@ -17,7 +17,7 @@ from experiments.stages.setting import Setting
 from experiments.terminal import Display
 from experiments.workbench import absolute, check_places, open_setting, scaling, source_tags
 from orchestration import capacity, cluster
-from orchestration.stage_runner import Done
+from orchestration.stage_runs import Done
 from orchestration.stage_store import StageStore
 from orchestration.tracking import CELL, Tracker
 
@@ -43,13 +43,15 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
         tags = source_tags(code)
         run = CellRun.start(plan, tracker, tags=tags)
         stack.enter_context(run.marked())
-        setting = open_setting(
-            config,
-            tracker,
-            display,
-            code=code,
-            parent_run_id=run.run_id,
-            tags={CELL: config.name, **tags},
+        setting = stack.enter_context(
+            open_setting(
+                config,
+                tracker,
+                display,
+                code=code,
+                parent_run_id=run.run_id,
+                tags={CELL: config.name, **tags},
+            )
         )
         stack.enter_context(display.live())
         chain, baseline = _make_all(plan, setting, num_at_once)

@@ -6,36 +6,27 @@ everything, Ray is not started at all. What failed leaves the rest running.
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from experiments.cell import finished_chain
 from experiments.config import Config
-from experiments.config_file import dump_config
 from experiments.driver import drive
 from experiments.plan import CellPlan
 from experiments.provenance import provenance
-from experiments.sweep_config import Sweep
 from experiments.sweep_display import SweepDisplay
 from experiments.sweep_plan import RandomPlan, SweepPlan
 from experiments.sweep_result import CellRow, RandomRow, SweepResult
-from experiments.tracking_uri import local_folder
+from experiments.sweep_run import SweepRun
 from experiments.workbench import absolute, at_home, check_places, scaling, source_tags
 from nas.space import Architecture, format_architecture
 from orchestration import capacity, cluster
 from orchestration.stage_store import StageStore
 from orchestration.sweep import DRIVER_BYTES, Ended, max_concurrent, run_tasks
-from orchestration.tracked_model import register_winner
-from orchestration.tracking import CELL, STAGE, Tracker, TrackingError
-
-_log = logging.getLogger(__name__)
+from orchestration.tracking import CELL, Tracker
 
 
 @dataclass(frozen=True)
@@ -85,34 +76,25 @@ def run_sweep(
                 sum(missing),
             )
         code = provenance()
-        run_id = tracker.start_group(
-            plan.sweep.name,
-            tags={STAGE: "sweep", **source_tags(code)},
-            params=plan.sweep.params,
-            group=plan.group,
-        )
+        run = SweepRun.start(plan, tracker, source_tags(code))
         arguments = [
             {
                 "plan": replace(task.plan, config=at_home(task.plan.config)),
                 "arch": task.arch,
                 "uri": tracker.uri,
                 "experiment": tracker.experiment,
-                "parent_run_id": run_id,
+                "parent_run_id": run.run_id,
                 "group": plan.group,
                 "code": code,
                 "tags": {CELL: task.name, **source_tags(code)},
             }
             for task in tasks
         ]
-        try:
+        with run.marked():
             with display.live(plan.sweep.name, [task.label for task in tasks]):
                 ended = _run_all(arguments, missing, num_at_once or 1, config, display)
-            result = _collect(plan, tasks, ended, store, run_id)
-        except BaseException as error:
-            status = "FAILED" if isinstance(error, Exception) else "KILLED"
-            _finish(tracker, run_id, status)
-            raise
-        _show(result, tracker)
+            result = _collect(plan, tasks, ended, store, run.run_id)
+        run.show(result)
     return result
 
 
@@ -187,70 +169,3 @@ def _collect(
         cached=tuple(fingerprint for fingerprint, is_new in made.items() if not is_new),
         run_id=run_id,
     )
-
-
-def _show(result: SweepResult, tracker: Tracker) -> None:
-    """Let the sweep's MLflow run show what was found, and register the winner's network."""
-    name = result.plan.sweep.name
-    folder = _draw(result)
-    winner = result.winner
-    try:
-        if winner is not None and winner.retrain_run_id is not None:
-            register_winner(
-                tracker,
-                name=name,
-                run_id=winner.retrain_run_id,
-                description=f"Found by the cell {winner.plan.config.name} of the sweep {name}.",
-            )
-    except TrackingError as error:
-        _log.warning("The winner of %s is not registered in MLflow: %s", name, error)
-    _finish(
-        tracker,
-        result.run_id,
-        "FAILED" if result.failures else "FINISHED",
-        metrics=result.metrics,
-        params={} if winner is None else {"winner": winner.plan.config.name},
-        artifacts=folder,
-        tags={"mlflow.note.content": f"{_compare_link(result, tracker)}{result.summary()}"},
-    )
-
-
-def _compare_link(result: SweepResult, tracker: Tracker) -> str:
-    """To MLflow's own page that compares the cells, in Markdown; empty while it is away."""
-    run_ids = [row.run_id for row in result.cells if row.run_id is not None]
-    try:
-        with tracker.session():
-            experiment_id = tracker.experiment_id()
-    except TrackingError:
-        return ""
-    query = urlencode({"runs": json.dumps(run_ids), "experiments": json.dumps([experiment_id])})
-    return f"[Compare the cells](#/compare-runs?{query})\n\n"
-
-
-def _finish(tracker: Tracker, run_id: str, status: str, **shown: Any) -> None:
-    """End the sweep's run; a server that went away meanwhile costs a warning, no result."""
-    try:
-        tracker.finish_group(run_id, status, **shown)
-    except TrackingError as error:
-        _log.warning(
-            "The results are stored, but MLflow does not show the sweep as %s: %s", status, error
-        )
-
-
-def figures_folder(sweep: Sweep) -> Path:
-    """Where this machine keeps the sweep's figures."""
-    return local_folder(sweep.storage) / "figures" / sweep.name
-
-
-def _draw(result: SweepResult) -> Path:
-    """The figure of the ablation and the resolved cells."""
-    from experiments.report.ablation import ablation_figure
-    from experiments.report.style import save_figure
-
-    folder = figures_folder(result.plan.sweep)
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(row.chain for row in result.cells):
-        save_figure(ablation_figure(result), folder / "ablation.png")
-    for cell in result.plan.sweep.cells:
-        (folder / f"{cell.name}.yaml").write_text(dump_config(cell), encoding="utf-8")
-    return folder

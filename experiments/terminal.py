@@ -23,7 +23,7 @@ from rich.progress import (
 )
 
 from orchestration.stage import Stage
-from orchestration.stage_runner import Done
+from orchestration.stage_runs import Done
 
 
 class Display:

@@ -6,7 +6,8 @@ two have in common.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from orchestration.claims import Claims
 from orchestration.failure_log import FailureLog
 from orchestration.scaling import Scaling
 from orchestration.stage_runner import StageRunner
+from orchestration.stage_runs import StageRuns
 from orchestration.stage_store import StageStore
 from orchestration.tracking import Tracker
 
 
+@contextmanager
 def open_setting(
     config: Config,
     tracker: Tracker,
@@ -28,29 +31,30 @@ def open_setting(
     code: Mapping[str, Any],
     parent_run_id: str | None,
     tags: Mapping[str, str],
-) -> Setting:
-    """The setting of a cell's stages; touches neither network nor disk.
+) -> Iterator[Setting]:
+    """The setting of a cell's stages; at its end MLflow shows them all.
 
     `code` is where results come from, `parent_run_id` and `tags` belong to the stages' MLflow runs.
     """
     storage = absolute(config.storage.path)
+    claims = Claims(storage)
+    runs = StageRuns(tracker, claims, parent_run_id, tags)
     runner = StageRunner(
         store=StageStore(storage),
-        claims=Claims(storage),
+        claims=claims,
         failures=FailureLog(storage),
-        tracker=tracker,
+        runs=runs,
         scaling=scaling(config),
         max_failures=config.cluster.max_failures,
         code=code,
-        parent_run_id=parent_run_id,
-        tags=tags,
     )
     place = {
         "data_root": None if config.data.root is None else absolute(config.data.root),
         "num_loaders": config.data.num_workers,
         "storage_path": storage,
     }
-    return Setting(runner, place, watcher)
+    with runs:
+        yield Setting(runner, place, watcher)
 
 
 def check_places(config: Config, tracker: Tracker) -> None:

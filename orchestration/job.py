@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestration.failure import JobError
-from orchestration.live_run import LiveTracking
+from orchestration.live_run import LiveRun
 from orchestration.storage import StorageError, open_storage, unusable
 from orchestration.worker import LEDGER_NAME, Ledger
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ray.train import Checkpoint
 
 Progress = Callable[[dict[str, float]], None]
+Follow = Callable[[], LiveRun]
 KeepGoing = Callable[[], bool]
 
 
@@ -58,14 +59,20 @@ class Observer:
     """Shows each epoch once: to the caller, then to MLflow.
 
     Args:
-        on_epoch: follow the job in MLflow, from this process.
+        follow: begins to follow the job in MLflow, from this process.
         on_progress: called in this thread with each epoch's metrics.
     """
 
-    def __init__(self, on_epoch: LiveTracking | None, on_progress: Progress | None) -> None:
-        self._live = on_epoch.open() if on_epoch is not None else None
+    def __init__(self, follow: Follow | None, on_progress: Progress | None) -> None:
+        self._follow = follow
+        self._live: LiveRun | None = None
         self._on_progress = on_progress
         self._last_epoch = 0
+
+    def begin(self) -> None:
+        """The job has been started: while its workers come up, there is time for MLflow."""
+        if self._live is None and self._follow is not None:
+            self._live = self._follow()
 
     def show(self, row: dict[str, float]) -> None:
         """An epoch is over; one that was shown before, and is repeated after a crash, is not."""
@@ -74,11 +81,13 @@ class Observer:
         self._last_epoch = int(row["epoch"])
         if self._on_progress is not None:
             self._on_progress(dict(row))
+        self.begin()
         if self._live is not None:
             self._live.log_epoch(row)
 
     def fail(self, error: BaseException) -> None:
         """The job failed for good."""
+        self.begin()
         if self._live is not None:
             self._live.fail(str(error))
 

@@ -81,6 +81,7 @@ class LiveRun:
         self._spec = spec
         self._started_ms = to_ms(time.time())
         self._pending: list[tuple[dict[str, float], int]] = []
+        self._logged_ms: dict[int, int] = {}
         self._pause_s = 0.0
         self._not_before_s = 0.0
         self._warned = False
@@ -102,7 +103,8 @@ class LiveRun:
             with self._tracker.session(_LIVE_TIMEOUT_S, 0) as client:
                 if self.run_id is None:
                     self.run_id = self._open(client)
-                self._tracker.log_epochs(self.run_id, self._pending)
+                    self._logged_ms = self._tracker.logged_ms(self.run_id)
+                self._tracker.log_epochs(self.run_id, self._pending, self._logged_ms)
         except TrackingError as error:
             self._retreat(error)
             return False

@@ -18,8 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestration import json_text
-from orchestration.job import JobResult, KeepGoing, Observer, Progress, always, open_jobs
-from orchestration.live_run import LiveTracking
+from orchestration.job import (
+    Follow,
+    JobResult,
+    KeepGoing,
+    Observer,
+    Progress,
+    always,
+    open_jobs,
+)
 from orchestration.scaling import Scaling
 from orchestration.scorer_pool import MakeScorer, ScorerPool
 from orchestration.storage import reason_of, unusable, write_whole
@@ -68,7 +75,7 @@ def run_scoring_job(
     name: str,
     storage_path: str,
     scaling: Scaling | None = None,
-    on_epoch: LiveTracking | None = None,
+    follow: Follow | None = None,
     on_progress: Progress | None = None,
     max_failures: int = 3,
     keep_going: KeepGoing = always,
@@ -87,7 +94,7 @@ def run_scoring_job(
         name: the job's name, with the fingerprint of what decides its result.
         storage_path: folder or URI; only this process writes there.
         scaling: the actors, as many as the least number of workers; one on a CPU if not given.
-        on_epoch: follow it in MLflow, from this process.
+        follow: begins to follow it in MLflow, from this process.
         on_progress: called in this thread with each round's metrics. A job that is continued
             starts with the rounds that are done.
         max_failures: how often one item may fail for reasons that may go away.
@@ -99,7 +106,7 @@ def run_scoring_job(
         JobError: the job failed for good, or was stopped.
         StorageError: ``storage_path`` cannot be used.
     """
-    observer = Observer(on_epoch, on_progress)
+    observer = Observer(follow, on_progress)
     checkpoint = _Checkpoint(*open_jobs(storage_path), name, storage_path)
     ledger = checkpoint.restore(rounds)
     for row in ledger.history:
@@ -117,6 +124,7 @@ def run_scoring_job(
             max_failures=max_failures,
             keep_going=keep_going,
         ) as pool:
+            observer.begin()
             while items:
                 row = ledger.append(rounds.update(items, pool.score(items)))
                 spent_s = pool.wall_s

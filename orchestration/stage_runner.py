@@ -4,18 +4,17 @@ What a stage does is a callable that the caller brings; this is what happens aro
 that need a stage at the same time, threads, processes and clusters on one storage path, one makes
 it and the others wait for its result (:mod:`orchestration.claims`). A record
 that is in the store is only shown in MLflow again (idempotently, so that a server that was away
-catches up); one that is not is made, stored complete, and then shown. A tracking server that goes
-away while a stage runs costs a warning and nothing else.
+catches up); one that is not is made, stored complete, and then shown
+(:mod:`orchestration.stage_runs`).
 """
 
 from __future__ import annotations
 
-import logging
 import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,16 @@ from orchestration.claims import Claim, Claims
 from orchestration.failure import JobError
 from orchestration.failure_log import FailureLog, FailureNote
 from orchestration.job import JobResult, Progress, forget_job
-from orchestration.live_run import LiveTracking
 from orchestration.scaling import Scaling
 from orchestration.scorer_pool import MakeScorer
 from orchestration.scoring_job import Rounds, run_scoring_job
 from orchestration.stage import Stage
+from orchestration.stage_runs import Done, Draw, StageRuns
 from orchestration.stage_store import StageRecord, StageStore
-from orchestration.tracked_model import WriteModel, log_model, shown_model
-from orchestration.tracking import INPUT, Tracker, TrackingError
+from orchestration.tracked_model import WriteModel
 from orchestration.train_job import Work, run_train_job
 
-_log = logging.getLogger(__name__)
-
 _POLL_S = 0.4  # how often one looks again who waits for somebody else's result
-
-Draw = Callable[[StageRecord, Path], None]
 
 
 @dataclass(frozen=True)
@@ -49,16 +43,6 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Done:
-    """A stage that is there. `run_id` is None where the tracking server could not be told."""
-
-    stage: Stage
-    record: StageRecord
-    cached: bool
-    run_id: str | None
-
-
-@dataclass(frozen=True)
 class StageRunner:
     """Makes stages of one experiment.
 
@@ -66,23 +50,19 @@ class StageRunner:
         store: where results lie.
         claims: who is making what.
         failures: what failed and why.
-        tracker: where they are shown.
+        runs: where they are shown.
         scaling: the workers of every job.
         max_failures: how often a job is started again; see `run_train_job`.
         code: where results come from (commit, versions); kept in every record.
-        parent_run_id: the MLflow run that the stages' runs are nested under.
-        tags: further tags of every run.
     """
 
     store: StageStore
     claims: Claims
     failures: FailureLog
-    tracker: Tracker
+    runs: StageRuns
     scaling: Scaling
     max_failures: int
     code: Mapping[str, Any]
-    parent_run_id: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
 
     def train(
         self,
@@ -121,9 +101,7 @@ class StageRunner:
                     file.unlink()
             return outcome, job
 
-        done = self._have_or_make(stage, make, inputs, draw)
-        if model is not None and done.run_id is not None:
-            self._show_model(done, done.run_id, model)
+        done = self._have_or_make(stage, make, inputs, draw, model)
         self._forget_job(stage)
         return done
 
@@ -193,16 +171,7 @@ class StageRunner:
             "name": _job_name(stage),
             "storage_path": self.store.path,
             "scaling": self.scaling,
-            "on_epoch": LiveTracking(
-                uri=self.tracker.uri,
-                experiment=self.tracker.experiment,
-                kind=stage.kind,
-                fingerprint=stage.fingerprint,
-                name=stage.name,
-                config=stage.config,
-                tags=self._tags(inputs),
-                parent_run_id=self.parent_run_id,
-            ),
+            "follow": self.runs.follow(stage, inputs),
             "on_progress": progress,
             "max_failures": self.max_failures,
             "keep_going": lambda: not claim.lost.is_set(),
@@ -218,10 +187,12 @@ class StageRunner:
         make: Callable[[Path, Claim], tuple[Outcome, JobResult]],
         inputs: Mapping[str, Done] | None,
         draw: Draw | None,
+        model: WriteModel | None = None,
     ) -> Done:
         read = {kind: done.record for kind, done in (inputs or {}).items() if kind in stage.inputs}
         record, cached = self._wait_or_make(stage, make, read)
-        return Done(stage, record, cached, self._publish(stage, record, inputs, draw))
+        shown = self.runs.show(stage, record, inputs=inputs, draw=draw, model=model)
+        return Done(stage, record, cached, shown)
 
     def _wait_or_make(
         self,
@@ -289,58 +260,6 @@ class StageRunner:
             )
         self.failures.forget(stage.fingerprint)
         return record
-
-    def _publish(
-        self,
-        stage: Stage,
-        record: StageRecord,
-        inputs: Mapping[str, Done] | None,
-        draw: Draw | None,
-    ) -> str | None:
-        try:
-            return self.tracker.publish(
-                record,
-                name=stage.name,
-                tags=self._tags(inputs),
-                draw=draw,
-                parent_run_id=self.parent_run_id,
-            )
-        except TrackingError as error:
-            _log.warning(
-                "%s is stored in %s but not shown in MLflow: %s Run the same command again when "
-                "the server is back.",
-                stage.name,
-                self.store.path,
-                error,
-            )
-            return None
-
-    def _show_model(self, done: Done, run_id: str, write: WriteModel) -> None:
-        """Have the stage's run show its model; of all that want to, one at a time logs it."""
-        try:
-            while shown_model(self.tracker, run_id, done.record) is None:
-                claim = self.claims.attempt(f"model-{done.record.fingerprint}")
-                if claim is None:
-                    time.sleep(random.uniform(0.5, 1.5) * _POLL_S)
-                    continue
-                with claim:
-                    log_model(self.tracker, run_id, done.record, write, name=done.stage.name)
-        except TrackingError as error:
-            _log.warning(
-                "%s is stored in %s, but MLflow does not show its model: %s Run the same command "
-                "again when the server is back.",
-                done.stage.name,
-                self.store.path,
-                error,
-            )
-
-    def _tags(self, inputs: Mapping[str, Done] | None) -> dict[str, str]:
-        lineage = {
-            f"{INPUT}{kind}": done.run_id
-            for kind, done in (inputs or {}).items()
-            if done.run_id is not None
-        }
-        return {**self.tags, **lineage}
 
 
 def _job_name(stage: Stage) -> str:

@@ -3,13 +3,16 @@
 ``ray.train.torch`` imports torch when it is imported itself, hence in every driver and in every
 job's controller, which need none of it. This trainer does for CPUs (gloo) and GPUs (NCCL) what
 ``TorchTrainer`` does, leaves torch to the workers, and does without two of Ray's helper actors.
+The process that leads a job, which Ray starts anew for each, leads the driver's next job, too.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,8 +24,11 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import (
     PlacementGroupCleanerCallback,
 )
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2.api.config import RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.result import Result
 
 # Each of them starts an actor for every job. The jobs here read their data themselves, and their
 # driver frees what a killed controller leaves behind (see orchestration.progress).
@@ -58,6 +64,49 @@ class TorchTrainer(DataParallelTrainer):
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
         return [each for each in callbacks if not isinstance(each, _UNUSED)]
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> Result:
+        with _job_controller() as controller:
+            result: Result = ray.get(controller.run.remote(arguments))
+        return result
+
+
+class JobController:
+    """An actor that runs Ray's controllers of jobs, one after the other."""
+
+    async def run(self, arguments: dict[str, Any]) -> Result:
+        """Run a job to its end, good or bad."""
+        controller = TrainController(**arguments)
+        await controller.run()
+        return controller.get_result()
+
+
+_idle_controllers: dict[str, list[Any]] = {}  # by the connection to a cluster that they belong to
+_lock = threading.Lock()
+
+
+@contextmanager
+def _job_controller() -> Iterator[Any]:
+    """A controller for one job on this process's node; one that dies over it serves no other."""
+    context = ray.get_runtime_context()
+    with _lock:
+        idle = _idle_controllers.setdefault(context.get_worker_id(), [])
+        controller = idle.pop() if idle else None
+    if controller is None:
+        # Ray's controllers wait for the cluster inside their event loop, and know it.
+        variables = {"RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0", **get_env_vars_to_propagate()}
+        controller = (
+            ray.remote(JobController)
+            .options(
+                num_cpus=0,
+                label_selector={"ray.io/node-id": context.get_node_id()},
+                runtime_env={"env_vars": variables},
+            )
+            .remote()
+        )
+    yield controller
+    with _lock:
+        idle.append(controller)
 
 
 @dataclass

@@ -114,7 +114,7 @@ class Tracker:
                 (row, start_ms + (end_ms - start_ms) * done // num_epochs)
                 for done, row in enumerate(record.history, start=1)
             ]
-            self.log_epochs(run_id, rows)
+            self.log_epochs(run_id, rows, self.logged_ms(run_id) if rows else {})
             final = {
                 **record.metrics,
                 "device_hours": record.device_hours,
@@ -257,13 +257,26 @@ class Tracker:
         for start in range(0, len(fresh), _MAX_PARAMS):
             client.log_batch(run.info.run_id, params=fresh[start : start + _MAX_PARAMS])
 
-    def log_epochs(self, run_id: str, rows: Sequence[tuple[Mapping[str, float], int]]) -> None:
-        """Log the epochs that are not there yet; ``rows`` holds (metrics, Unix ms)."""
-        if not rows:
-            return
+    def logged_ms(self, run_id: str) -> dict[int, int]:
+        """The epochs that are there, and when each was logged, in Unix ms."""
         client, _ = self._connected()
         history = client.get_metric_history(run_id, _EPOCH)
-        logged_ms = {metric.step: metric.timestamp for metric in history}
+        return {metric.step: metric.timestamp for metric in history}
+
+    def log_epochs(
+        self,
+        run_id: str,
+        rows: Sequence[tuple[Mapping[str, float], int]],
+        logged_ms: dict[int, int],
+    ) -> None:
+        """Log the epochs that are not there yet.
+
+        Args:
+            run_id: the run.
+            rows: (metrics, Unix ms) of each.
+            logged_ms: those that are there; the new ones are added.
+        """
+        client, _ = self._connected()
         batch: list[Metric] = []
         for row, timestamp_ms in rows:
             epoch = int(row[_EPOCH])

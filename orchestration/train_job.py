@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 from orchestration import failure, json_text
 from orchestration.failure import Decision, JobError
 from orchestration.job import (
+    Follow,
     JobResult,
     KeepGoing,
     Observer,
@@ -37,7 +38,6 @@ from orchestration.job import (
     open_jobs,
     stopped,
 )
-from orchestration.live_run import LiveTracking
 from orchestration.scaling import Scaling
 from orchestration.worker import LEDGER_NAME, Ledger, RayWorkerContext, WorkerContext
 
@@ -70,7 +70,7 @@ def run_train_job(
     name: str,
     storage_path: str,
     scaling: Scaling | None = None,
-    on_epoch: LiveTracking | None = None,
+    follow: Follow | None = None,
     on_progress: Progress | None = None,
     max_failures: int = 3,
     keep_going: KeepGoing = always,
@@ -85,7 +85,7 @@ def run_train_job(
         name: the job's name, with the fingerprint of what decides its result.
         storage_path: folder or URI that every node of the cluster reaches.
         scaling: the workers; one CPU worker if not given.
-        on_epoch: follow it in MLflow, from this process.
+        follow: begins to follow it in MLflow, from this process.
         on_progress: called in this thread with each epoch's metrics. A job that is continued
             starts with the epochs that are done.
         max_failures: how many attempts may fail for reasons that may go away.
@@ -99,7 +99,7 @@ def run_train_job(
     import ray
 
     os.environ.update({k: v for k, v in _RAY_TRAIN_ENVIRONMENT.items() if k not in os.environ})
-    observer = Observer(on_epoch, on_progress)
+    observer = Observer(follow, on_progress)
     for row in _done_so_far(storage_path, name):
         observer.show(row)
     job = _Job(work, config, name, jobs_path(storage_path), scaling or Scaling(), keep_going)
@@ -158,6 +158,7 @@ class _Job:
             reader = EventReader(file)
             thread = threading.Thread(target=fit, name=f"fit-{self.name}", daemon=True)
             thread.start()
+            observer.begin()
             since_s, num_workers, saved = time.monotonic(), 0, False
             placement_group: str | None = None
             running = True

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from experiments.cell import CellResult
 from experiments.report.numbers import network_row, standard_error
-from orchestration.stage_runner import Done
+from orchestration.stage_runs import Done
 
 
 def print_result(result: CellResult, console: Console, *, elapsed_s: float, mlflow: str) -> None:

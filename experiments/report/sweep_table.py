@@ -10,8 +10,8 @@ from rich.table import Table
 
 from experiments.report.ablation import Value, ablation_values, num_random
 from experiments.report.numbers import network_row
-from experiments.sweep import figures_folder
 from experiments.sweep_result import SweepResult
+from experiments.sweep_run import figures_folder
 
 
 def print_sweep(result: SweepResult, console: Console, *, elapsed_s: float, mlflow: str) -> None:

@@ -16,7 +16,8 @@ from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS, Setting, load_s
 from nas.cost import COST_TABLES
 from nas.space import parse_architecture, space_from_dict
 from orchestration.stage import Stage
-from orchestration.stage_runner import Done, Outcome
+from orchestration.stage_runner import Outcome
+from orchestration.stage_runs import Done
 from orchestration.stage_store import StageRecord
 from orchestration.train_job import JobResult
 from orchestration.worker import WorkerContext

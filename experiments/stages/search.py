@@ -18,7 +18,8 @@ from experiments.stages.table_search import search_table
 from nas.indicators import INDICATORS, additive_scores
 from nas.space import space_from_dict
 from orchestration.stage import Stage
-from orchestration.stage_runner import Done, Outcome
+from orchestration.stage_runner import Outcome
+from orchestration.stage_runs import Done
 from orchestration.stage_store import StageRecord
 
 

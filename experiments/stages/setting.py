@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orchestration.scorer_pool import MakeScorer
 from orchestration.scoring_job import Rounds
 from orchestration.stage import Stage
-from orchestration.stage_runner import Done, Draw, Outcome, StageRunner
+from orchestration.stage_runner import Outcome, StageRunner
+from orchestration.stage_runs import Done, Draw
 from orchestration.tracked_model import WriteModel
 from orchestration.train_job import JobResult, Work
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from experiments.stages.setting import WEIGHTS, Setting, load_stage_data
 from nas.space import SearchSpace, space_from_dict
 from orchestration.stage import Stage
-from orchestration.stage_runner import Done, Outcome
+from orchestration.stage_runner import Outcome
+from orchestration.stage_runs import Done
 from orchestration.stage_store import StageRecord
 from orchestration.train_job import JobResult
 from orchestration.worker import WorkerContext

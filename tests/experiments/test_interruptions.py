@@ -15,7 +15,7 @@ from rich.console import Console
 from experiments.run import run_cell
 from experiments.terminal import Display
 from experiments.tracking_uri import open_tracker
-from orchestration.stage_runner import Done
+from orchestration.stage_runs import Done
 from orchestration.stage_store import StageStore
 from tests.experiments import command
 from tests.experiments.configs import small_plan, write_config

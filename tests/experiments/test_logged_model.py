@@ -29,6 +29,7 @@ from orchestration.cluster import cluster
 from orchestration.failure_log import FailureLog
 from orchestration.scaling import Scaling
 from orchestration.stage_runner import StageRunner
+from orchestration.stage_runs import StageRuns
 from orchestration.stage_store import StageRecord, StageStore
 from orchestration.tracked_model import register_winner
 from orchestration.tracking import Tracker
@@ -240,11 +241,12 @@ def test_a_retrain_stage_brings_its_model_and_it_can_be_registered(
     retrained: Retrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "e")
+    claims = Claims(tmp_path / "runs")
     runner = StageRunner(
         store=StageStore(tmp_path / "runs"),
-        claims=Claims(tmp_path / "runs"),
+        claims=claims,
         failures=FailureLog(tmp_path / "runs"),
-        tracker=tracker,
+        runs=StageRuns(tracker, claims),
         scaling=Scaling(),
         max_failures=0,
         code={},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from nas.search import SEARCHERS, Budget, Evolution, exact_search, run_search
 from nas.space import Architecture, parse_architecture, space_from_dict
 from orchestration.cluster import cluster
 from orchestration.stage import Stage
-from orchestration.stage_runner import Done
+from orchestration.stage_runs import Done
 from orchestration.stage_store import StageStore
 from tests.experiments.configs import small_plan
 from tests.experiments.test_stages import CrashError, payload, put, run, supernet_stage
@@ -110,11 +111,14 @@ def search_for_real(cell: CellPlan, tmp_path: Path, watching: Watching) -> Done:
     if cell.supernet is not None:
         record = store.get(cell.supernet.fingerprint)
         assert record is not None
-        inputs["supernet"] = Done(cell.supernet, record, cached=True, run_id=None)
-    setting = open_setting(
-        cell.config, open_tracker(cell.config), watching, code={}, parent_run_id=None, tags={}
-    )
-    return make_search(cell.search, setting, inputs)
+        nowhere: Future[str | None] = Future()
+        nowhere.set_result(None)
+        inputs["supernet"] = Done(cell.supernet, record, cached=True, shown=nowhere)
+    tracker = open_tracker(cell.config)
+    with open_setting(
+        cell.config, tracker, watching, code={}, parent_run_id=None, tags={}
+    ) as setting:
+        return make_search(cell.search, setting, inputs)
 
 
 @pytest.mark.ray

@@ -79,7 +79,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
             result=result,
             folder=folder,
             uri=f"sqlite:///{folder}/runs/mlflow.db",
-            num_train_jobs=num_actors("TrainController"),
+            num_train_jobs=num_actors("RayTrainWorker"),
             num_scorers=num_actors("Scorer"),
         )
 

@@ -113,7 +113,7 @@ def ray_processes(driver: subprocess.Popen[str], title: str) -> list[int]:
     "victim",
     [
         "RayTrainWorker",  # trains
-        "TrainController",  # leads a job
+        "JobController.run",  # leads a job
         "ImplicitFunc",  # drives a cell
     ],
 )

@@ -198,7 +198,7 @@ def test_a_wrong_request_is_not_tried_again(
 ) -> None:
     config = {"error": "value", "loading": loading}
     with pytest.raises(ValueError, match="^item 3 has no score$"):
-        failing(tmp_path, config=config, on_epoch=spec(sqlite_uri))
+        failing(tmp_path, config=config, follow=spec(sqlite_uri).open)
     begun = [item for _, item in logged(tmp_path / "log")]
     assert begun.count(3) <= 1 + loading  # two actors may load at once
     run = only_run(sqlite_uri)
@@ -268,7 +268,7 @@ def test_a_job_that_may_not_go_on_stops_and_can_be_continued(
             Climb(NUM_ROUNDS),
             name="climb",
             storage_path=str(tmp_path),
-            on_epoch=spec(sqlite_uri),
+            follow=spec(sqlite_uri).open,
             on_progress=seen.append,
             keep_going=lambda: len(seen) < may_take,
         )

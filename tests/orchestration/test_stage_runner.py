@@ -16,7 +16,8 @@ from orchestration.failure import JobError
 from orchestration.failure_log import FailureLog
 from orchestration.scaling import Scaling
 from orchestration.stage import Stage
-from orchestration.stage_runner import Done, Outcome, StageRunner
+from orchestration.stage_runner import Outcome, StageRunner
+from orchestration.stage_runs import Done, StageRuns
 from orchestration.stage_store import StageStore
 from orchestration.tracking import Tracker
 from tests.orchestration.conftest import MlflowServer
@@ -39,11 +40,12 @@ class Maker:
 
 
 def make_runner(folder: Path, uri: str) -> StageRunner:
+    claims = Claims(folder / "store")
     return StageRunner(
         store=StageStore(folder / "store"),
-        claims=Claims(folder / "store"),
+        claims=claims,
         failures=FailureLog(folder / "store"),
-        tracker=Tracker(uri, "runner"),
+        runs=StageRuns(Tracker(uri, "runner"), claims),
         scaling=Scaling(),
         max_failures=0,
         code={"commit": "abc"},
@@ -56,7 +58,7 @@ def runner(tmp_path: Path) -> StageRunner:
 
 
 def runs(runner: StageRunner) -> list[str]:
-    client = MlflowClient(runner.tracker.uri)
+    client = MlflowClient(runner.runs.tracker.uri)
     experiment = client.get_experiment_by_name("runner")
     assert experiment is not None
     return [run.info.run_id for run in client.search_runs([experiment.experiment_id])]
@@ -96,7 +98,7 @@ def test_inputs_become_tags_and_figures_become_artifacts(runner: StageRunner) ->
 
     done = runner.compute(STAGE, Maker(), inputs={"supernet": supernet}, draw=draw)
     assert done.run_id is not None
-    client = MlflowClient(runner.tracker.uri)
+    client = MlflowClient(runner.runs.tracker.uri)
     run = client.get_run(done.run_id)
     assert run.data.tags["bnnas.input.supernet"] == supernet.run_id
     assert run.data.tags["bnnas.stage"] == "search"
@@ -153,7 +155,7 @@ def test_what_a_server_missed_is_shown_by_the_next_call(
     with caplog.at_level(logging.WARNING):
         away = runner.compute(STAGE, make)
     assert away.run_id is None
-    assert "not shown in MLflow" in caplog.text
+    assert "MLflow does not show it" in caplog.text
     mlflow_server.start()
     back = runner.compute(STAGE, make)
     assert make.num_calls == 1

@@ -21,6 +21,7 @@ from orchestration.failure_log import FailureLog
 from orchestration.scaling import Scaling
 from orchestration.stage import Stage
 from orchestration.stage_runner import StageRunner
+from orchestration.stage_runs import StageRuns
 from orchestration.stage_store import StageRecord, StageStore
 from orchestration.tracked_model import (
     WriteModel,
@@ -308,11 +309,12 @@ def stored(folder: Path, tracker: Tracker) -> StageRunner:
     """A runner in whose store the stage is, so that no job is started."""
     store = StageStore(folder / "store")
     store.put(make_record("retrain", fingerprint=STAGE.fingerprint))
+    claims = Claims(folder / "store")
     return StageRunner(
         store=store,
-        claims=Claims(folder / "store"),
+        claims=claims,
         failures=FailureLog(folder / "store"),
-        tracker=tracker,
+        runs=StageRuns(tracker, claims),
         scaling=Scaling(),
         max_failures=0,
         code={},

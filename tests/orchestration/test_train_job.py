@@ -127,7 +127,7 @@ def test_a_crash_inside_an_epoch_changes_nothing(
         {**TORCH, "die": {"2": "before"}, "marks": str(tmp_path)},
         name="crash",
         storage_path=str(tmp_path / "store"),
-        on_epoch=spec(sqlite_uri),
+        follow=spec(sqlite_uri).open,
         on_progress=lambda row: seen.append((row, threading.current_thread().name == "MainThread")),
     )
     assert (tmp_path / "died-2-before").exists()
@@ -221,7 +221,7 @@ def test_a_killed_controller_is_replaced_and_its_resources_are_freed(
     config = {"epochs": 3, "epoch_s": 0.5, "executions": str(ran)}
 
     def kill() -> None:
-        (controller,) = own_processes("ray::TrainContr")
+        (controller,) = own_processes("ray::JobControl")
         os.kill(controller, signal.SIGKILL)
 
     killer = when(lambda: ran.exists() and len(executions(ran)) >= 2, kill)
@@ -231,6 +231,15 @@ def test_a_killed_controller_is_replaced_and_its_resources_are_freed(
     killer.join()
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert ray.cluster_resources()["CPU"] == 2
+
+
+def test_one_process_leads_a_drivers_jobs(ray_cluster: None, tmp_path: Path) -> None:
+    leaders = []
+    for name in ("first", "second"):
+        run_train_job(jobs.nothing, {}, name=name, storage_path=str(tmp_path))
+        leaders += own_processes("ray::JobControl")
+    assert len(leaders) == 2
+    assert len(set(leaders)) == 1
 
 
 def test_a_wrong_request_is_not_tried_again(
@@ -243,7 +252,7 @@ def test_a_wrong_request_is_not_tried_again(
             config,
             name="wrong",
             storage_path=str(tmp_path / "store"),
-            on_epoch=spec(sqlite_uri),
+            follow=spec(sqlite_uri).open,
         )
     assert executions(tmp_path / "ran") == [0]
     run = only_run(sqlite_uri)
@@ -273,7 +282,7 @@ def test_a_job_that_may_not_go_on_stops_and_can_be_continued(
             config,
             name="stop",
             storage_path=store,
-            on_epoch=spec(sqlite_uri),
+            follow=spec(sqlite_uri).open,
             on_progress=seen.append,
             keep_going=lambda: len(seen) < 2,
         )
@@ -304,7 +313,7 @@ def test_metrics_of_a_job_reach_a_server_that_was_away(
         {"epochs": 3},
         name="away",
         storage_path=str(tmp_path),
-        on_epoch=live,
+        follow=live.open,
         on_progress=progress,
     )
     assert [row["epoch"] for row in seen] == [1, 2, 3]

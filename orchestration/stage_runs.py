@@ -1,0 +1,155 @@
+"""The MLflow runs of stages: followed while a stage is made, complete when it is there.
+
+All of it happens in one background thread, so that the next stage starts meanwhile; and a tracking
+server that goes away costs a warning and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from orchestration.claims import Claims
+from orchestration.live_run import LiveRun, LiveTracking
+from orchestration.stage import Stage
+from orchestration.stage_store import StageRecord
+from orchestration.tracked_model import WriteModel, log_model, shown_model
+from orchestration.tracking import INPUT, Tracker, TrackingError
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.4  # how often one looks again who waits for somebody else's model
+
+Draw = Callable[[StageRecord, Path], None]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A stage that is there.
+
+    Attributes:
+        stage: what was asked for.
+        record: what was found.
+        cached: whether it was there before, or somebody else has made it.
+        shown: its MLflow run's id, some time soon.
+    """
+
+    stage: Stage
+    record: StageRecord
+    cached: bool
+    shown: Future[str | None]
+
+    @property
+    def run_id(self) -> str | None:
+        """Its complete MLflow run, waited for; None where the server could not be told."""
+        return self.shown.result()
+
+
+@dataclass(frozen=True)
+class StageRuns:
+    """The runs of one experiment's stages. A context: its end waits until all is shown.
+
+    Attributes:
+        tracker: where they are.
+        claims: who logs a model.
+        parent_run_id: the run that they are nested under.
+        tags: further tags of every run.
+    """
+
+    tracker: Tracker
+    claims: Claims
+    parent_run_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    _thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "mlflow"), repr=False, compare=False
+    )
+
+    def __enter__(self) -> StageRuns:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Who presses Ctrl-C does not wait for a server that is away.
+        self._thread.shutdown(wait=not isinstance(error, KeyboardInterrupt))
+
+    def follow(self, stage: Stage, inputs: Mapping[str, Done] | None) -> Callable[[], LiveRun]:
+        """What begins to follow a stage that is about to be made."""
+
+        def begin() -> LiveRun:
+            return LiveTracking(
+                uri=self.tracker.uri,
+                experiment=self.tracker.experiment,
+                kind=stage.kind,
+                fingerprint=stage.fingerprint,
+                name=stage.name,
+                config=stage.config,
+                tags=self._tags(inputs),
+                parent_run_id=self.parent_run_id,
+            ).open()
+
+        return begin
+
+    def show(
+        self,
+        stage: Stage,
+        record: StageRecord,
+        *,
+        inputs: Mapping[str, Done] | None = None,
+        draw: Draw | None = None,
+        model: WriteModel | None = None,
+    ) -> Future[str | None]:
+        """Have the stage's run show the record and its model; the id of the run, or None."""
+
+        def show_all() -> str | None:
+            run_id = None
+            try:
+                run_id = self.tracker.publish(
+                    record,
+                    name=stage.name,
+                    tags=self._tags(inputs),
+                    draw=draw,
+                    parent_run_id=self.parent_run_id,
+                )
+                if model is not None:
+                    self._show_model(stage, record, run_id, model)
+            except TrackingError as error:
+                _log.warning(
+                    "%s is stored, but MLflow does not show %s: %s Run the same command again "
+                    "when the server is back.",
+                    stage.name,
+                    "it" if run_id is None else "its model",
+                    error,
+                )
+            return run_id
+
+        return self._thread.submit(show_all)
+
+    def _show_model(
+        self, stage: Stage, record: StageRecord, run_id: str, write: WriteModel
+    ) -> None:
+        """Of all that want to log a stage's model, one at a time does it."""
+        while shown_model(self.tracker, run_id, record) is None:
+            claim = self.claims.attempt(f"model-{record.fingerprint}")
+            if claim is None:
+                time.sleep(random.uniform(0.5, 1.5) * _POLL_S)
+                continue
+            with claim:
+                log_model(self.tracker, run_id, record, write, name=stage.name)
+
+    def _tags(self, inputs: Mapping[str, Done] | None) -> dict[str, str]:
+        lineage = {
+            f"{INPUT}{kind}": run_id
+            for kind, done in (inputs or {}).items()
+            if (run_id := done.run_id) is not None
+        }
+        return {**self.tags, **lineage}
