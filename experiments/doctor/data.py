@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from experiments.doctor.check import Check
 from experiments.doctor.libraries import INSTALL
+from nas.data.digits import digits_file
+from nas.data.errors import MissingDataError
 from nas.data.fashion_mnist import DEBIAN_FASHION_MNIST, FASHION_MNIST_FILES
 
 _GET_FASHION_MNIST = (
@@ -18,12 +19,11 @@ _GET_FASHION_MNIST = (
 
 def check_digits() -> Check:
     """The scans inside scikit-learn, which the demo uses."""
-    spec = importlib.util.find_spec("sklearn")
-    if spec and spec.submodule_search_locations:
-        for place in spec.submodule_search_locations:
-            if (Path(place) / "datasets" / "data" / "digits.csv.gz").is_file():
-                return Check("data digits", "ok", "embedded in scikit-learn")
-    return Check("data digits", "missing", "not found inside scikit-learn", INSTALL)
+    try:
+        digits_file()
+    except MissingDataError:
+        return Check("data digits", "missing", "not found inside scikit-learn", INSTALL)
+    return Check("data digits", "ok", "embedded in scikit-learn")
 
 
 def check_fashion_mnist(folder: Path = DEBIAN_FASHION_MNIST) -> Check:

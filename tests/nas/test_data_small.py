@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from nas.data import DATASETS, MissingDataError, load_data
+from nas.data.digits import read_digits
 from nas.data.fashion_mnist import DEBIAN_FASHION_MNIST
 from nas.data.image_set import ImageSet
 from nas.data.memory import MemoryImageSet, crop_and_flip
@@ -31,6 +32,24 @@ def test_digits_splits_are_stratified_and_their_test_set_never_changes() -> None
     assert first.test.labels_N.tolist() == second.test.labels_N.tolist()
     assert first.search_val.labels_N.tolist() != second.search_val.labels_N.tolist()
     assert first.train.num_skipped == 0
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    data, expected = read_digits(), load_digits()
+    pixels_NCHW = np.concatenate([data.train_NCHW, data.test_NCHW])
+    labels_N = np.concatenate([data.train_labels_N, data.test_labels_N])
+    rows = {
+        (*pixels.ravel().tolist(), label)
+        for pixels, label in zip(pixels_NCHW, labels_N, strict=True)
+    }
+    assert len(pixels_NCHW) == len(expected.images)
+    assert rows == {
+        (*(image / 16).ravel().tolist(), label)
+        for image, label in zip(expected.images, expected.target, strict=True)
+    }
+    assert data.class_names == tuple(map(str, expected.target_names))
 
 
 def test_digits_are_normalised_by_their_training_split() -> None:
