@@ -126,10 +126,10 @@ def _runtime_environment() -> dict[str, Any]:
 
 
 def _knock(address: str) -> None:
-    """Find out in seconds, not in Ray's half minute, that nobody is there.
+    """Find out in seconds, not in Ray's minutes, that nobody is there or lets us in.
 
     Raises:
-        ClusterError: nobody is.
+        ClusterError: nobody is, or does.
     """
     if address in ("auto", "local"):
         return
@@ -147,6 +147,22 @@ def _knock(address: str) -> None:
             f"Nothing answers at the Ray address {address} ({_first_line(error)}): start a "
             "cluster there with 'ray start --head', mend the address, or leave it out to run on "
             "this machine."
+        ) from error
+    if "://" not in address:
+        _show_token(address)
+
+
+def _show_token(address: str) -> None:
+    """Ask the head for anything at all; with another token, `ray.init` would ask for ever."""
+    from ray._raylet import GcsClient
+    from ray.exceptions import AuthenticationError
+
+    try:
+        GcsClient(address=address)
+    except AuthenticationError as error:
+        raise ClusterError(
+            f"The Ray cluster at {address} wants another token: set RAY_AUTH_MODE=token and give "
+            "the cluster's own token in RAY_AUTH_TOKEN, or its file in RAY_AUTH_TOKEN_PATH."
         ) from error
 
 
