@@ -154,11 +154,12 @@ def _knock(address: str) -> None:
 
 def _show_token(address: str) -> None:
     """Ask the head for anything at all; with another token, `ray.init` would ask for ever."""
-    from ray._raylet import GcsClient
+    import ray
     from ray.exceptions import AuthenticationError
 
+    core: Any = ray._raylet
     try:
-        GcsClient(address=address)
+        core.GcsClient(address=address)
     except AuthenticationError as error:
         raise ClusterError(
             f"The Ray cluster at {address} wants another token: set RAY_AUTH_MODE=token and give "
