@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Any
 from experiments.config import Config
 from experiments.config_file import dump_config
 from experiments.plan import CellPlan
-from experiments.stages.retrain import draw_retrain, make_retrain
-from experiments.stages.search import draw_search, make_search
+from experiments.stages.retrain import make_retrain
+from experiments.stages.search import make_search
 from experiments.stages.setting import Setting
-from experiments.stages.supernet import draw_supernet, make_supernet
+from experiments.stages.supernet import make_supernet
 from experiments.tracking_uri import local_folder
 from nas.space import parse_architecture
 from orchestration.fingerprint import fingerprint
@@ -195,11 +196,10 @@ def finished_chain(plan: CellPlan, store: StageStore) -> tuple[StageRecord, ...]
     return None if retrained is None else (*read.values(), retrained)
 
 
-def draw_cell(config: Config, chain: tuple[Done, ...]) -> Path:
+def keep_figures(config: Config, chain: tuple[Done, ...]) -> Path:
     """The figures of the chain and the resolved config, in one folder on this machine."""
     folder = local_folder(config.storage) / "figures" / config.name
-    drawers = {"supernet": draw_supernet, "search": draw_search, "retrain": draw_retrain}
     for done in chain:
-        drawers[done.stage.kind](done.record, folder)
+        shutil.copytree(done.figures, folder, dirs_exist_ok=True)
     (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     return folder

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.cell import CellResult, CellRun, draw_cell, make_chain
+from experiments.cell import CellResult, CellRun, keep_figures, make_chain
 from experiments.plan import CellPlan
 from experiments.stages.retrain import make_retrain
 from experiments.workbench import open_setting
@@ -53,7 +53,7 @@ def drive(argument: dict[str, Any], report: Callable[[dict[str, Any]], None]) ->
         )
         with run.marked():
             chain = make_chain(plan, setting)
-            figures = draw_cell(plan.config, chain)
+            figures = keep_figures(plan.config, chain)
             run.show(CellResult(plan, chain, (), run.run_id, figures))
         return {"run_id": run.run_id, "stages": [_told(done) for done in chain]}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-from experiments.cell import CellResult, CellRun, draw_cell, finished_chain, make_chain
+from experiments.cell import CellResult, CellRun, finished_chain, keep_figures, make_chain
 from experiments.plan import CellPlan
 from experiments.provenance import provenance
 from experiments.stages.retrain import make_retrain
@@ -55,7 +55,7 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
         )
         stack.enter_context(display.live())
         chain, baseline = _make_all(plan, setting, num_at_once)
-        result = CellResult(plan, chain, baseline, run.run_id, draw_cell(config, chain))
+        result = CellResult(plan, chain, baseline, run.run_id, keep_figures(config, chain))
         run.show(result)
         return result
 

@@ -191,8 +191,7 @@ class StageRunner:
     ) -> Done:
         read = {kind: done.record for kind, done in (inputs or {}).items() if kind in stage.inputs}
         record, cached = self._wait_or_make(stage, make, read)
-        shown = self.runs.show(stage, record, inputs=inputs, draw=draw, model=model)
-        return Done(stage, record, cached, shown)
+        return self.runs.done(stage, record, cached=cached, inputs=inputs, draw=draw, model=model)
 
     def _wait_or_make(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,13 +38,20 @@ class Done:
         stage: what was asked for.
         record: what was found.
         cached: whether it was there before, or somebody else has made it.
-        shown: its MLflow run's id, some time soon.
+        drawn: the folder of its figures, some time soon; it lasts as long as the `StageRuns`.
+        shown: its MLflow run's id, likewise.
     """
 
     stage: Stage
     record: StageRecord
     cached: bool
+    drawn: Future[Path]
     shown: Future[str | None]
+
+    @property
+    def figures(self) -> Path:
+        """The folder of its figures, waited for."""
+        return self.drawn.result()
 
     @property
     def run_id(self) -> str | None:
@@ -69,6 +77,11 @@ class StageRuns:
     _thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "mlflow"), repr=False, compare=False
     )
+    _folder: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="figures-"),
+        repr=False,
+        compare=False,
+    )
 
     def __enter__(self) -> StageRuns:
         return self
@@ -79,8 +92,11 @@ class StageRuns:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Who presses Ctrl-C does not wait for a server that is away.
-        self._thread.shutdown(wait=not isinstance(error, KeyboardInterrupt))
+        if isinstance(error, KeyboardInterrupt):
+            self._thread.shutdown(wait=False)  # nobody waits for a server that is away
+        else:
+            self._thread.shutdown()
+            self._folder.cleanup()
 
     def follow(self, stage: Stage, inputs: Mapping[str, Done] | None) -> Callable[[], LiveRun]:
         """What begins to follow a stage that is about to be made."""
@@ -99,16 +115,23 @@ class StageRuns:
 
         return begin
 
-    def show(
+    def done(
         self,
         stage: Stage,
         record: StageRecord,
         *,
+        cached: bool,
         inputs: Mapping[str, Done] | None = None,
         draw: Draw | None = None,
         model: WriteModel | None = None,
-    ) -> Future[str | None]:
-        """Have the stage's run show the record and its model; the id of the run, or None."""
+    ) -> Done:
+        """A stage that is there; its run will show the record, its figures and its model."""
+
+        def draw_all() -> Path:
+            folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+            if draw is not None:
+                draw(record, folder)
+            return folder
 
         def show_all() -> str | None:
             run_id = None
@@ -117,7 +140,7 @@ class StageRuns:
                     record,
                     name=stage.name,
                     tags=self._tags(inputs),
-                    draw=draw,
+                    figures=None if draw is None else drawn.result(),
                     parent_run_id=self.parent_run_id,
                 )
                 if model is not None:
@@ -132,7 +155,8 @@ class StageRuns:
                 )
             return run_id
 
-        return self._thread.submit(show_all)
+        drawn = self._thread.submit(draw_all)
+        return Done(stage, record, cached, drawn, self._thread.submit(show_all))
 
     def _show_model(
         self, stage: Stage, record: StageRecord, run_id: str, write: WriteModel

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,21 +76,21 @@ class Tracker:
         *,
         name: str,
         tags: Mapping[str, str],
-        draw: Callable[[StageRecord, Path], None] | None = None,
+        figures: Path | None = None,
         parent_run_id: str | None = None,
     ) -> str:
         """Make the run of ``record.fingerprint`` show ``record``, and return its id.
 
         Logged are the flattened config as params, the history (each epoch once), the final
         metrics with ``device_hours`` and ``wall_s``, ``config.yaml`` and ``record.json``, and
-        what ``draw`` draws. Doing it again changes nothing. A result that several
+        ``figures``. Doing it again changes nothing. A result that several
         experiments share stays where the first of them put it: later calls add the tags that are
         missing and change none, the parent included.
 
         Args:
             name: the run's name.
             tags: further tags, such as ``bnnas.cell`` and ``bnnas.input.<kind>``.
-            draw: writes figures of the record into a folder; called when they are not there yet.
+            figures: a folder of files.
             parent_run_id: a run of :meth:`start_group`; the parent of a run that has none yet.
 
         Raises:
@@ -124,10 +123,8 @@ class Tracker:
             fresh = {key: value for key, value in final.items() if not _same(shown.get(key), value)}
             _log_metrics(client, run_id, _metrics(fresh, end_ms, num_epochs))
             self._log_documents(run_id, record)
-            if draw is not None:
-                with tempfile.TemporaryDirectory(prefix="artifacts-") as folder:
-                    draw(record, Path(folder, "figures"))
-                    client.log_artifacts(run_id, folder)
+            if figures is not None:
+                client.log_artifacts(run_id, str(figures), "figures")
             client.set_tag(run_id, ERROR, "")
             client.update_run(run_id, name=name)
             client.set_terminated(run_id, "FINISHED", end_time=end_ms)

@@ -113,7 +113,7 @@ def search_for_real(cell: CellPlan, tmp_path: Path, watching: Watching) -> Done:
         assert record is not None
         nowhere: Future[str | None] = Future()
         nowhere.set_result(None)
-        inputs["supernet"] = Done(cell.supernet, record, cached=True, shown=nowhere)
+        inputs["supernet"] = Done(cell.supernet, record, cached=True, drawn=Future(), shown=nowhere)
     tracker = open_tracker(cell.config)
     with open_setting(
         cell.config, tracker, watching, code={}, parent_run_id=None, tags={}

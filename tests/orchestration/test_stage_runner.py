@@ -93,7 +93,6 @@ def test_inputs_become_tags_and_figures_become_artifacts(runner: StageRunner) ->
     supernet = runner.compute(Stage("supernet", {}, 1, name="supernet"), Maker())
 
     def draw(record: object, folder: Path) -> None:
-        folder.mkdir()
         (folder / "drawn.txt").write_text("drawn", encoding="utf-8")
 
     done = runner.compute(STAGE, Maker(), inputs={"supernet": supernet}, draw=draw)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ def test_publishing_shows_the_record_and_nothing_twice(
     arguments: dict[str, Any] = {
         "name": "supernet bn 3",
         "tags": {"bnnas.cell": "bn-bn-3"},
-        "draw": lambda record, folder: shutil.copytree(figures, folder),
+        "figures": figures,
     }
     run_id = Tracker(sqlite_uri, "e").publish(RECORD, **arguments)
     check_published(sqlite_uri, run_id)
