@@ -36,14 +36,14 @@ class CellResult:
         chain: what led to the result, in order: supernet (where the indicator reads one), search,
             retrain.
         baseline: the retrainings of the random architectures.
-        run_id: the MLflow run that the stages' runs are nested under.
+        run_id: the MLflow run that the stages' runs are nested under, where it is known.
         figures: the folder of the chain's figures.
     """
 
     plan: CellPlan
     chain: tuple[Done, ...]
     baseline: tuple[Done, ...]
-    run_id: str
+    run_id: str | None
     figures: Path
 
     @property
@@ -118,7 +118,7 @@ class CellRun(GroupRun):
     """The MLflow run of a cell: what it is as its params, what was found as its metrics."""
 
     @classmethod
-    def start(
+    def of(
         cls,
         plan: CellPlan,
         tracker: Tracker,
@@ -127,7 +127,7 @@ class CellRun(GroupRun):
         part_of: str = "",
         parent_run_id: str | None = None,
     ) -> CellRun:
-        """Begin it, or find it again.
+        """The run of a cell.
 
         It is found by what decides the cell's result and by its name, so that neither a restart nor
         other workers make a second one; `part_of` keeps apart the sweeps that share a cell.
@@ -151,19 +151,19 @@ class CellRun(GroupRun):
             "stages": [stage.fingerprint for stage in plan.known],
             "retrain": config.retrain.model_dump(mode="json"),
         }
-        run_id = tracker.start_group(
-            config.name,
+        return cls(
+            name=config.name,
+            tracker=tracker,
             tags={CELL: config.name, STAGE: "cell", **tags},
             params=params,
             group=fingerprint("cell", key, code_version=1),
             parent_run_id=parent_run_id,
         )
-        return cls(config.name, run_id, tracker)
 
-    def show(self, result: CellResult) -> None:
-        """End it with what was found."""
+    def show(self, result: CellResult) -> str | None:
+        """End it with what was found; returns its id, None where the server could not be told."""
         lineage = {f"{INPUT}{done.stage.kind}": done.run_id for done in result.chain if done.run_id}
-        self.finish(
+        return self.finish(
             metrics=result.metrics,
             artifacts=result.figures,
             params={"winner": result.search.record.result["arch"]},

@@ -7,6 +7,7 @@ shown to people in one place only.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ def drive(argument: dict[str, Any], report: Callable[[dict[str, Any]], None]) ->
     ):
         if arch is not None:
             return {"run_id": None, "stages": [_told(make_retrain(plan.retrain(arch), setting))]}
-        run = CellRun.start(
+        run = CellRun.of(
             plan,
             tracker,
             tags=argument["tags"],
@@ -54,8 +55,8 @@ def drive(argument: dict[str, Any], report: Callable[[dict[str, Any]], None]) ->
         with run.marked():
             chain = make_chain(plan, setting)
             figures = keep_figures(plan.config, chain)
-            run.show(CellResult(plan, chain, (), run.run_id, figures))
-        return {"run_id": run.run_id, "stages": [_told(done) for done in chain]}
+            run_id = run.show(CellResult(plan, chain, (), None, figures))
+        return {"run_id": run_id, "stages": [_told(done) for done in chain]}
 
 
 class Events(logging.Handler):
@@ -65,6 +66,7 @@ class Events(logging.Handler):
         super().__init__(logging.WARNING)
         self._report = report
         self._warnings: list[str] = []
+        self._telling = threading.Lock()
 
     def __enter__(self) -> Events:
         for name in ("orchestration", "experiments"):
@@ -79,7 +81,8 @@ class Events(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a warning for the next event: it may come from a thread that cannot report."""
-        self._warnings.append(record.getMessage())
+        with self._telling:
+            self._warnings.append(record.getMessage())
 
     def started(self, stage: Stage, total: int) -> None:
         """A stage of `total` epochs is wanted."""
@@ -101,7 +104,8 @@ class Events(logging.Handler):
         )
 
     def _send(self, what: str, **values: Any) -> None:
-        warnings, self._warnings = self._warnings, []
+        with self._telling:
+            warnings, self._warnings = self._warnings, []
         self._report({"what": what, "warnings": warnings, **values})
 
 

@@ -41,7 +41,8 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
             num_at_once = capacity.num_jobs_at_once(scaling(config))
         code = provenance()
         tags = source_tags(code)
-        run = CellRun.start(plan, tracker, tags=tags)
+        run = CellRun.of(plan, tracker, tags=tags)
+        run_id = run.start()
         stack.enter_context(run.marked())
         setting = stack.enter_context(
             open_setting(
@@ -49,13 +50,13 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
                 tracker,
                 display,
                 code=code,
-                parent_run_id=run.run_id,
+                parent_run_id=run_id,
                 tags={CELL: config.name, **tags},
             )
         )
         stack.enter_context(display.live())
         chain, baseline = _make_all(plan, setting, num_at_once)
-        result = CellResult(plan, chain, baseline, run.run_id, keep_figures(config, chain))
+        result = CellResult(plan, chain, baseline, run_id, keep_figures(config, chain))
         run.show(result)
         return result
 

@@ -6,7 +6,7 @@ everything, Ray is not started at all. What failed leaves the rest running.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -76,14 +76,15 @@ def run_sweep(
                 sum(missing),
             )
         code = provenance()
-        run = SweepRun.start(plan, tracker, source_tags(code))
+        run = SweepRun.of(plan, tracker, source_tags(code))
+        run_id = run.start()
         arguments = [
             {
                 "plan": replace(task.plan, config=at_home(task.plan.config)),
                 "arch": task.arch,
                 "uri": tracker.uri,
                 "experiment": tracker.experiment,
-                "parent_run_id": run.run_id,
+                "parent_run_id": run_id,
                 "group": plan.group,
                 "code": code,
                 "tags": {CELL: task.name, **source_tags(code)},
@@ -92,8 +93,8 @@ def run_sweep(
         ]
         with run.marked():
             with display.live(plan.sweep.name, [task.label for task in tasks]):
-                ended = _run_all(arguments, missing, num_at_once or 1, config, display)
-            result = _collect(plan, tasks, ended, store, run.run_id)
+                ended, made = _run_all(arguments, missing, num_at_once or 1, config, display)
+            result = _collect(plan, tasks, ended, made, run_id)
         run.show(result)
     return result
 
@@ -104,12 +105,23 @@ def _run_all(
     num_at_once: int,
     config: Config,
     display: SweepDisplay,
-) -> list[Ended]:
-    """What is there is shown from here, the rest is made by drivers."""
+) -> tuple[list[Ended], dict[str, bool]]:
+    """What is there is shown from here, the rest is made by drivers.
+
+    Returns how each of them ended, and of every stage, by fingerprint, whether it was made now.
+    """
     ended: dict[int, Ended] = {}
+    made: dict[str, bool] = {}
+
+    def heard(index: int, event: Mapping[str, Any]) -> None:
+        if event["what"] == "done":
+            is_new = not event["cached"]
+            made[event["fingerprint"]] = made.get(event["fingerprint"], False) or is_new
+        display.event(index, event)
+
     for index, argument in enumerate(arguments):
         if not missing[index]:
-            ended[index] = Ended(drive(argument, partial(display.event, index)), None)
+            ended[index] = Ended(drive(argument, partial(heard, index)), None)
             display.finished(index, ended[index])
     wanted = [index for index, is_missing in enumerate(missing) if is_missing]
     if wanted:
@@ -118,45 +130,46 @@ def _run_all(
             [arguments[index] for index in wanted],
             num_at_once=num_at_once,
             max_failures=config.cluster.max_failures,
-            on_event=lambda number, event: display.event(wanted[number], event),
+            on_event=lambda number, event: heard(wanted[number], event),
             on_end=lambda number, end: display.finished(wanted[number], end),
         )
         ended |= dict(zip(wanted, found, strict=True))
     for index, end in ended.items():
-        stages = [] if end.value is None else end.value["stages"]
-        if any(told["mlflow_run_id"] is None for told in stages):
+        if end.value is not None and _is_unseen(end.value):
             # A driver that found the tracking server away has stored its results all the same.
-            shown = drive(arguments[index], lambda event: None)
-            for told, again in zip(stages, shown["stages"], strict=True):
-                told["mlflow_run_id"] = again["mlflow_run_id"]
-    return [ended[index] for index in range(len(arguments))]
+            end.value.update(drive(arguments[index], lambda event: None))
+    return [ended[index] for index in range(len(arguments))], made
+
+
+def _is_unseen(told: Mapping[str, Any]) -> bool:
+    """Whether MLflow was away when a driver told what it has made."""
+    run_ids = [stage["mlflow_run_id"] for stage in told["stages"]]
+    return None in run_ids or (len(run_ids) > 1 and told["run_id"] is None)
 
 
 def _collect(
     plan: SweepPlan,
     tasks: Sequence[_Task],
     ended: Sequence[Ended],
-    store: StageStore,
+    made: Mapping[str, bool],
     run_id: str,
 ) -> SweepResult:
     """The rows of the result, from the store."""
+    store = StageStore(plan.sweep.shared.storage.path)
     cells, baseline = [], []
-    made: dict[str, bool] = {}
     for task, end in zip(tasks, ended, strict=True):
         told = {"run_id": None, "stages": []} if end.value is None else end.value
-        for stage in told["stages"]:
-            is_new = made.get(stage["fingerprint"], False) or not stage["cached"]
-            made[stage["fingerprint"]] = is_new
         if task.arch is not None:
             record = store.get(task.plan.retrain(task.arch).fingerprint) if end.value else None
-            baseline.append(RandomRow(RandomPlan(task.plan, task.arch), record, end.error))
+            error = _why(end, is_there=record is not None)
+            baseline.append(RandomRow(RandomPlan(task.plan, task.arch), record, error))
             continue
         chain = finished_chain(task.plan, store) if end.value else None
         cells.append(
             CellRow(
                 plan=task.plan,
                 chain=chain or (),
-                error=end.error,
+                error=_why(end, is_there=chain is not None),
                 run_id=told["run_id"],
                 retrain_run_id=told["stages"][-1]["mlflow_run_id"] if chain else None,
             )
@@ -169,3 +182,10 @@ def _collect(
         cached=tuple(fingerprint for fingerprint, is_new in made.items() if not is_new),
         run_id=run_id,
     )
+
+
+def _why(end: Ended, *, is_there: bool) -> str | None:
+    """Why something failed; None if it did not."""
+    if end.error is None and not is_there:
+        return "its result has been deleted meanwhile: run the same command again."
+    return end.error

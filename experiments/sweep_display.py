@@ -39,7 +39,6 @@ class _Line:
     name: str
     stages: dict[str, str] = field(default_factory=dict)
     ended: Ended | None = None
-    from_store: bool = False
     top1: float | None = None
 
 
@@ -94,11 +93,11 @@ class SweepDisplay:
                 self._lines[index].top1 = event["top1"]
                 self._over(stage, event)
 
-    def finished(self, index: int, ended: Ended, *, from_store: bool = False) -> None:
+    def finished(self, index: int, ended: Ended) -> None:
         """A driver has come to its end, or its result was in the store."""
         with self._lock:
             line = self._lines[index]
-            line.ended, line.from_store = ended, from_store
+            line.ended = ended
             if ended.error is not None:
                 self.say(f"[red]✗[/] {line.name}  {ended.error}")
 
@@ -128,8 +127,6 @@ class SweepDisplay:
             return table
 
     def _state(self, line: _Line, kind: str) -> str:
-        if line.from_store:
-            return "[dim]cached[/]"
         stage = self._stages.get(line.stages.get(kind, ""))
         if stage is None:
             return ""

@@ -24,19 +24,15 @@ class SweepRun(GroupRun):
     """The run that the cells' runs are nested under."""
 
     @classmethod
-    def start(cls, plan: SweepPlan, tracker: Tracker, tags: Mapping[str, str]) -> SweepRun:
-        """Begin it, or find it again.
-
-        Raises:
-            TrackingError: the server is away or refuses.
-        """
-        run_id = tracker.start_group(
-            plan.sweep.name,
+    def of(cls, plan: SweepPlan, tracker: Tracker, tags: Mapping[str, str]) -> SweepRun:
+        """The run of a sweep."""
+        return cls(
+            name=plan.sweep.name,
+            tracker=tracker,
             tags={STAGE: "sweep", **tags},
             params=plan.sweep.params,
             group=plan.group,
         )
-        return cls(plan.sweep.name, run_id, tracker)
 
     def show(self, result: SweepResult) -> None:
         """End it with what was found, and register the winner's network."""

@@ -9,7 +9,9 @@ Modules, from the bottom up:
 ``storage``, ``stage_store``
     Finished stages on a folder or an object store, complete or absent: the source of truth.
 ``params``, ``mlflow_server``, ``tracking``
-    The projection of that store into MLflow: one run per result, live while it trains.
+    The projection of that store into MLflow: one run per result.
+``live_run``, ``group_run``
+    The run of a stage that is being made, and the one that a cell's or a sweep's are nested under.
 ``claims``, ``failure_log``
     Who is making which stage at this moment, and why one has failed.
 ``tracked_model``
@@ -21,8 +23,8 @@ Modules, from the bottom up:
     failure, and the job itself.
 ``scorer_pool``, ``scoring_job``
     A job whose actors score the candidates of one round in parallel.
-``stage``, ``stage_runner``
-    Have it or make it: one stage, among all that need it at the same time.
+``stage``, ``stage_runs``, ``stage_runner``
+    Have it or make it: one stage, among all that need it at the same time, and its run.
 ``cluster``, ``capacity``
     A Ray cluster to run on, an existing one or one on this machine's loopback, and what it holds.
 ``sweep``, ``trial_listener``

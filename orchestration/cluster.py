@@ -131,8 +131,15 @@ def _knock(address: str) -> None:
     Raises:
         ClusterError: nobody is, or does.
     """
-    if address in ("auto", "local"):
+    if address == "local":
         return
+    if address == "auto":
+        from ray._private.services import canonicalize_bootstrap_address
+
+        with contextlib.suppress(ConnectionError, RuntimeError):  # which `ray.init` tells better
+            address = canonicalize_bootstrap_address(address) or address
+        if address == "auto":
+            return
     parts = urlsplit(address if "://" in address else f"ray-head://{address}")
     try:
         host, port = parts.hostname, parts.port
@@ -155,7 +162,7 @@ def _knock(address: str) -> None:
 def _show_token(address: str) -> None:
     """Ask the head for anything at all; with another token, `ray.init` would ask for ever."""
     import ray
-    from ray.exceptions import AuthenticationError
+    from ray.exceptions import AuthenticationError, RayError
 
     core: Any = ray._raylet
     try:
@@ -164,6 +171,11 @@ def _show_token(address: str) -> None:
         raise ClusterError(
             f"The Ray cluster at {address} wants another token: set RAY_AUTH_MODE=token and give "
             "the cluster's own token in RAY_AUTH_TOKEN, or its file in RAY_AUTH_TOKEN_PATH."
+        ) from error
+    except (RayError, RuntimeError) as error:
+        raise ClusterError(
+            f"What answers at {address} is no Ray head ({_first_line(error)}): give the port that "
+            "'ray start --head' has named, 6379 if none was asked for."
         ) from error
 
 

@@ -1,12 +1,14 @@
 """The MLflow run of a cell or a sweep, from its start to whatever end it comes to.
 
-Its results are in the store, so a tracking server that goes away meanwhile costs a warning.
+Its results are in the store, so a tracking server that is away costs a warning; the end of the run
+tells all, whatever its beginning could.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,31 +18,53 @@ from orchestration.tracking import ERROR, Tracker, TrackingError
 
 _log = logging.getLogger(__name__)
 
+_HURRY_S = 5.0
+
 
 @dataclass(frozen=True)
 class GroupRun:
-    """A run that others are nested under, begun by :meth:`Tracker.start_group`.
+    """A run that others are nested under, found again by its group; see `Tracker.start_group`.
 
     Attributes:
         name: what people call it.
-        run_id: MLflow's.
         tracker: where it is.
+        tags: of the run.
+        params: nested.
+        group: what it is found by.
+        parent_run_id: the group that this one is part of.
     """
 
     name: str
-    run_id: str
     tracker: Tracker
+    tags: Mapping[str, str]
+    params: Mapping[str, JSON]
+    group: str
+    parent_run_id: str | None = None
+
+    def start(self) -> str:
+        """Begin it, or find it again; returns its id.
+
+        Raises:
+            TrackingError: the server is away or refuses.
+        """
+        return self.tracker.start_group(
+            self.name, self.tags, self.params, group=self.group, parent_run_id=self.parent_run_id
+        )
 
     @contextmanager
     def marked(self) -> Iterator[None]:
-        """Marked as failed or killed, with the reason, unless all goes well within."""
+        """Marked as running within, and as failed or killed, with the reason, if it ends badly."""
+        self._attempt(self.start, "running")
         try:
             yield
         except Exception as error:
             self.finish("FAILED", tags={ERROR: str(error)})
             raise
         except BaseException:
-            self.finish("KILLED")
+            # Nobody waits for a server that is away after Ctrl-C.
+            mark = threading.Thread(target=self.finish, args=("KILLED",), daemon=True)
+            mark.start()
+            mark.join(_HURRY_S)
             raise
 
     def finish(
@@ -51,16 +75,24 @@ class GroupRun:
         params: Mapping[str, JSON] | None = None,
         artifacts: Path | None = None,
         tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """End it, as :meth:`Tracker.finish_group` does; an earlier end's reason is forgotten."""
-        try:
+    ) -> str | None:
+        """End it, as `Tracker.finish_group` does; an earlier end's reason is forgotten.
+
+        Returns its id; None where the server could not be told.
+        """
+
+        def end() -> str:
+            run_id = self.start()
             self.tracker.finish_group(
-                self.run_id, status, metrics, params, artifacts, {ERROR: "", **(tags or {})}
+                run_id, status, metrics, params, artifacts, {ERROR: "", **(tags or {})}
             )
+            return run_id
+
+        return self._attempt(end, status)
+
+    def _attempt(self, tell: Callable[[], str], status: str) -> str | None:
+        try:
+            return tell()
         except TrackingError as error:
-            _log.warning(
-                "The results are stored, but MLflow does not show %s as %s: %s",
-                self.name,
-                status,
-                error,
-            )
+            _log.warning("MLflow does not show %s as %s: %s", self.name, status, error)
+            return None

@@ -70,7 +70,7 @@ class Observer:
         self._last_epoch = 0
 
     def begin(self) -> None:
-        """The job has been started: while its workers come up, there is time for MLflow."""
+        """Follow the job from now on: while its workers come up, there is time for MLflow."""
         if self._live is None and self._follow is not None:
             self._live = self._follow()
 

@@ -1,11 +1,12 @@
 """Following a stage in MLflow while it runs: the growing history, epoch by epoch.
 
-The server may be away at the start, in the middle or for good; the training never waits for it.
+The server may be away at the start, in the middle or for good; a training does not wait for it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 _LIVE_TIMEOUT_S = 3
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 60.0
+# Who has slept so long, as laptops do, may meanwhile have been taken for dead and followed.
+_SURE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class LiveRun:
         self._started_ms = to_ms(time.time())
         self._pending: list[tuple[dict[str, float], int]] = []
         self._logged_ms: dict[int, int] = {}
+        self._read_s = 0.0
         self._pause_s = 0.0
         self._not_before_s = 0.0
         self._warned = False
@@ -103,7 +107,10 @@ class LiveRun:
             with self._tracker.session(_LIVE_TIMEOUT_S, 0) as client:
                 if self.run_id is None:
                     self.run_id = self._open(client)
+                    self._read_s = -math.inf
+                if time.monotonic() - self._read_s > _SURE_S:
                     self._logged_ms = self._tracker.logged_ms(self.run_id)
+                self._read_s = time.monotonic()
                 self._tracker.log_epochs(self.run_id, self._pending, self._logged_ms)
         except TrackingError as error:
             self._retreat(error)

@@ -115,6 +115,7 @@ def run_scoring_job(
     if not items:
         return JobResult.of(ledger)
     before_s, before_device_s = ledger.wall_s, ledger.device_s
+    observer.begin()
     try:
         with ScorerPool(
             make_scorer,
@@ -124,7 +125,6 @@ def run_scoring_job(
             max_failures=max_failures,
             keep_going=keep_going,
         ) as pool:
-            observer.begin()
             while items:
                 row = ledger.append(rounds.update(items, pool.score(items)))
                 spent_s = pool.wall_s

@@ -1,11 +1,12 @@
 """The MLflow runs of stages: followed while a stage is made, complete when it is there.
 
-All of it happens in one background thread, so that the next stage starts meanwhile; and a tracking
-server that goes away costs a warning and nothing else.
+All of it happens in one background thread, so that the next stage starts meanwhile. What goes wrong
+there, such as a tracking server that is away, costs a warning and no result.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import tempfile
@@ -25,6 +26,7 @@ from orchestration.tracking import INPUT, Tracker, TrackingError
 
 _log = logging.getLogger(__name__)
 
+_PATIENCE_S = 5.0  # a job that is to be followed waits no longer for the runs of its inputs
 _POLL_S = 0.4  # how often one looks again who waits for somebody else's model
 
 Draw = Callable[[StageRecord, Path], None]
@@ -92,11 +94,9 @@ class StageRuns:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            self._thread.shutdown(wait=False)  # nobody waits for a server that is away
-        else:
-            self._thread.shutdown()
-            self._folder.cleanup()
+        is_hurry = isinstance(error, KeyboardInterrupt)  # nobody waits for a server that is away
+        self._thread.shutdown(wait=not is_hurry, cancel_futures=is_hurry)
+        self._folder.cleanup()
 
     def follow(self, stage: Stage, inputs: Mapping[str, Done] | None) -> Callable[[], LiveRun]:
         """What begins to follow a stage that is about to be made."""
@@ -130,7 +130,10 @@ class StageRuns:
         def draw_all() -> Path:
             folder = Path(tempfile.mkdtemp(dir=self._folder.name))
             if draw is not None:
-                draw(record, folder)
+                try:
+                    draw(record, folder)
+                except Exception as error:  # noqa: BLE001  # a figure is worth no stage
+                    _log.warning("A figure of %s could not be drawn: %r", stage.name, error)
             return folder
 
         def show_all() -> str | None:
@@ -145,13 +148,13 @@ class StageRuns:
                 )
                 if model is not None:
                     self._show_model(stage, record, run_id, model)
-            except TrackingError as error:
+            except Exception as error:  # noqa: BLE001  # neither is what MLflow shows
                 _log.warning(
                     "%s is stored, but MLflow does not show %s: %s Run the same command again "
-                    "when the server is back.",
+                    "when that is mended.",
                     stage.name,
                     "it" if run_id is None else "its model",
-                    error,
+                    error if isinstance(error, TrackingError) else repr(error),
                 )
             return run_id
 
@@ -171,9 +174,10 @@ class StageRuns:
                 log_model(self.tracker, run_id, record, write, name=stage.name)
 
     def _tags(self, inputs: Mapping[str, Done] | None) -> dict[str, str]:
-        lineage = {
-            f"{INPUT}{kind}": run_id
-            for kind, done in (inputs or {}).items()
-            if (run_id := done.run_id) is not None
-        }
-        return {**self.tags, **lineage}
+        """The caller's, and what the stage was made from as far as MLflow shows that soon."""
+        tags = dict(self.tags)
+        for kind, done in (inputs or {}).items():
+            with contextlib.suppress(TimeoutError):
+                if (run_id := done.shown.result(_PATIENCE_S)) is not None:
+                    tags[f"{INPUT}{kind}"] = run_id
+        return tags

@@ -74,6 +74,10 @@ class TorchTrainer(DataParallelTrainer):
 class JobController:
     """An actor that runs Ray's controllers of jobs, one after the other."""
 
+    async def ready(self) -> bool:
+        """Whether it is still there: who asks a dead one gets an error."""
+        return True
+
     async def run(self, arguments: dict[str, Any]) -> Result:
         """Run a job to its end, good or bad."""
         controller = TrainController(**arguments)
@@ -81,7 +85,8 @@ class JobController:
         return controller.get_result()
 
 
-_idle_controllers: dict[str, list[Any]] = {}  # by the connection to a cluster that they belong to
+# By the session of the cluster that they are part of, and by what this process is called there.
+_idle_controllers: dict[tuple[str, str], list[Any]] = {}
 _lock = threading.Lock()
 
 
@@ -90,8 +95,11 @@ def _job_controller() -> Iterator[Any]:
     """A controller for one job on this process's node; one that dies over it serves no other."""
     context = ray.get_runtime_context()
     with _lock:
-        idle = _idle_controllers.setdefault(context.get_worker_id(), [])
+        place = (context.get_session_name(), context.get_worker_id())
+        idle = _idle_controllers.setdefault(place, [])
         controller = idle.pop() if idle else None
+    if controller is not None and not _is_alive(controller):
+        controller = None
     if controller is None:
         # Ray's controllers wait for the cluster inside their event loop, and know it.
         variables = {"RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0", **get_env_vars_to_propagate()}
@@ -107,6 +115,13 @@ def _job_controller() -> Iterator[Any]:
     yield controller
     with _lock:
         idle.append(controller)
+
+
+def _is_alive(controller: Any) -> bool:
+    try:
+        return bool(ray.get(controller.ready.remote(), timeout=5))
+    except ray.exceptions.RayError:
+        return False
 
 
 @dataclass

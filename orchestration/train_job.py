@@ -142,7 +142,7 @@ class _Job:
         ``fit`` runs in a thread of its own: in the main thread it would take over Ctrl-C for
         the rest of the process, and nobody could show progress meanwhile.
         """
-        from orchestration.progress import Epoch, EventReader, release
+        from orchestration.progress import Epoch, EventReader, Workers, release
 
         outcome: list[Any] = []
         with tempfile.TemporaryDirectory(prefix="job-") as folder:
@@ -158,23 +158,34 @@ class _Job:
             reader = EventReader(file)
             thread = threading.Thread(target=fit, name=f"fit-{self.name}", daemon=True)
             thread.start()
-            observer.begin()
             since_s, num_workers, saved = time.monotonic(), 0, False
             placement_group: str | None = None
             running = True
-            while running:
-                if placement_group is not None and not self.keep_going():
-                    release(placement_group)  # and with it the workers, which ends the attempt
-                running = thread.is_alive()  # asked first: what it wrote last is still read
-                for event in reader.read():
-                    since_s = time.monotonic()
-                    if isinstance(event, Epoch):
-                        saved = True
-                        observer.show(event.metrics)
-                    else:
-                        num_workers = event.num_workers
-                        placement_group = event.placement_group
-                thread.join(_POLL_S)
+            try:
+                observer.begin()
+                while running:
+                    if placement_group is not None and not self.keep_going():
+                        release(placement_group)  # and with it the workers, which ends the attempt
+                    running = thread.is_alive()  # asked first: what it wrote last is still read
+                    for event in reader.read():
+                        since_s = time.monotonic()
+                        if isinstance(event, Epoch):
+                            saved = True
+                            observer.show(event.metrics)
+                        else:
+                            num_workers = event.num_workers
+                            placement_group = event.placement_group
+                    thread.join(_POLL_S)
+            except Exception:
+                # Nobody watches the job any more: it must not go on beside the one that follows.
+                while thread.is_alive():
+                    for event in reader.read():
+                        if isinstance(event, Workers):
+                            placement_group = event.placement_group
+                    if placement_group is not None:
+                        release(placement_group)
+                    thread.join(_POLL_S)
+                raise
         (result,) = outcome
         if not isinstance(result, BaseException):
             return cast("Result", result)
