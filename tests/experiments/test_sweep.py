@@ -239,6 +239,8 @@ def test_a_cell_that_fails_leaves_the_others_running(tmp_path: Path) -> None:
     assert whole["status"] == "failed"
     assert {cell["name"]: cell["status"] for cell in whole["cells"]}["all-bn-2"] == "failed"
     assert whole["failed"] == len(whole["failures"])
+    stored = {record.fingerprint for record in StageStore(tmp_path / "runs").list()}
+    assert set(result.executed) == stored
     uri = f"sqlite:///{tmp_path}/runs/mlflow.db"
     (failed,) = runs(uri, "tags.`bnnas.cell` = 'all-bn-2' and tags.`bnnas.stage` = 'cell'")
     assert failed.info.status == "FAILED"

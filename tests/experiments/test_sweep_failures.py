@@ -22,6 +22,7 @@ from tests.experiments import command
 from tests.experiments.configs import changed, small, write_yaml
 from tests.experiments.sweeps import run_sweep_in
 from tests.nas.examples import TINY
+from tests.orchestration.conftest import MlflowServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -60,9 +61,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Cells:
     return found(json.loads(done.stdout)["cells"])
 
 
-def check_tracking(folder: Path) -> None:
+def check_tracking(folder: Path, uri: str | None = None) -> None:
     """Every stored stage has one run, whose epochs are all there, once and in order."""
-    client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
+    client = MlflowClient(uri or f"sqlite:///{folder}/runs/mlflow.db")
     runs = client.search_runs(["1"], filter_string="tags.`bnnas.fingerprint` != ''")
     records = {record.fingerprint: record for record in StageStore(folder / "runs").list()}
     assert sorted(run.data.tags["bnnas.fingerprint"] for run in runs) == sorted(records)
@@ -142,6 +143,28 @@ def test_the_sweep_itself_dies_and_the_same_command_goes_on(
     assert again.returncode == 0, again.stderr
     assert found(json.loads(again.stdout)["cells"]) == undisturbed
     check_tracking(tmp_path)
+
+
+def test_a_tracking_server_that_goes_away_costs_no_cell(undisturbed: Cells, tmp_path: Path) -> None:
+    (tmp_path / "server").mkdir()
+    server = MlflowServer(tmp_path / "server")
+    server.start()
+    try:
+        config = write(tmp_path, tracking__uri=server.uri)
+        process = command.start("sweep", config, "--json", "--max-concurrent", 1, cwd=tmp_path)
+        wait_for(lambda: begun(tmp_path) or process.poll() is not None)
+        server.stop()  # so that the second cell finds it away when it starts
+        out, err = process.communicate(timeout=280)
+        assert process.returncode == 0, err
+        assert found(json.loads(out)["cells"]) == undisturbed
+        assert "MLflow does not show" in err
+        server.start()
+        again = command.run("sweep", config, "--json", cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+        assert json.loads(again.stdout)["executed"] == 0
+        check_tracking(tmp_path, server.uri)
+    finally:
+        server.stop()
 
 
 def test_two_sweeps_at_once_on_one_storage_share_the_work(

@@ -242,6 +242,52 @@ def test_one_process_leads_a_drivers_jobs(ray_cluster: None, tmp_path: Path) -> 
     assert len(set(leaders)) == 1
 
 
+def test_every_cluster_of_a_process_has_controllers_of_its_own(tmp_path: Path) -> None:
+    program = f"""
+        from orchestration.cluster import cluster
+        from orchestration.train_job import run_train_job
+        from tests.orchestration import jobs
+        for name in ("first", "second"):
+            with cluster(num_cpus=1):
+                run_train_job(
+                    jobs.nothing, {{}}, name=name, storage_path={str(tmp_path)!r}, max_failures=0
+                )
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=environment, check=True)
+
+
+def test_a_job_takes_as_many_workers_as_there_is_room_for(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    done = run_train_job(
+        jobs.count,
+        {"epochs": 2, "executions": str(tmp_path / "ran")},
+        name="elastic",
+        storage_path=str(tmp_path),
+        scaling=Scaling((1, 8)),
+    )
+    assert [row["train/loss"] for row in done.history] == [1 / 7, 3 / 7]
+    assert done.device_hours == pytest.approx(2 * done.wall_s / 3600)
+
+
+def test_a_job_that_nobody_watches_does_not_go_on(ray_cluster: None, tmp_path: Path) -> None:
+    config = {"epochs": 40, "epoch_s": 0.2, "executions": str(tmp_path / "ran")}
+
+    def look_away(row: dict[str, float]) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_train_job(
+            jobs.count, config, name="w", storage_path=str(tmp_path), on_progress=look_away
+        )
+    num_done = len(executions(tmp_path / "ran"))
+    time.sleep(1.0)
+    assert len(executions(tmp_path / "ran")) == num_done < 40
+    done = run_train_job(jobs.count, {**config, "epoch_s": 0}, name="w", storage_path=str(tmp_path))
+    assert [row["epoch"] for row in done.history] == list(range(1, 41))
+
+
 def test_a_wrong_request_is_not_tried_again(
     ray_cluster: None, sqlite_uri: str, tmp_path: Path
 ) -> None:
