@@ -14,7 +14,7 @@ unexport VIRTUAL_ENV
 
 # An interpreter for the new environment; found by itself, or named: make test PYTHON=/opt/py/bin/python3
 PYTHON ?=
-EXTRAS ?= dev
+EXTRAS ?= dev,detection
 
 VENV := .venv
 BIN := $(VENV)/bin
