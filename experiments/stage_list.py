@@ -68,6 +68,11 @@ class StageList:
     cells: tuple[str, ...]
     stages: tuple[ListedStage, ...]
 
+    def who_needs(self, one: ListedStage) -> str:
+        """The cells of a stage, a line each; of more than three, how many."""
+        is_shared = len(one.cells) > 3
+        return f"{len(one.cells)} of {len(self.cells)}" if is_shared else "\n".join(one.cells)
+
 
 def list_stages(plan: CellPlan | SweepPlan, store: StageStore) -> StageList:
     """The stages of a plan; what is in the store says which architectures are known."""

@@ -92,7 +92,7 @@ class StageStatus:
 class ExperimentStatus:
     """How far a cell or a sweep is; stages in the order of the list, cells likewise."""
 
-    name: str
+    listed: StageList
     stages: tuple[StageStatus, ...]
     cells: Mapping[str, CellState]
 
@@ -103,7 +103,7 @@ class ExperimentStatus:
     def to_json(self) -> dict[str, Any]:
         """What `bnnas status CONFIG --json` prints."""
         return {
-            "name": self.name,
+            "name": self.listed.name,
             "stages": [stage.to_json() for stage in self.stages],
             "cells": [{"name": name, "status": state} for name, state in self.cells.items()],
             "num_done": self.count("done"),
@@ -140,7 +140,7 @@ def look_up(
         else:
             stages.append(StageStatus(one, holders.get(key), key in silent, failures.get(key)))
     cells = {name: _cell_state(name, stages) for name in listed.cells}
-    return ExperimentStatus(listed.name, tuple(stages), cells)
+    return ExperimentStatus(listed, tuple(stages), cells)
 
 
 def _holders(claims: Claims, stages: list[ListedStage]) -> dict[str, Holder]:

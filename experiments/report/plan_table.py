@@ -17,14 +17,15 @@ def print_plan(forecast: Forecast, console: Console) -> None:
     table.add_column("fingerprint", no_wrap=True)
     table.add_column("cells", overflow="fold")
     table.add_column("device time", justify="right", no_wrap=True)
-    table.add_column("known from", overflow="fold")
+    if forecast.num_missing:
+        table.add_column("known from", overflow="fold")
     for one, estimate in zip(forecast.listed.stages, forecast.estimates, strict=True):
         table.add_row(
             escape(one.name),
             (one.fingerprint or "")[:8],
-            escape(_cells(one, forecast)),
+            escape(forecast.listed.who_needs(one)),
             _time(one, estimate),
-            estimate.basis,
+            *((estimate.basis,) if forecast.num_missing else ()),
             style="dim" if one.record is not None else None,
         )
     console.print(table)
@@ -54,12 +55,6 @@ def duration(hours: float) -> str:
     if hours < 1 / 60:
         return f"{3600 * hours:.0f} s"
     return f"{60 * hours:.0f} min" if hours < 1.5 else f"{hours:,.1f} h"
-
-
-def _cells(one: ListedStage, forecast: Forecast) -> str:
-    num_cells = len(forecast.listed.cells)
-    is_shared = len(one.cells) > 3
-    return f"{len(one.cells)} of {num_cells}" if is_shared else "\n".join(one.cells)
 
 
 def _time(one: ListedStage, estimate: Estimate) -> str:

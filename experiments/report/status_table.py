@@ -17,11 +17,15 @@ def print_status(status: ExperimentStatus, console: Console) -> None:
         console.print(_cells_table(status))
     table = Table(title="stages", title_justify="left")
     table.add_column("stage", overflow="fold")
+    table.add_column("cells", overflow="fold")
     table.add_column("status", no_wrap=True)
-    table.add_column("", overflow="fold")
     for stage in status.stages:
-        table.add_row(escape(stage.listed.name), _styled(stage.state), escape(_detail(stage)))
+        cells = status.listed.who_needs(stage.listed)
+        table.add_row(escape(stage.listed.name), escape(cells), _styled(stage.state))
     console.print(table)
+    for stage in status.stages:
+        if detail := _detail(stage):
+            console.print(f"{escape(stage.listed.name)}: {escape(detail)}", highlight=False)
     counts = [f"{status.count('done')} done", f"{status.count('running')} running"]
     counts += [f"{status.count('failed')} failed", f"{status.count('missing')} missing"]
     console.print(f"Stages  {', '.join(counts)}", highlight=False)
@@ -30,7 +34,7 @@ def print_status(status: ExperimentStatus, console: Console) -> None:
 
 
 def _cells_table(status: ExperimentStatus) -> Table:
-    table = Table(title=escape(status.name), title_justify="left")
+    table = Table(title=escape(status.listed.name), title_justify="left")
     table.add_column("cell", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("stages done", justify="right")
