@@ -1,0 +1,84 @@
+"""Reading a network's weights from a file that somebody else may have written.
+
+A checkpoint is read as tensors and nothing else: a pickle that carries code is refused before any
+of it runs. And it has to fit: a key that is missing, unknown or of another shape is an error,
+because a backbone with half of its weights trains without complaint, and worse.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+_NUM_NAMED = 5  # how many keys an error names
+
+
+class WeightsError(ValueError):
+    """A file of weights that cannot be read, or that does not fit the network."""
+
+
+def load_weights(network: nn.Module, path: str | Path, *, ignored: Collection[str] = ()) -> None:
+    """Read a state dict from a file into `network`.
+
+    Args:
+        network: what the weights are for.
+        path: a file that `torch.save` wrote of a `state_dict()`.
+        ignored: keys that the file may have and the network has not.
+
+    Raises:
+        WeightsError: the file cannot be read or is not a state dict of tensors; or keys are
+            missing, unexpected or differ in shape: the message names the first of them.
+    """
+    found, expected = read_state_dict(path), network.state_dict()
+    problems = [
+        *_named("missing", expected.keys() - found.keys()),
+        *_named("unexpected", found.keys() - expected.keys() - set(ignored)),
+        *_named("of another shape", _differing(found, expected)),
+    ]
+    if problems:
+        raise WeightsError(
+            f"the weights in {path} do not fit the network: {'; '.join(problems)}. Give the "
+            f"weights of the same architecture in the same search space."
+        )
+    network.load_state_dict({key: found[key] for key in expected})
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a state dict by key; raises WeightsError when there is anything else in it."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds more than tensors, or is no checkpoint at all; nothing in it was run. "
+            f"Give a file that torch.save wrote of a state_dict()."
+        ) from error
+    except (OSError, EOFError, RuntimeError) as error:
+        raise WeightsError(f"the weights in {path} cannot be read: {error}.") from error
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise WeightsError(
+            f"{path} is not a state dict (expected tensors by name): give a file that torch.save "
+            f"wrote of a state_dict()."
+        )
+    return dict(content)
+
+
+def _differing(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    return [
+        f"{key} {list(found[key].shape)} instead of {list(expected[key].shape)}"
+        for key in expected.keys() & found.keys()
+        if found[key].shape != expected[key].shape
+    ]
+
+
+def _named(what: str, keys: Iterable[str]) -> list[str]:
+    names = sorted(keys)
+    if not names:
+        return []
+    more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+    return [f"{what} {', '.join(names[:_NUM_NAMED])}{more}"]
