@@ -18,7 +18,7 @@ from orchestration.tracking import ERROR, Tracker, TrackingError
 
 _log = logging.getLogger(__name__)
 
-_HURRY_S = 5.0
+_HURRY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,27 @@ class GroupRun:
     @contextmanager
     def marked(self) -> Iterator[None]:
         """Marked as running within, and as failed or killed, with the reason, if it ends badly."""
-        self._attempt(self.start, "running")
+        run_id = self._attempt(self.start, "running")
         try:
             yield
         except Exception as error:
             self.finish("FAILED", tags={ERROR: str(error)})
             raise
         except BaseException:
-            # Nobody waits for a server that is away after Ctrl-C.
-            mark = threading.Thread(target=self.finish, args=("KILLED",), daemon=True)
-            mark.start()
-            mark.join(_HURRY_S)
+            if run_id is not None:
+                self._kill(run_id)
             raise
+
+    def _kill(self, run_id: str) -> None:
+        """Mark it as killed; nobody waits long for a server that is away after Ctrl-C."""
+
+        def kill() -> str:
+            self.tracker.finish_group(run_id, "KILLED")
+            return run_id
+
+        mark = threading.Thread(target=self._attempt, args=(kill, "KILLED"), daemon=True)
+        mark.start()
+        mark.join(_HURRY_S)
 
     def finish(
         self,
