@@ -12,7 +12,6 @@ number of jobs, is what one job costs beyond its training.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -24,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarks._options import read_options
 from experiments.stages import retrain, supernet
 from orchestration.stage_store import StageStore
 from orchestration.worker import LocalWorkerContext, WorkerContext
@@ -80,16 +80,9 @@ def _bare(records: Sequence[Any], folder: Path) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", nargs="?", type=Path, default=_CONFIG)
-    parser.add_argument("--set", action="append", default=None, metavar="KEY=VALUE")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    overrides = arguments.set if arguments.set is not None else list(_ADDITIVE)
-    measured = measure(arguments.config, overrides)
-    if arguments.json:
+    options = read_options(__doc__, _CONFIG, _ADDITIVE)
+    measured = measure(options.config, options.overrides)
+    if options.json:
         print(json.dumps(measured, indent=2))
         return
     print(

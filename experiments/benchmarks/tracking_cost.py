@@ -11,7 +11,6 @@ tables before the run and is told apart.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -26,6 +25,7 @@ from unittest import mock
 
 from rich.console import Console
 
+from experiments.benchmarks._options import read_options
 from experiments.commands.experiment import described
 from experiments.config_file import load_config
 from experiments.plan import plan_cell
@@ -119,15 +119,9 @@ def measure(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", nargs="?", type=Path, default=_CONFIG)
-    parser.add_argument("--set", action="append", default=None, metavar="KEY=VALUE")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    measured = measure(arguments.config, arguments.set if arguments.set is not None else _SHORT)
-    if arguments.json:
+    options = read_options(__doc__, _CONFIG, _SHORT)
+    measured = measure(options.config, options.overrides)
+    if options.json:
         print(json.dumps(measured, indent=2))
         return
     print("{config}, {num_stages} stages, {num_epochs} epochs, on {machine}".format(**measured))
