@@ -28,7 +28,7 @@ OnEvent = Callable[[int, Mapping[str, Any]], None]
 
 DRIVER_BYTES = 300 * 1024**2  # what a driver with MLflow and Ray Train was seen to take, rounded up
 _POLL_S = 0.1
-INDEX, EVENT = "index", "event"  # keys of a trial's config and of its reports
+_INDEX, _EVENT = "index", "event"  # keys of a trial's config and of its reports
 _VALUE, _ERROR = "value", "error"
 # Tune is told through its environment; what the user has set already is left alone.
 _TUNE_ENVIRONMENT = {
@@ -108,7 +108,7 @@ def run_tasks(
     ended: dict[int, Ended] = {}
     for result in (results[number] for number in range(len(results))):
         assert result.config is not None
-        ended[result.config[INDEX]] = _ended(result.metrics or {}, result.error)
+        ended[result.config[_INDEX]] = _ended(result.metrics or {}, result.error)
     return [ended[index] for index in range(len(arguments))]
 
 
@@ -128,21 +128,21 @@ def _fit(
         on_end(index, _ended(last_report, None))
 
     def trial(config: dict[str, Any], arguments: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return _drive(task, arguments[config[INDEX]])
+        return _drive(task, arguments[config[_INDEX]])
 
     carrying = tune.with_parameters(trial, arguments=list(arguments))
     # Tune's own files serve nobody: what a task has made lies in the stage store.
     with tempfile.TemporaryDirectory(prefix="tune-") as folder:
         tuner = tune.Tuner(
             tune.with_resources(carrying, _on_this_node()),
-            param_space={INDEX: tune.grid_search(list(range(len(arguments))))},
+            param_space={_INDEX: tune.grid_search(list(range(len(arguments))))},
             tune_config=tune.TuneConfig(max_concurrent_trials=num_at_once, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=folder,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=max_failures),
-                callbacks=[TrialListener(on_event, ended)],
+                callbacks=[TrialListener(on_event, ended, index=_INDEX, event=_EVENT)],
             ),
         )
         return tuner.fit()
@@ -163,12 +163,12 @@ def _drive(task: Task, argument: dict[str, Any]) -> dict[str, Any]:
     from ray import tune
 
     def report(event: dict[str, Any]) -> None:
-        tune.report({EVENT: event})
+        tune.report({_EVENT: event})
 
     try:
-        return {_VALUE: task(argument, report), EVENT: None}
+        return {_VALUE: task(argument, report), _EVENT: None}
     except Exception as error:  # noqa: BLE001  # the others go on; the caller tells what failed
-        return {_ERROR: f"{error}" or type(error).__name__, EVENT: None}
+        return {_ERROR: f"{error}" or type(error).__name__, _EVENT: None}
 
 
 def _ended(metrics: Mapping[str, Any], error: Exception | None) -> Ended:
