@@ -166,11 +166,14 @@ def _show_token(address: str) -> None:
 
     core: Any = ray._raylet
     try:
+        # Asked for first: without a token Ray's core would not raise but end the process.
+        core.AuthenticationTokenLoader.instance().has_token()
         core.GcsClient(address=address)
     except AuthenticationError as error:
         raise ClusterError(
-            f"The Ray cluster at {address} wants another token: set RAY_AUTH_MODE=token and give "
-            "the cluster's own token in RAY_AUTH_TOKEN, or its file in RAY_AUTH_TOKEN_PATH."
+            f"The Ray cluster at {address} wants a token that it does not get: set "
+            "RAY_AUTH_MODE=token and give the cluster's own in RAY_AUTH_TOKEN, or its file in "
+            "RAY_AUTH_TOKEN_PATH."
         ) from error
     except (RayError, RuntimeError) as error:
         raise ClusterError(

@@ -107,12 +107,25 @@ def ray_head() -> Iterator[RayHead]:
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("token", ["0" * 32, ""], ids=["wrong", "none"])
+@pytest.mark.parametrize(
+    "login",
+    [
+        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 32},
+        {"RAY_AUTH_MODE": "token"},
+        {"RAY_AUTH_MODE": "disabled"},
+    ],
+    ids=["wrong", "none", "not asked for"],
+)
 def test_a_cluster_with_another_token(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead, token: str
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    ray_head: RayHead,
+    login: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
     home = str(tmp_path_factory.mktemp("home"))  # where Ray would find the user's own token
-    login = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
     address = f"cluster.address={ray_head.gcs_address}"
     done = sweep(tmp_path, address, HOME=home, **login)
     check_refused(done, tmp_path, ray_head.gcs_address, "RAY_AUTH_TOKEN")
