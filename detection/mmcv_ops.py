@@ -24,8 +24,8 @@ from torch import Tensor
 _NAME = "mmcv._ext"
 
 
-class MissingOperatorError(NotImplementedError):
-    """An operator of mmcv was called that needs mmcv's compiled extension."""
+class MissingOperatorError(ValueError):
+    """The model that was asked for calls an operator that needs mmcv's compiled extension."""
 
 
 def install_operators() -> None:

@@ -21,7 +21,7 @@ FINAL_ERRORS = (
     NameError,
     AssertionError,
     ImportError,
-    NotImplementedError,
+    NotImplementedError,  # PyTorch's for an operation that the device or the precision lacks
     ZeroDivisionError,
 )
 

@@ -24,6 +24,8 @@ HICCUP = RuntimeError("connection closed by peer")
         ([REQUEST], 1, 3, Decision.GIVE_UP),
         ([BUG], 1, 3, Decision.GIVE_UP),
         ([KeyError("missing")], 1, 3, Decision.GIVE_UP),
+        # A RuntimeError by its class, but no hiccup: this device will never have the operation.
+        ([NotImplementedError("'nms' is not implemented for 'meta'")], 1, 3, Decision.GIVE_UP),
         # The other ranks fail too when one has: the one that says why decides.
         ([HICCUP, REQUEST], 1, 3, Decision.GIVE_UP),
         ([CRASH, HICCUP], 1, 3, Decision.RETRY),
