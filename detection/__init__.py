@@ -6,7 +6,9 @@ operators, where they are missing, and registers with MMDetection
 
 - `SearchedBackbone` and `TorchvisionBackbone`: features at strides 8, 16 and 32;
 - `BiFPN`, the neck, and `EfficientDetHead`;
-- `EfficientDet`, which puts them together,
+- `EfficientDet`, which puts them together;
+- `SeededCocoDataset`, `EpochSampler` and two hooks, with which a training that was interrupted is
+  the one that was not, and `UnroundedCocoMetric`,
 
 so that an ordinary config uses them with `custom_imports = dict(imports=["detection"])`; the
 configs of Table 3 lie under `configs/`. Everything else is MMDetection's own. Needs the `detection`
@@ -18,7 +20,16 @@ from __future__ import annotations
 from importlib import import_module
 
 _EXTRA = ("mmcv", "mmdet", "mmengine", "pycocotools")
-_REGISTERING = ("backbone", "bifpn", "efficientdet", "head", "torchvision_backbone")
+_REGISTERING = (
+    "backbone",
+    "bifpn",
+    "coco_metric",
+    "efficientdet",
+    "head",
+    "hooks",
+    "reproducible",
+    "torchvision_backbone",
+)
 
 
 def _register() -> None:

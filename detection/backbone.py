@@ -9,7 +9,6 @@ Shape legend: B images, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detection.weights import load_weights
 from nas.network import Subnet
-from nas.space import SearchSpace, load_space, parse_architecture, space_from_dict
-
-
-@dataclass(frozen=True)
-class Tap:
-    """Where features of one stride come from: the last block that has it, counted from the stem."""
-
-    position: int
-    channels: int
+from nas.space import load_space, parse_architecture, space_from_dict
+from nas.taps import select_taps
 
 
 @MODELS.register_module()
@@ -108,35 +100,3 @@ def freeze_norm(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
-
-
-def select_taps(space: SearchSpace, strides: Sequence[int]) -> tuple[Tap, ...]:
-    """The taps of a space at these strides; raises ValueError naming the strides that it has."""
-    taps = space_taps(space)
-    missing = [stride for stride in strides if stride not in taps]
-    if missing or not strides:
-        raise ValueError(
-            f"space {space.name!r} has features at the strides {_listed(sorted(taps))}, but the "
-            f"detector asks for {_listed(strides)}: take a space with more strides, or other "
-            f"out_strides."
-        )
-    return tuple(taps[stride] for stride in strides)
-
-
-def space_taps(space: SearchSpace) -> dict[int, Tap]:
-    """The tap of every stride that the space has; in `spos`, 128 channels at stride 16."""
-    blocks = [
-        (space.stem_stride, space.stem_channels),
-        (space.first_stride, space.first_channels),
-        *((layer.stride, layer.out_channels) for layer in space.layers),
-    ]
-    taps: dict[int, Tap] = {}
-    total = 1
-    for position, (stride, channels) in enumerate(blocks):
-        total *= stride
-        taps[total] = Tap(position, channels)  # a later block of the same stride takes its place
-    return taps
-
-
-def _listed(strides: Sequence[int]) -> str:
-    return ", ".join(str(stride) for stride in strides) or "none"

@@ -6,19 +6,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config
 from experiments.config_file import dump_config
 from experiments.plan import CellPlan
+from experiments.stages.detect import coco_of, detection_json, said
 from experiments.stages.retrain import make_retrain
 from experiments.stages.search import make_search
-from experiments.stages.setting import Setting
+from experiments.stages.setting import Setting, stage_json
 from experiments.stages.supernet import make_supernet
 from experiments.tracking_uri import local_folder
+from experiments.workbench import AnyConfig
 from nas.space import parse_architecture
 from orchestration.fingerprint import fingerprint
 from orchestration.group_run import GroupRun
@@ -38,6 +39,7 @@ class CellResult:
         baseline: the retrainings of the random architectures.
         run_id: the MLflow run that the stages' runs are nested under, where it is known.
         figures: the folder of the chain's figures.
+        detected: the detector on the retrained network, where one was asked for.
     """
 
     plan: CellPlan
@@ -45,6 +47,13 @@ class CellResult:
     baseline: tuple[Done, ...]
     run_id: str | None
     figures: Path
+    detected: Done | None = None
+
+    @property
+    def stages(self) -> tuple[Done, ...]:
+        """All of them, in the order in which they are shown."""
+        detected = () if self.detected is None else (self.detected,)
+        return (*self.chain, *self.baseline, *detected)
 
     @property
     def search(self) -> Done:
@@ -65,12 +74,14 @@ class CellResult:
     def metrics(self) -> dict[str, float]:
         """The cell's numbers, as its MLflow run shows them."""
         # The search may choose what the baseline has drawn: that was retrained once.
-        stages = {done.record.fingerprint: done for done in (*self.chain, *self.baseline)}
+        stages = {done.record.fingerprint: done for done in self.stages}
         metrics = {
             name: self.retrained.record.metrics[name] for name in ("top1", "flops", "params")
         }
         metrics["device_hours"] = sum(done.record.device_hours for done in stages.values())
         metrics["wall_s"] = sum(done.record.wall_s for done in stages.values())
+        if self.detected is not None:
+            metrics |= coco_of(self.detected.record)
         if self.best_random is not None:
             metrics["random_baseline"] = self.best_random.record.metrics["top1"]
         return metrics
@@ -85,6 +96,8 @@ class CellResult:
             for what, done in rows
         ]
         head = ["| | architecture | FLOPs | params | test top-1 |", "|---|---|--:|--:|--:|"]
+        if self.detected is not None:
+            lines += ["", f"Detector on this backbone: {said(self.detected.record.metrics)}."]
         return "\n".join([*head, *lines])
 
     def to_json(self) -> dict[str, Any]:
@@ -98,17 +111,8 @@ class CellResult:
             "num_test_images": int(self.retrained.record.metrics["num_test_images"]),
             "num_skipped": int(self.retrained.record.metrics["num_skipped"]),
             "random_architectures": [dict(done.record.result) for done in self.baseline],
-            "stages": [
-                {
-                    "kind": done.stage.kind,
-                    "name": done.stage.name,
-                    "fingerprint": done.record.fingerprint,
-                    "cached": done.cached,
-                    "mlflow_run_id": done.run_id,
-                    "device_hours": done.record.device_hours,
-                }
-                for done in (*self.chain, *self.baseline)
-            ],
+            "detection": None if self.detected is None else detection_json(self.detected.record),
+            "stages": [stage_json(done) for done in self.stages],
             "mlflow_run_id": self.run_id,
             "figures": str(self.figures),
         }
@@ -162,7 +166,8 @@ class CellRun(GroupRun):
 
     def show(self, result: CellResult) -> str | None:
         """End it with what was found; returns its id, None where the server could not be told."""
-        lineage = {f"{INPUT}{done.stage.kind}": done.run_id for done in result.chain if done.run_id}
+        found = [*result.chain, *([] if result.detected is None else [result.detected])]
+        lineage = {f"{INPUT}{done.stage.kind}": done.run_id for done in found if done.run_id}
         return self.finish(
             metrics=result.metrics,
             artifacts=result.figures,
@@ -196,10 +201,10 @@ def finished_chain(plan: CellPlan, store: StageStore) -> tuple[StageRecord, ...]
     return None if retrained is None else (*read.values(), retrained)
 
 
-def keep_figures(config: Config, chain: tuple[Done, ...]) -> Path:
-    """The figures of the chain and the resolved config, in one folder on this machine."""
+def keep_figures(config: AnyConfig, stages: Iterable[Done]) -> Path:
+    """The figures of some stages and the resolved config, in one folder on this machine."""
     folder = local_folder(config.storage) / "figures" / config.name
-    for done in chain:
+    for done in stages:
         shutil.copytree(done.figures, folder, dirs_exist_ok=True)
     (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     return folder

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from experiments.commands import ask, experiment, jobs, look
+from experiments.commands import ask, detect, experiment, jobs, look
 from experiments.commands.options import json_alone, print_json
 
 _FAILED, _WRONG, _INTERRUPTED = 1, 2, 130
@@ -41,6 +41,7 @@ for command in (
     look.doctor,
 ):
     app.command()(command)
+app.add_typer(detect.app)
 
 
 def _complain(message: str) -> None:

@@ -13,9 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PlainValidator,
@@ -24,15 +22,12 @@ from pydantic import (
     model_validator,
 )
 
+from experiments.detect_config import DetectConfig
+from experiments.section import Section, plain_name
 from nas.data import DATASETS
 from nas.indicators import INDICATORS
 from nas.sampling import SAMPLERS
 from nas.search import SEARCHERS, check_indicator
-
-
-class ConfigError(ValueError):
-    """The request is wrong; the message says which field, what was given and what is expected."""
-
 
 _SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
@@ -55,15 +50,6 @@ def _one_of(what: str, known: Sequence[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _plain_name(name: str) -> str:
-    """A name that can be part of a path."""
-    if not re.fullmatch(r"[^./\\\s][^/\\]*", name):
-        raise ValueError(
-            "must have at least 1 character, no slashes, and no dot or space at the beginning"
-        )
-    return name
-
-
 def _num_workers(value: Any) -> int | tuple[int, int]:
     """A number, or the least and the most."""
     pair = value if isinstance(value, (list, tuple)) else (value, value)
@@ -77,12 +63,6 @@ Count = Annotated[PositiveFloat, BeforeValidator(_with_suffix)]
 Trainable = Literal["all", "bn", "last_bn"]
 IndicatorName = Annotated[str, _one_of("indicator", tuple(INDICATORS))]
 NumWorkers = Annotated[int | tuple[int, int], PlainValidator(_num_workers)]
-
-
-class Section(BaseModel):
-    """Frozen values under known names; an unknown name is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -240,9 +220,12 @@ class ClusterConfig(Section):
 
 
 class Config(Section):
-    """One experiment: a cell of supernet, search and retraining, and the random baseline."""
+    """One experiment: a cell of supernet, search and retraining, and the random baseline.
 
-    name: Annotated[str, AfterValidator(_plain_name)]
+    With `detect`, it ends in a detector whose backbone is the network that was found.
+    """
+
+    name: Annotated[str, AfterValidator(plain_name)]
     space: str
     seed: NonNegativeInt = 0
     data: DataConfig
@@ -250,6 +233,7 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     retrain: RetrainConfig = RetrainConfig()
     random_baseline: RandomBaselineConfig = RandomBaselineConfig()
+    detect: DetectConfig | None = None
     storage: StorageConfig = StorageConfig()
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()

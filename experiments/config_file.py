@@ -7,14 +7,16 @@ touched.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from experiments.config import Config, ConfigError
+from experiments.config import Config
+from experiments.detectors.config import DetectionConfig
+from experiments.section import ConfigError
 from experiments.sweep_config import Sweep, SweepSettings
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -47,7 +49,28 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Config |
     return load_sweep(path, overrides) if is_sweep else load_config(path, overrides)
 
 
-def dump_config(config: Config) -> str:
+def load_detection(
+    path: str | Path | None, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> DetectionConfig:
+    """The config of a detector, or without a file what `given` and the overrides say.
+
+    `given` are values of the command line's own options; they replace those of the file.
+    """
+    values = {} if path is None else read_values(path)
+    if "supernet" in values:
+        command = "sweep" if "grid" in values else "run"
+        raise ConfigError(
+            f"{path} is an experiment with a search: 'bnnas {command}' starts it, and ends in "
+            "detection where it has a detect section. For 'bnnas detect', name the backbone: space "
+            "and arch, or the checkpoint of its retrain stage."
+        )
+    values |= given or {}
+    for override in overrides:
+        _apply_override(values, override)
+    return _validate("bnnas detect" if path is None else path, DetectionConfig, values)
+
+
+def dump_config(config: Config | DetectionConfig) -> str:
     """The resolved config as YAML that `load_config` reads back to an equal value."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 

@@ -24,6 +24,7 @@ _DECISIVE = {
     "supernet": ("batch_size", "precision", "trainable", "sampler"),
     "search": ("indicator", "recalibration_images", "batch_size"),
     "retrain": ("batch_size", "precision"),
+    "detect": ("batch_size", "precision", "image_size", "data", "options"),
 }
 
 
@@ -117,10 +118,11 @@ def forecast(listed: StageList, store: StageStore, measure: Measure | None) -> F
 def likeness(kind: str, config: Mapping[str, Any]) -> str:
     """The same for stages whose epochs, or candidates, cost the same on the same machine.
 
-    A retraining's architecture is no part of it: retrainings are compared by their FLOPs.
+    A retraining's architecture is no part of it: retrainings are compared by their FLOPs. Neither
+    is a detector's backbone, of which there are few in one experiment.
     """
     section = config[kind]
-    alike: dict[str, JSON] = {"space": config["space"], "data": config.get("data")}
+    alike: dict[str, JSON] = {"space": config.get("space"), "data": config.get("data")}
     alike |= {field: section.get(field) for field in _DECISIVE[kind]}
     return fingerprint(kind, alike, code_version=1)
 
@@ -144,7 +146,7 @@ def _estimate(
     rate: Rate | str
     if comparable := earlier.get(likeness(kind, config)):
         rate = _rate_of(comparable)
-    elif measure is not None:
+    elif measure is not None and kind != "detect":
         rate = measure(one)
     else:
         rate = "nothing comparable has run yet"

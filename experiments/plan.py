@@ -7,6 +7,7 @@ config; a test fails when a new one is not in it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,34 +15,39 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments.budgets import budgets
-from experiments.config import Config
+from experiments.config import Config, DataConfig, RetrainConfig
+from experiments.detect_config import DetectConfig
+from experiments.detectors.images import data_identity
 from experiments.workbench import scaling
-from nas.data import ImageSpec
+from nas.data import ImageSpec, MissingDataError, describe_data
 from nas.indicators import INDICATORS
 from nas.search import draw_legal, exact_search
 from nas.space import Architecture, SearchSpace, format_architecture, load_space
+from nas.taps import select_taps
+from orchestration.scaling import Scaling
 from orchestration.stage import Stage
 
 # Raise a number when the code of that stage changes what the same config gives.
-CODE_VERSIONS = {"supernet": 1, "search": 2, "retrain": 2}
+CODE_VERSIONS = {"supernet": 1, "search": 2, "retrain": 2, "detect": 1}
 
 # A prime apart, so that the random baseline's draw is not the searcher's or a sampler's.
 _BASELINE_SEED_OFFSET = 7919
 
-StageKind = Literal["supernet", "search", "retrain"]
+StageKind = Literal["supernet", "search", "retrain", "detect"]
 _ALL: frozenset[StageKind] = frozenset({"supernet", "search", "retrain"})
 _TRAINED: frozenset[StageKind] = frozenset({"supernet", "retrain"})
+_SPACE: frozenset[StageKind] = _ALL | {"detect"}  # what a network consists of
 _NONE: frozenset[StageKind] = frozenset()
 
 # Field → the stages whose result it can change. A section stands for all of its fields. Search
 # reads images only with an indicator that does; `data.root` decides only for `imagefolder`, whose
 # content nothing but its place names.
 FIELDS: dict[str, frozenset[StageKind]] = {
-    "space": _ALL,
-    "seed": _ALL,
+    "space": _SPACE,
+    "seed": _SPACE,
     "data.name": _ALL,
     "data.root": _ALL,
-    "data.resolution": _ALL,
+    "data.resolution": _SPACE,
     "data.search_val_fraction": _ALL,
     "data.augment": _ALL,
     "data.max_train_images": _ALL,
@@ -50,6 +56,7 @@ FIELDS: dict[str, frozenset[StageKind]] = {
     "supernet": frozenset({"supernet"}),
     "search": frozenset({"search"}),
     "retrain": frozenset({"retrain"}),
+    "detect": frozenset({"detect"}),  # but for what `detect_stage` leaves out
     # Says which architectures are retrained, and changes none of their results.
     "random_baseline": _NONE,
     "name": _NONE,
@@ -72,13 +79,19 @@ class CellPlan:
 
     def retrain(self, arch: Architecture) -> Stage:
         """The retraining of one architecture, found by whatever means."""
-        config = {
-            **_common(self.config, self.space),
-            "data": _data(self.config),
-            "retrain": self.config.retrain.model_dump(mode="json"),
-            "arch": format_architecture(arch),
-        }
-        return _stage("retrain", config, name=f"retrain {format_architecture(arch)}")
+        config = self.config
+        return retrain_stage(self.space, arch, config.data, config.retrain, config.seed)
+
+    def detect(self, arch: Architecture) -> Stage | None:
+        """The detector whose backbone is the retrained `arch`; None where none is asked for."""
+        if self.config.detect is None:
+            return None
+        return detect_stage(
+            searched_backbone(self.space, arch),
+            self.config.detect,
+            self.config.seed,
+            retrain=self.retrain(arch).fingerprint,
+        )
 
     @property
     def until_search(self) -> tuple[Stage, ...]:
@@ -107,7 +120,15 @@ def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
         num_classes=images.num_classes,
     )
     limits = budgets(config.search.model_dump(mode="json"), space)
-    _check_batches(config, images)
+    check_batches(
+        {"supernet": config.supernet.batch_size, "retrain": config.retrain.batch_size},
+        config.data,
+        images,
+        scaling(config),
+    )
+    if config.detect is not None:
+        select_taps(space, config.detect.out_strides)  # raises where the space has them not
+        check_detector_batch(config.detect, scaling(config))
     flops, *others = limits
     exact_search(  # raises where no architecture keeps all the budgets
         flops.table_LN,
@@ -126,15 +147,15 @@ def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
     supernet = None
     if indicator.needs_supernet:
         supernet_config = {
-            **_common(config, space),
-            "data": _data(config),
+            **_common(space, config.seed),
+            "data": _data(config.data),
             "supernet": config.supernet.model_dump(mode="json"),
         }
         trainable, epochs = config.supernet.trainable, config.supernet.epochs
         supernet = _stage("supernet", supernet_config, name=f"supernet {trainable} {epochs} epochs")
-    search_config = {**_common(config, space), "search": _search(config)}
+    search_config = {**_common(space, config.seed), "search": _search(config)}
     if not indicator.additive:
-        search_config["data"] = _data(config)
+        search_config["data"] = _data(config.data)
     search = _stage(
         "search",
         search_config,
@@ -153,9 +174,75 @@ def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
     )
 
 
-def _check_batches(config: Config, images: ImageSpec) -> None:
-    """Raise ValueError where training could not fill a batch, or not share it among the workers."""
-    data, scale = config.data, scaling(config)
+def described(data: DataConfig) -> ImageSpec:
+    """The images of an experiment, as far as planning needs them.
+
+    Raises MissingDataError where they are not there.
+    """
+    try:
+        return describe_data(data.name, root=data.root, resolution=data.resolution)
+    except MissingDataError as error:
+        raise MissingDataError(f"data.root: {error}") from error
+
+
+def retrain_stage(
+    space: SearchSpace, arch: Architecture, data: DataConfig, recipe: RetrainConfig, seed: int
+) -> Stage:
+    """The retraining of one architecture."""
+    config = {
+        **_common(space, seed),
+        "data": _data(data),
+        "retrain": recipe.model_dump(mode="json"),
+        "arch": format_architecture(arch),
+    }
+    return _stage("retrain", config, name=f"retrain {format_architecture(arch)}")
+
+
+def searched_backbone(space: SearchSpace, arch: Architecture) -> dict[str, Any]:
+    """An architecture as MMDetection's `model.backbone`."""
+    return {
+        "type": "SearchedBackbone",
+        "space": _content(space),
+        "arch": format_architecture(arch),
+    }
+
+
+def detect_stage(
+    backbone: dict[str, Any],
+    detect: DetectConfig,
+    seed: int,
+    *,
+    retrain: str | None = None,
+    weights: str | None = None,
+) -> Stage:
+    """The training of a detector.
+
+    Args:
+        backbone: MMDetection's `model.backbone`.
+        detect: the recipe. Where images lie, how many processes load them, and which are drawn
+            changes no result.
+        seed: of everything that is random.
+        retrain: fingerprint of the stage that pretrained the backbone.
+        weights: SHA-256 of the file that holds its weights instead.
+    """
+    section = detect.model_dump(mode="json", exclude={"num_workers", "num_images_shown", "data"})
+    config = {"backbone": backbone, "seed": seed, "weights": weights}
+    config["detect"] = {**section, "data": data_identity(detect.data)}
+    return _stage(
+        "detect",
+        config,
+        inputs={} if retrain is None else {"retrain": retrain},
+        name=f"detect {backbone.get('arch') or backbone['name']}",
+    )
+
+
+def check_batches(
+    batch_sizes: Mapping[str, int], data: DataConfig, images: ImageSpec, scale: Scaling
+) -> None:
+    """Raise ValueError where training could not fill a batch, or not share it among the workers.
+
+    `batch_sizes` are those of the sections by their names.
+    """
     limit = data.max_train_images
     if limit is not None and limit < images.num_classes:
         raise ValueError(
@@ -167,21 +254,34 @@ def _check_batches(config: Config, images: ImageSpec) -> None:
         carved = int(images.num_train_images * data.search_val_fraction + 0.5)
         left = images.num_train_images - carved
         num_images = left if limit is None else min(limit, left)
-    for section, batch_size in (
-        ("supernet", config.supernet.batch_size),
-        ("retrain", config.retrain.batch_size),
-    ):
+    for section, batch_size in batch_sizes.items():
         if num_images is not None and batch_size > num_images:
             raise ValueError(
                 f"{section}.batch_size is {batch_size}, but only {num_images} images of "
                 f"{data.name} train: give at most that."
             )
-        for num_workers in range(scale.min_workers, scale.max_workers + 1):
-            if batch_size % num_workers:
-                raise ValueError(
-                    f"{section}.batch_size is {batch_size}, which {num_workers} workers "
-                    f"(cluster.num_workers) cannot share evenly: give a multiple."
-                )
+        _check_shares(section, batch_size, scale)
+
+
+def check_detector_batch(detect: DetectConfig, scale: Scaling) -> None:
+    """Raise ValueError where workers cannot share a batch, or batch norm has a single value."""
+    _check_shares("detect", detect.batch_size, scale)
+    is_one_cell = detect.image_size == 4 * detect.out_strides[-1]
+    if is_one_cell and detect.batch_size == scale.max_workers:
+        raise ValueError(
+            f"detect.batch_size is {detect.batch_size}, one image for each worker, and the "
+            f"pyramid's last level has a single cell at image_size {detect.image_size}: batch norm "
+            "needs two values at least. Give a larger batch or larger images."
+        )
+
+
+def _check_shares(section: str, batch_size: int, scale: Scaling) -> None:
+    for num_workers in range(scale.min_workers, scale.max_workers + 1):
+        if batch_size % num_workers:
+            raise ValueError(
+                f"{section}.batch_size is {batch_size}, which {num_workers} workers "
+                f"(cluster.num_workers) cannot share evenly: give a multiple."
+            )
 
 
 def _stage(
@@ -196,19 +296,23 @@ def _stage(
     )
 
 
-def _common(config: Config, space: SearchSpace) -> dict[str, Any]:
+def _common(space: SearchSpace, seed: int) -> dict[str, Any]:
+    return {"space": _content(space), "seed": seed}
+
+
+def _content(space: SearchSpace) -> dict[str, Any]:
     content = space.to_dict()
     del content["name"]  # what a space is called does not change what it gives
-    return {"space": content, "seed": config.seed}
+    return content
 
 
-def _data(config: Config) -> dict[str, Any]:
-    data = config.data.model_dump(mode="json")
+def _data(config: DataConfig) -> dict[str, Any]:
+    data = config.model_dump(mode="json")
     del data["num_workers"]
-    if config.data.name != "imagefolder":
+    if config.name != "imagefolder":
         del data["root"]
-    elif config.data.root is not None:  # the same words in another folder name another place
-        data["root"] = str(Path(config.data.root).expanduser().absolute())
+    elif config.root is not None:  # the same words in another folder name another place
+        data["root"] = str(Path(config.root).expanduser().absolute())
     return data
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 COMMIT_VARIABLE = "BNNAS_COMMIT"
 _LIBRARIES = ("torch", "torchvision", "ray", "mlflow", "numpy")
+_OPTIONAL = ("onedl-mmdetection", "onedl-mmengine", "onedl-mmcv", "mmdet", "mmengine", "mmcv")
 
 
 def provenance() -> dict[str, Any]:
@@ -22,6 +25,7 @@ def provenance() -> dict[str, Any]:
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
         **{library: importlib.metadata.version(library) for library in _LIBRARIES},
+        **_versions(_OPTIONAL),
         "hardware": {
             "machine": platform.machine(),
             "processor": _processor(),
@@ -45,6 +49,15 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def _versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for library in libraries:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[library] = importlib.metadata.version(library)
+    return found
 
 
 def _processor() -> str:

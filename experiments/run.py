@@ -9,14 +9,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-from experiments.cell import CellResult, CellRun, finished_chain, keep_figures, make_chain
+from experiments.cell import CellResult, CellRun, keep_figures, make_chain
+from experiments.detectors.run import detect_found, detection_place
 from experiments.plan import CellPlan
 from experiments.provenance import provenance
+from experiments.stage_list import list_stages
 from experiments.stages.retrain import make_retrain
 from experiments.stages.setting import Setting
 from experiments.terminal import Display
-from experiments.workbench import absolute, check_places, open_setting, scaling, source_tags
-from orchestration import capacity, cluster
+from experiments.workbench import check_places, connected, open_setting, scaling, source_tags
+from orchestration import capacity
 from orchestration.stage_runs import Done
 from orchestration.stage_store import StageStore
 from orchestration.tracking import CELL, Tracker
@@ -30,14 +32,13 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
     """
     config = plan.config
     check_places(config, tracker)
+    place = None if config.detect is None else detection_place(config)
+    store = StageStore(config.storage.path)
     with ExitStack() as stack:
         num_at_once = 1
-        if _anything_missing(plan):
+        if any(one.record is None for one in list_stages(plan, store).stages):
             # Now, so that a cluster that will not do is an error before any run is begun.
-            display.say("[dim]Connecting to Ray …[/]")
-            stack.enter_context(cluster.cluster(config.cluster.address))
-            capacity.require(scaling(config))
-            capacity.check_storage_is_shared(absolute(config.storage.path))
+            stack.enter_context(connected(config, display.say))
             num_at_once = capacity.num_jobs_at_once(scaling(config))
         code = provenance()
         tags = source_tags(code)
@@ -56,17 +57,19 @@ def run_cell(plan: CellPlan, tracker: Tracker, display: Display) -> CellResult:
         )
         stack.enter_context(display.live())
         chain, baseline = _make_all(plan, setting, num_at_once)
-        result = CellResult(plan, chain, baseline, run_id, keep_figures(config, chain))
+        detected = None
+        if place is not None:
+            detected = detect_found(plan, chain[-1], setting, place)
+        result = CellResult(
+            plan=plan,
+            chain=chain,
+            baseline=baseline,
+            run_id=run_id,
+            figures=keep_figures(config, [*chain, *([] if detected is None else [detected])]),
+            detected=detected,
+        )
         run.show(result)
         return result
-
-
-def _anything_missing(plan: CellPlan) -> bool:
-    """Whether a stage has to be made, the retraining of a known winner included."""
-    store = StageStore(plan.config.storage.path)
-    if finished_chain(plan, store) is None:
-        return True
-    return any(store.get(stage.fingerprint) is None for stage in plan.baseline)
 
 
 def _make_all(

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.budgets import budgets
+from experiments.cell import finished_chain
 from experiments.plan import CellPlan
 from experiments.sweep_plan import RandomPlan, SweepPlan
+from experiments.sweep_result import validation_top1
 from nas.search import draw_legal
 from nas.space import Architecture, parse_architecture
 from orchestration.stage import Stage
@@ -28,9 +30,9 @@ class ListedStage:
     """One stage, and who needs it.
 
     Attributes:
-        stage: what is to be made; for an architecture that is not found yet, the retraining of some
-            legal one, which takes about as long.
-        is_known: False for the retraining of an architecture that is not found yet.
+        stage: what is to be made; for an architecture that is not found yet, that of some legal
+            one, which takes about as long.
+        is_known: False for the retraining, or the detector, of such an architecture.
         record: its result, where it is in the store.
         cells: the names of the cells that need it; `BASELINE` for the random architectures.
         plan: the first of these cells.
@@ -50,7 +52,10 @@ class ListedStage:
     @property
     def name(self) -> str:
         """What people call it."""
-        return self.stage.name if self.is_known else f"retrain what {self.cells[0]} finds"
+        if self.is_known:
+            return self.stage.name
+        finder = self.cells[0] if len(self.cells) == 1 else "the best cell"
+        return f"{self.stage.kind} what {finder} finds"
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ def list_stages(plan: CellPlan | SweepPlan, store: StageStore) -> StageList:
     for random in baseline:
         record = store.get(random.stage.fingerprint)
         listed.append(ListedStage(random.stage, True, record, (BASELINE,), random.cell))
+    listed += _detection(plan, store)
     names = [cell.config.name for cell in cells]
     names += [BASELINE] if baseline else []
     return StageList(name, tuple(names), tuple(_each_once(listed)))
@@ -116,6 +122,26 @@ def _chain(cell: CellPlan, store: StageStore) -> list[ListedStage]:
     return [*listed, ListedStage(retrain, True, store.get(retrain.fingerprint), cells, cell)]
 
 
+def _detection(plan: CellPlan | SweepPlan, store: StageStore) -> list[ListedStage]:
+    """The detector on the network that is found, or on some legal one until that is known."""
+    cells = plan.cells if isinstance(plan, SweepPlan) else (plan,)
+    names = tuple(cell.config.name for cell in cells)
+    chains = [finished_chain(cell, store) for cell in cells]
+    found = [
+        (cell, chain[-1]) for cell, chain in zip(cells, chains, strict=True) if chain is not None
+    ]
+    is_known = len(found) == len(cells)
+    cell, arch = cells[0], some_architecture(cells[0])
+    if is_known:
+        cell, retrained = max(found, key=lambda each: validation_top1(each[1]))
+        arch = parse_architecture(retrained.result["arch"])
+    stage = cell.detect(arch)
+    if stage is None:
+        return []
+    record = store.get(stage.fingerprint) if is_known else None
+    return [ListedStage(stage, is_known, record, names, cell)]
+
+
 def _each_once(listed: Iterable[ListedStage]) -> list[ListedStage]:
     merged: dict[str, ListedStage] = {}
     for one in listed:
@@ -125,5 +151,5 @@ def _each_once(listed: Iterable[ListedStage]) -> list[ListedStage]:
             cells = tuple(dict.fromkeys((*same.cells, *one.cells)))
             one = dataclasses.replace(same, cells=cells)
         merged[key] = one
-    kinds = ("supernet", "search", "retrain")
+    kinds = ("supernet", "search", "retrain", "detect")
     return sorted(merged.values(), key=lambda one: (kinds.index(one.stage.kind), not one.is_known))

@@ -12,18 +12,31 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from experiments.cell import finished_chain
+from experiments.cell import finished_chain, keep_figures
 from experiments.config import Config
+from experiments.detectors.run import detect_found, detection_place, known_retraining
 from experiments.driver import drive
 from experiments.plan import CellPlan
 from experiments.provenance import provenance
+from experiments.stage_list import list_stages
+from experiments.stages.detect import Place
+from experiments.stages.retrain import show_retrain
 from experiments.sweep_display import SweepDisplay
 from experiments.sweep_plan import RandomPlan, SweepPlan
 from experiments.sweep_result import CellRow, RandomRow, SweepResult
 from experiments.sweep_run import SweepRun
-from experiments.workbench import absolute, at_home, check_places, scaling, source_tags
+from experiments.terminal import Display
+from experiments.workbench import (
+    at_home,
+    check_places,
+    connected,
+    open_setting,
+    scaling,
+    source_tags,
+)
 from nas.space import Architecture, format_architecture
-from orchestration import capacity, cluster
+from orchestration import capacity
+from orchestration.failure import JobError
 from orchestration.stage_store import StageStore
 from orchestration.sweep import DRIVER_BYTES, Ended, max_concurrent, run_tasks
 from orchestration.tracking import CELL, Tracker
@@ -59,16 +72,14 @@ def run_sweep(
     """
     config = plan.sweep.shared
     check_places(config, tracker)
+    place = None if config.detect is None else detection_place(config)
     store = StageStore(config.storage.path)
     tasks = [_Task(cell.config.name, cell, None) for cell in plan.cells]
     tasks += [_Task("random", random.cell, random.arch) for random in plan.baseline]
     missing = [not task.is_there(store) for task in tasks]
     with ExitStack() as stack:
-        if any(missing):
-            display.say("[dim]Connecting to Ray …[/]")
-            stack.enter_context(cluster.cluster(config.cluster.address))
-            capacity.require(scaling(config))
-            capacity.check_storage_is_shared(absolute(config.storage.path))
+        if any(one.record is None for one in list_stages(plan, store).stages):
+            stack.enter_context(connected(config, display.say))
             num_at_once = num_at_once or max_concurrent(
                 capacity.num_jobs_at_once(scaling(config)),
                 plan.sharing,
@@ -95,8 +106,51 @@ def run_sweep(
             with display.live(plan.sweep.name, [task.label for task in tasks]):
                 ended, made = _run_all(arguments, missing, num_at_once or 1, config, display)
             result = _collect(plan, tasks, ended, made, run_id)
+            if place is not None and result.winner is not None:
+                result = _detect(result, tracker, display, code, place)
         run.show(result)
     return result
+
+
+def _detect(
+    result: SweepResult,
+    tracker: Tracker,
+    display: SweepDisplay,
+    code: Mapping[str, Any],
+    place: Place,
+) -> SweepResult:
+    """The sweep with the detector on its winner's network, or with why that failed."""
+    winner = result.winner
+    assert winner is not None
+    assert winner.retrained is not None
+    config = winner.plan.config
+    bars = Display(display.console, quiet=display.quiet)
+    with (
+        open_setting(
+            config,
+            tracker,
+            bars,
+            code=code,
+            parent_run_id=winner.run_id or result.run_id,
+            tags={CELL: config.name, **source_tags(code)},
+        ) as setting,
+        bars.live(),
+    ):
+        try:
+            record = winner.retrained
+            retrained = show_retrain(known_retraining(record), record, setting)
+            detected = detect_found(winner.plan, retrained, setting, place)
+        except (ValueError, JobError) as error:
+            return replace(result, detection_error=str(error))
+        keep_figures(config, [detected])
+        detected.shown.result()
+    made = {detected.record.fingerprint}
+    return replace(
+        result,
+        detected=detected.record,
+        executed=(*result.executed, *(() if detected.cached else made)),
+        cached=(*result.cached, *(made if detected.cached else ())),
+    )
 
 
 def _run_all(

@@ -17,11 +17,11 @@ from pydantic import AfterValidator, NonNegativeInt, PositiveInt, model_validato
 from experiments.config import (
     Config,
     IndicatorName,
-    Section,
     StorageConfig,
     TrackingConfig,
     Trainable,
 )
+from experiments.section import Section
 
 _T = TypeVar("_T")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.plan import CellPlan
+from experiments.stages.detect import coco_of, detection_json, said
 from experiments.sweep_plan import RandomPlan, SweepPlan
 from nas.space import format_architecture
 from orchestration.stage_store import StageRecord
@@ -94,6 +95,8 @@ class SweepResult:
         executed: fingerprints of the stages that were made.
         cached: fingerprints of those that were there before.
         run_id: the sweep's MLflow run.
+        detected: the detector on the winner's network, where one was asked for.
+        detection_error: why it failed.
     """
 
     plan: SweepPlan
@@ -102,6 +105,8 @@ class SweepResult:
     executed: tuple[str, ...]
     cached: tuple[str, ...]
     run_id: str
+    detected: StageRecord | None = None
+    detection_error: str | None = None
 
     @property
     def failures(self) -> dict[str, str]:
@@ -110,6 +115,8 @@ class SweepResult:
         for row in self.baseline:
             if row.error:
                 failed[f"random {format_architecture(row.plan.arch)}"] = row.error
+        if self.detection_error is not None:
+            failed["detection"] = self.detection_error
         return failed
 
     @property
@@ -129,13 +136,14 @@ class SweepResult:
         Not on the test set: who chooses by it can no longer report it.
         """
         done = [row for row in self.cells if row.chain]
-        return max(done, key=_validation_top1, default=None)
+        return max(done, key=lambda row: validation_top1(row.chain[-1]), default=None)
 
     @property
     def records(self) -> tuple[StageRecord, ...]:
         """Every stage of the sweep once."""
         found = [record for row in self.cells for record in row.chain]
         found += [row.retrained for row in self.baseline if row.retrained is not None]
+        found += [] if self.detected is None else [self.detected]
         return tuple({record.fingerprint: record for record in found}.values())
 
     @property
@@ -152,6 +160,8 @@ class SweepResult:
         if self.winner is not None:
             found = self.winner.chain[-1].metrics
             metrics |= {name: found[name] for name in ("top1", "flops", "params")}
+        if self.detected is not None:
+            metrics |= coco_of(self.detected)
         return metrics
 
     def summary(self) -> str:
@@ -168,6 +178,8 @@ class SweepResult:
         for random in self.baseline:
             if random.retrained is not None:
                 lines.append(_line("random", random.retrained, random.retrained.device_hours))
+        if self.detected is not None:
+            lines += ["", f"Detector on the winner's network: {said(self.detected.metrics)}."]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -179,6 +191,7 @@ class SweepResult:
             "random_baseline": self.random_baseline,
             "random_architectures": [row.to_json() for row in self.baseline],
             "winner": None if self.winner is None else self.winner.plan.config.name,
+            "detection": None if self.detected is None else detection_json(self.detected),
             "executed": len(self.executed),
             "cached": len(self.cached),
             "failed": len(self.failures),
@@ -187,8 +200,9 @@ class SweepResult:
         }
 
 
-def _validation_top1(row: CellRow) -> tuple[float, float]:
-    last = row.chain[-1].history[-1]
+def validation_top1(retrained: StageRecord) -> tuple[float, float]:
+    """What the best of several retrained networks is chosen by."""
+    last = retrained.history[-1]
     return last["val/top1"], -last["val/loss"]
 
 

@@ -76,7 +76,11 @@ class Display:
 
     def advanced(self, stage: Stage, row: Mapping[str, float]) -> None:
         """An epoch of a stage is over."""
-        shown = [("loss", "train/loss", ".3f"), ("val top-1", "val/top1", ".1%")]
+        shown = [
+            ("loss", "train/loss", ".3f"),
+            ("val top-1", "val/top1", ".1%"),
+            ("mAP", "coco/bbox_mAP", ".3f"),
+        ]
         note = "  ".join(
             f"{name} {row[metric]:{form}}" for name, metric, form in shown if metric in row
         )
@@ -93,4 +97,6 @@ class Display:
         found = ""
         if "top1" in done.record.metrics:
             found = f"  test top-1 {done.record.metrics['top1']:.2%}"
+        elif "coco/bbox_mAP" in done.record.metrics:
+            found = f"  mAP {100 * done.record.metrics['coco/bbox_mAP']:.1f}"
         self.say(f"[green]✓[/] {done.stage.name}  [dim]{how}[/]{found}")

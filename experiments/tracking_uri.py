@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.config import Config, StorageConfig, TrackingConfig
+from experiments.detectors.config import DetectionConfig
 from orchestration.tracking import Tracker
 
 _DATABASE = "mlflow.db"
@@ -28,12 +29,12 @@ def local_folder(storage: StorageConfig) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def open_tracker(config: Config) -> Tracker:
+def open_tracker(config: Config | DetectionConfig) -> Tracker:
     """The tracker of an experiment; touches no network."""
     return Tracker(tracking_uri(config.tracking, config.storage), config.tracking.experiment)
 
 
-def where_to_look(config: Config, arguments: Sequence[str]) -> str:
+def where_to_look(config: Config | DetectionConfig, arguments: Sequence[str]) -> str:
     """Where the tracked runs are seen: the server's address, or the command that opens the UI.
 
     `arguments` are those that named the experiment on the command line; they are repeated only

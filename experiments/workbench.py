@@ -6,13 +6,15 @@ two have in common.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from experiments.config import Config
+from experiments.detectors.config import DetectionConfig
 from experiments.stages.setting import Setting, Watcher
+from orchestration import capacity, cluster
 from orchestration.claims import Claims
 from orchestration.failure_log import FailureLog
 from orchestration.scaling import Scaling
@@ -21,10 +23,25 @@ from orchestration.stage_runs import StageRuns
 from orchestration.stage_store import StageStore
 from orchestration.tracking import Tracker
 
+AnyConfig = Config | DetectionConfig
+
+
+@contextmanager
+def connected(config: AnyConfig, say: Callable[[str], None]) -> Iterator[None]:
+    """The Ray cluster of an experiment, which has room for a job and shares the storage.
+
+    Raises ValueError where it will not do, before anything is started on it.
+    """
+    say("[dim]Connecting to Ray …[/]")
+    with cluster.cluster(config.cluster.address):
+        capacity.require(scaling(config))
+        capacity.check_storage_is_shared(absolute(config.storage.path))
+        yield
+
 
 @contextmanager
 def open_setting(
-    config: Config,
+    config: AnyConfig,
     tracker: Tracker,
     watcher: Watcher,
     *,
@@ -48,16 +65,16 @@ def open_setting(
         max_failures=config.cluster.max_failures,
         code=code,
     )
-    place = {
-        "data_root": None if config.data.root is None else absolute(config.data.root),
-        "num_loaders": config.data.num_workers,
-        "storage_path": storage,
-    }
+    place: dict[str, Any] = {"storage_path": storage}
+    if config.data is not None:
+        root = config.data.root
+        place["data_root"] = None if root is None else absolute(root)
+        place["num_loaders"] = config.data.num_workers
     with runs:
         yield Setting(runner, place, watcher)
 
 
-def check_places(config: Config, tracker: Tracker) -> None:
+def check_places(config: AnyConfig, tracker: Tracker) -> None:
     """Find out whether results can be stored and tracked.
 
     Raises ValueError (StorageError, TrackingError) where they cannot.
@@ -69,7 +86,7 @@ def check_places(config: Config, tracker: Tracker) -> None:
         check()
 
 
-def scaling(config: Config) -> Scaling:
+def scaling(config: AnyConfig) -> Scaling:
     """The workers of every job."""
     section = config.cluster
     return Scaling(section.num_workers, section.use_gpu, section.cpus_per_worker)

@@ -245,6 +245,18 @@ class Tracker:
         found = client.search_runs([experiment_id], filter_string=condition)
         return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
+    def find_run(self, fingerprint: str) -> str | None:
+        """The id of a stage's run in any experiment of the server; None where there is none.
+
+        Raises:
+            TrackingError: the server is away or refuses.
+        """
+        with self.session() as client:
+            experiments = [each.experiment_id for each in client.search_experiments()]
+            condition = f"tags.`{FINGERPRINT}` = '{fingerprint}'"
+            found = client.search_runs(experiments, filter_string=condition, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
     def log_params(self, run: Run, params: Mapping[str, str]) -> None:
         """Params cannot be changed in MLflow: what is there stays."""
         from mlflow.entities import Param

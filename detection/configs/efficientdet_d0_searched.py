@@ -100,9 +100,9 @@ train_dataloader = dict(
     batch_size=batch_size,
     num_workers=8,
     persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
+    sampler=dict(type="EpochSampler", shuffle=True),
     dataset=dict(
-        type="CocoDataset",
+        type="SeededCocoDataset",
         data_root=data_root,
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017/"),
@@ -127,9 +127,8 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type="CocoMetric",
+    type="UnroundedCocoMetric",
     ann_file=data_root + "annotations/instances_val2017.json",
-    metric="bbox",
 )
 test_evaluator = val_evaluator
 
@@ -179,7 +178,10 @@ custom_hooks = [
         update_buffers=True,
         priority=49,  # before the checkpoint
     ),
+    dict(type="EpochSeedHook"),
+    dict(type="SyncStatisticsHook"),
 ]
+randomness = dict(seed=0)
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),

@@ -26,9 +26,8 @@ from unittest import mock
 from rich.console import Console
 
 from experiments.benchmarks._options import read_options
-from experiments.commands.experiment import described
 from experiments.config_file import load_config
-from experiments.plan import plan_cell
+from experiments.plan import described, plan_cell
 from experiments.run import run_cell
 from experiments.terminal import Display
 from experiments.tracking_uri import open_tracker
@@ -90,7 +89,7 @@ def measure(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="tracking-") as folder:
         places = [f"storage.path={folder}/runs", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
         settings = load_config(config, [*overrides, *places])
-        plan = plan_cell(settings, described(settings))
+        plan = plan_cell(settings, described(settings.data))
         tracker = open_tracker(settings)
         start_s = time.perf_counter()
         tracker.check()

@@ -38,9 +38,11 @@ class CocoSummary:
 
     Attributes:
         num_images: images, those without any box included.
+        num_with_boxes: images with at least one good box, which are those that train.
         num_boxes: good boxes, crowds included.
         num_bad_boxes: boxes of no area or not in their image, few enough to go on.
         class_names: in the file's order, which is how MMDetection numbers them.
+        category_ids: theirs, in the same order.
         boxes_per_class: good boxes of each class, in the same order.
         num_small: good boxes of objects with an area below 32² pixels.
         num_medium: those between.
@@ -48,9 +50,11 @@ class CocoSummary:
     """
 
     num_images: int
+    num_with_boxes: int
     num_boxes: int
     num_bad_boxes: int
     class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
     boxes_per_class: Mapping[str, int]
     num_small: int
     num_medium: int
@@ -88,9 +92,11 @@ def check_coco(
     num_large = sum(entry["area"] >= _LARGE_AREA for entry in good)
     return CocoSummary(
         num_images=len(content.images),
+        num_with_boxes=len({entry["image_id"] for entry in good}),
         num_boxes=len(good),
         num_bad_boxes=len(bad),
         class_names=names,
+        category_ids=tuple(category["id"] for category in content.categories),
         boxes_per_class={name: boxes_of[name] for name in names},
         num_small=num_small,
         num_medium=len(good) - num_small - num_large,

@@ -10,8 +10,6 @@ what its detector is judged by.
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import numpy.typing as npt
 
 from experiments.coco.annotation_file import CocoError
 from experiments.coco.scene import Scene, draw_scene
+from experiments.whole_folder import whole_folder
 
 _PARAMETERS = "scenes.json"  # what a folder was made with
 _FORMAT = 1  # counts up when equal parameters give other scenes
@@ -69,19 +68,15 @@ def make_digit_scenes(
             )
     if _is_made(root, parameters):
         return root
-    part = root.with_name(f".{root.name}.{uuid.uuid4().hex}")
     try:
-        part.mkdir(parents=True)
-        _write(part, parameters)
-        part.rename(root)
+        with whole_folder(root) as part:
+            _write(part, parameters)
     except OSError as error:
         if _is_made(root, parameters):
             return root  # somebody else was quicker
         raise CocoError(
             f"The digit scenes cannot be written to {root} ({error.strerror}): give another folder."
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return root
 
 

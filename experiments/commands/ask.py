@@ -119,11 +119,10 @@ def _is_file(target: str | None) -> bool:
 
 
 def _planned(settings: Config | Sweep) -> CellPlan | SweepPlan:
-    from experiments.commands.experiment import described
-    from experiments.plan import plan_cell
+    from experiments.plan import described, plan_cell
     from experiments.sweep_config import Sweep
     from experiments.sweep_plan import plan_sweep
 
     if isinstance(settings, Sweep):
-        return plan_sweep(settings, described(settings.shared))
-    return plan_cell(settings, described(settings))
+        return plan_sweep(settings, described(settings.shared.data))
+    return plan_cell(settings, described(settings.data))

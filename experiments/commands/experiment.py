@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from experiments.commands.options import ConfigFile, Json, Quiet, Set, print_json
-
-if TYPE_CHECKING:
-    from experiments.config import Config
-    from nas.data import ImageSpec
+from experiments.commands.options import (
+    ConfigFile,
+    Json,
+    Quiet,
+    Set,
+    arguments,
+    print_json,
+)
 
 
 def run(
@@ -25,7 +26,7 @@ def run(
     What an earlier run has finished is not done again.
     """
     from experiments.config_file import load_config
-    from experiments.plan import plan_cell
+    from experiments.plan import described, plan_cell
     from experiments.report.result_table import print_result
     from experiments.run import run_cell
     from experiments.terminal import Display
@@ -33,7 +34,7 @@ def run(
 
     settings = load_config(config, overrides or [])
     start_s = time.perf_counter()
-    plan = plan_cell(settings, described(settings))
+    plan = plan_cell(settings, described(settings.data))
     display = Display(Console(stderr=True), quiet=quiet or json)
     result = run_cell(plan, open_tracker(settings), display)
     if json:
@@ -43,7 +44,7 @@ def run(
             result,
             Console(),
             elapsed_s=time.perf_counter() - start_s,
-            mlflow=where_to_look(settings, _arguments(config, overrides)),
+            mlflow=where_to_look(settings, arguments(config, overrides)),
         )
 
 
@@ -62,6 +63,7 @@ def sweep(
     again; a cell that fails leaves the others running.
     """
     from experiments.config_file import load_sweep
+    from experiments.plan import described
     from experiments.report.sweep_table import print_sweep
     from experiments.sweep import run_sweep
     from experiments.sweep_display import SweepDisplay
@@ -70,7 +72,7 @@ def sweep(
 
     settings = load_sweep(config, overrides or [])
     start_s = time.perf_counter()
-    plan = plan_sweep(settings, described(settings.shared))
+    plan = plan_sweep(settings, described(settings.shared.data))
     display = SweepDisplay(Console(stderr=True), quiet=quiet or json)
     result = run_sweep(plan, open_tracker(settings.shared), display, num_at_once=max_concurrent)
     if json:
@@ -80,22 +82,7 @@ def sweep(
             result,
             Console(),
             elapsed_s=time.perf_counter() - start_s,
-            mlflow=where_to_look(settings.shared, _arguments(config, overrides)),
+            mlflow=where_to_look(settings.shared, arguments(config, overrides)),
         )
     if result.failures:
         raise typer.Exit(1)
-
-
-def described(config: Config) -> ImageSpec:
-    """The images of an experiment, as far as planning needs them."""
-    from nas.data import MissingDataError, describe_data
-
-    data = config.data
-    try:
-        return describe_data(data.name, root=data.root, resolution=data.resolution)
-    except MissingDataError as error:
-        raise MissingDataError(f"data.root: {error}") from error
-
-
-def _arguments(config: Path, overrides: Sequence[str] | None) -> list[str]:
-    return [str(config), *(f"--set={override}" for override in overrides or [])]

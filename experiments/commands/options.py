@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -19,6 +19,11 @@ Set = Annotated[
 ]
 
 _KEPT: list[TextIO] = []
+
+
+def arguments(config: Path, overrides: Sequence[str] | None) -> list[str]:
+    """Those that name an experiment, for a command that is shown to people."""
+    return [str(config), *(f"--set={override}" for override in overrides or [])]
 
 
 def print_json(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""The figures of one cell: training curves, mean |γ| with the chosen path, score–FLOPs front.
+"""The figures of single stages: training curves, mean |γ| with the chosen path, score–FLOPs front.
 
 Each function takes plain values and returns a figure; `save_figure` writes it.
 
@@ -58,6 +58,41 @@ def training_figure(history: History, *, title: str) -> Figure:
         axes.set_ylabel(label)
         if axes.lines:
             axes.legend()
+    figure.suptitle(title)
+    return figure
+
+
+@in_style
+def detection_figure(history: History, *, title: str) -> Figure:
+    """A detector's losses (left) and its mAP in percent (right) by epoch."""
+    figure = new_figure(9.0, 3.4)
+    losses, found = np.atleast_1d(figure.subplots(1, 2))
+    epochs = [row["epoch"] for row in history]
+    for metric, label, color in (
+        ("train/loss_cls", "classes (focal)", "val"),
+        ("train/loss_bbox", "boxes (Huber)", "test"),
+    ):
+        losses.plot(epochs, [row[metric] for row in history], color=COLORS[color], label=label)
+    losses.set_ylabel("loss")
+    evaluated = [row for row in history if "coco/bbox_mAP" in row]
+    for metric, label, color in (
+        ("coco/bbox_mAP", "mAP, IoU 0.50 to 0.95", "val"),
+        ("coco/bbox_mAP_50", "AP at IoU 0.50", "train"),
+        ("coco/bbox_mAP_75", "AP at IoU 0.75", "test"),
+    ):
+        found.plot(
+            [row["epoch"] for row in evaluated],
+            [100 * row[metric] for row in evaluated],
+            marker="o" if len(evaluated) < 20 else None,
+            markersize=3.5,
+            color=COLORS[color],
+            label=label,
+        )
+    found.set_ylabel("validation images (%)")
+    for axes in (losses, found):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
     figure.suptitle(title)
     return figure
 

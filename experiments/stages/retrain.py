@@ -19,6 +19,7 @@ from orchestration.stage import Stage
 from orchestration.stage_runner import Outcome
 from orchestration.stage_runs import Done
 from orchestration.stage_store import StageRecord
+from orchestration.tracked_model import WriteModel
 from orchestration.train_job import JobResult
 from orchestration.worker import WorkerContext
 
@@ -52,8 +53,17 @@ def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done] | No
         inputs=inputs,
         draw=draw_retrain,
         keep=(WEIGHTS, EXAMPLE, IMAGES),
-        model=lambda record, folder: write_model(record, setting.runner.store, folder),
+        model=_writer(setting),
     )
+
+
+def show_retrain(stage: Stage, record: StageRecord, setting: Setting) -> Done:
+    """A retrained network that is in the store, shown in MLflow."""
+    return setting.show(stage, record, draw=draw_retrain, model=_writer(setting))
+
+
+def _writer(setting: Setting) -> WriteModel:
+    return lambda record, folder: write_model(record, setting.runner.store, folder)
 
 
 def work(config: dict[str, Any], context: WorkerContext) -> None:

@@ -12,6 +12,7 @@ from orchestration.scoring_job import Rounds
 from orchestration.stage import Stage
 from orchestration.stage_runner import Outcome, StageRunner
 from orchestration.stage_runs import Done, Draw
+from orchestration.stage_store import StageRecord
 from orchestration.tracked_model import WriteModel
 from orchestration.train_job import JobResult, Work
 
@@ -89,6 +90,19 @@ class Setting:
         self.watcher.done(done)
         return done
 
+    def show(
+        self,
+        stage: Stage,
+        record: StageRecord,
+        *,
+        draw: Draw | None = None,
+        model: WriteModel | None = None,
+    ) -> Done:
+        """A stage whose record is known to be in the store."""
+        done = self.runner.runs.done(stage, record, cached=True, draw=draw, model=model)
+        self.watcher.done(done)
+        return done
+
     def score(
         self,
         stage: Stage,
@@ -127,6 +141,18 @@ class Setting:
         done = self.runner.compute(stage, make, inputs=inputs, draw=draw)
         self.watcher.done(done)
         return done
+
+
+def stage_json(done: Done) -> dict[str, Any]:
+    """An entry of `stages` in what `--json` prints."""
+    return {
+        "kind": done.stage.kind,
+        "name": done.stage.name,
+        "fingerprint": done.record.fingerprint,
+        "cached": done.cached,
+        "mlflow_run_id": done.run_id,
+        "device_hours": done.record.device_hours,
+    }
 
 
 def load_stage_data(stage: Mapping[str, Any], place: Mapping[str, Any]) -> DataSplits:

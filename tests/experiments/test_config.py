@@ -9,8 +9,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from experiments.config import Config, ConfigError, SupernetConfig
+from experiments.config import Config, SupernetConfig
 from experiments.config_file import dump_config, load_config, load_experiment
+from experiments.section import ConfigError
 from nas.data import DATASETS
 from nas.indicators import INDICATORS
 from nas.sampling import SAMPLERS

@@ -18,9 +18,11 @@ def test_a_good_set_is_summed_up(tmp_path: Path) -> None:
     file, images = write_coco(tmp_path, document())
     assert check_coco(file, images, ["cat", "ant"]) == CocoSummary(
         num_images=2,
+        num_with_boxes=2,
         num_boxes=3,
         num_bad_boxes=0,
         class_names=("cat", "ant"),
+        category_ids=(7, 3),
         boxes_per_class={"cat": 2, "ant": 1},
         num_small=1,
         num_medium=1,

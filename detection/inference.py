@@ -1,0 +1,55 @@
+"""A trained detector that looks at images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.apis import inference_detector
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from detection.weights import load_weights
+
+
+class Detector:
+    """A detector with its weights, in evaluation mode.
+
+    Args:
+        config: MMDetection's, as `detection.recipe.detector_config` makes it.
+        weights: file with the state dict of the whole detector; every key has to fit.
+        device: where to compute; a GPU where there is one, if not given.
+
+    Raises:
+        WeightsError: the weights cannot be read or do not fit.
+    """
+
+    def __init__(self, config: Config, weights: str | Path, device: str | None = None) -> None:
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            self.network: Any = MODELS.build(config.model)
+        load_weights(self.network, weights)
+        self.network.cfg = config
+        self.network.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+    def detect(self, image: str | Path) -> list[dict[str, Any]]:
+        """The objects in an image file, the surest first.
+
+        Returns:
+            ``{"label", "bbox": [x, y, width, height], "score"}`` for each: the class's number,
+            counted from 0, and the box in the image's pixels.
+        """
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            found = inference_detector(self.network, str(image)).pred_instances.cpu()
+        return [
+            {"label": label, "bbox": [x, y, right - x, bottom - y], "score": score}
+            for label, (x, y, right, bottom), score in zip(
+                found.labels.tolist(), found.bboxes.tolist(), found.scores.tolist(), strict=True
+            )
+        ]
+
+    def backbone_state(self) -> dict[str, torch.Tensor]:
+        """The state dict of the backbone alone, as `SearchedBackbone` takes it as `checkpoint`."""
+        state: dict[str, torch.Tensor] = self.network.backbone.state_dict()
+        return state

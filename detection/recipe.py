@@ -1,0 +1,175 @@
+"""A detector's training from plain values, as a config that MMDetection's own Runner trains.
+
+The recipe is EfficientDet-D0's, which `configs/efficientdet_d0_searched.py` holds; what a user
+chooses goes over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+_RECIPE = Path(__file__).with_name("configs") / "efficientdet_d0_searched.py"
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What a backbone is fed: channels (grey or RGB), and (pixels in 0..1 − mean) / std."""
+
+    mean: tuple[float, ...] = _IMAGENET_MEAN
+    std: tuple[float, ...] = _IMAGENET_STD
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for RGB."""
+        return len(self.mean)
+
+
+@dataclass(frozen=True)
+class CocoFiles:
+    """A data set in COCO's layout: where it lies, and its classes in the files' order."""
+
+    root: str
+    class_names: Sequence[str]
+
+
+def detector_config(
+    detect: Mapping[str, Any],
+    *,
+    backbone: Mapping[str, Any],
+    images: ImageFormat,
+    data: CocoFiles,
+    seed: int,
+    num_workers: int = 1,
+    num_loaders: int = 0,
+    use_gpu: bool = False,
+) -> Config:
+    """The config of MMEngine's Runner.
+
+    Args:
+        detect: the fields of `experiments.detectors.config.DetectConfig`.
+        backbone: MMDetection's `model.backbone`, such as {"type": "SearchedBackbone", …}.
+        images: what the backbone is fed.
+        data: what it is trained and evaluated on.
+        seed: of everything that is random.
+        num_workers: processes that train together; each has its share of `batch_size`.
+        num_loaders: processes that load images, for each of them.
+        use_gpu: with SyncBN over several processes, which PyTorch has on GPUs only.
+    """
+    config = Config.fromfile(_RECIPE, import_custom_modules=False)
+    size = (detect["image_size"], detect["image_size"])
+    root = f"{Path(data.root)}/"
+    config.merge_from_dict(
+        {
+            "data_root": root,
+            "image_size": size,
+            "batch_size": detect["batch_size"] // num_workers,
+            "max_epochs": detect["epochs"],
+            "randomness": {"seed": seed},
+            # PyTorch synchronises batch norm on GPUs only.
+            "sync_bn": "torch" if use_gpu else None,
+            "env_cfg": {
+                "cudnn_benchmark": use_gpu,
+                "dist_cfg": {"backend": "nccl" if use_gpu else "gloo"},
+            },
+        }
+    )
+    if not use_gpu:
+        # MMEngine's own wrapper names a GPU.
+        config.model_wrapper_cfg = {
+            "type": "MMDistributedDataParallel",
+            "device_ids": None,
+            "broadcast_buffers": False,
+        }
+    _set_model(config.model, detect, backbone, images, len(data.class_names))
+    _set_data(config, detect, images, data, root, seed, num_loaders)
+    _set_training(config, detect)
+    config.merge_from_dict(dict(detect["options"]))
+    return config
+
+
+def _set_model(
+    model: Any,
+    detect: Mapping[str, Any],
+    backbone: Mapping[str, Any],
+    images: ImageFormat,
+    num_classes: int,
+) -> None:
+    strides = tuple(detect["out_strides"])
+    norm = {"type": "BN", "momentum": detect["bn_momentum"], "eps": 1e-3}
+    model.backbone = {**backbone, "out_strides": strides}
+    model.neck.norm_cfg = norm
+    model.bbox_head.norm_cfg = norm
+    model.bbox_head.num_classes = num_classes
+    coarsest = strides[-1] * 4
+    model.bbox_head.anchor_generator.strides = [*strides, strides[-1] * 2, coarsest]
+    model.data_preprocessor.update(
+        mean=[255 * value for value in images.mean],
+        std=[255 * value for value in images.std],
+        bgr_to_rgb=images.channels == 3,
+        pad_size_divisor=coarsest,
+    )
+    side = detect["image_size"]
+    model.data_preprocessor.batch_augments[0]["size"] = (side, side)
+
+
+def _set_data(
+    config: Config,
+    detect: Mapping[str, Any],
+    images: ImageFormat,
+    data: CocoFiles,
+    root: str,
+    seed: int,
+    num_loaders: int,
+) -> None:
+    size = (detect["image_size"], detect["image_size"])
+    changes: dict[str, dict[str, Any]] = {
+        "RandomResize": {"scale": size, "ratio_range": tuple(detect["scale_range"])},
+        "RandomCrop": {"crop_size": size},
+        "RandomFlip": {"prob": detect["flip_prob"]},
+        "Resize": {"scale": size},
+    }
+    if images.channels == 1:
+        changes["LoadImageFromFile"] = {"color_type": "grayscale"}
+    for split, pipeline in (("train", config.train_pipeline), ("val", config.test_pipeline)):
+        for step in pipeline:
+            step.update(changes.get(step.type, {}))
+        loader = config[f"{split}_dataloader"]
+        loader.update(num_workers=num_loaders, persistent_workers=num_loaders > 0)
+        loader.dataset.update(
+            data_root=root,
+            metainfo={"classes": tuple(data.class_names)},
+            pipeline=pipeline,
+        )
+    config.train_dataloader.batch_size = config.batch_size
+    config.train_dataloader.dataset.seed = seed
+    config.val_evaluator.ann_file = f"{root}{config.val_dataloader.dataset.ann_file}"
+    config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
+
+
+def _set_training(config: Config, detect: Mapping[str, Any]) -> None:
+    epochs, warmup_epochs = detect["epochs"], detect["warmup_epochs"]
+    config.train_cfg.update(max_epochs=epochs, val_interval=detect["val_interval"])
+    optimizer = {
+        "sgd": {"type": "SGD", "momentum": detect["momentum"]},
+        "adamw": {"type": "AdamW"},
+    }[detect["optimizer"]]
+    config.optim_wrapper.optimizer = {
+        **optimizer,
+        "lr": detect["lr"],
+        "weight_decay": detect["weight_decay"],
+    }
+    clip_norm = detect["clip_norm"]
+    config.optim_wrapper.clip_grad = clip_norm and {"max_norm": clip_norm, "norm_type": 2}
+    if detect["precision"] != "float32":
+        config.optim_wrapper.update(type="AmpOptimWrapper", dtype=detect["precision"])
+    warmup, cosine = config.param_scheduler
+    warmup.update(start_factor=detect["warmup_lr"] / detect["lr"], end=warmup_epochs)
+    cosine.update(begin=warmup_epochs, end=epochs, T_max=epochs - warmup_epochs)
+    config.param_scheduler = [warmup, cosine] if warmup_epochs else [cosine]
+    config.custom_hooks[0].momentum = detect["ema_momentum"]

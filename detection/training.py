@@ -1,0 +1,195 @@
+"""MMEngine's Runner under somebody else's direction: epoch by epoch, with resumption.
+
+The runner trains and evaluates as it always does. After every epoch, and after the evaluation where
+one is due, :class:`ReportHook` hands the metrics and a checkpoint to a reporter, in a Ray Train job
+the worker's context; a training that is begun again goes on from the last of them and ends with the
+same weights as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+TRAINING_FILE = "training.pth"  # all that a resumption needs
+
+
+class Reporter(Protocol):
+    """Who is told of every epoch, and knows what an earlier attempt has reached.
+
+    Attributes:
+        rank: 0 … world_size − 1.
+        world_size: number of processes that train together.
+    """
+
+    rank: int
+    world_size: int
+
+    def restore(self) -> AbstractContextManager[Path | None]:
+        """The folder that `save` last filled, or None at the very beginning."""
+        ...
+
+    def report(
+        self, metrics: Mapping[str, float], save: Callable[[Path], None] | None = None
+    ) -> None:
+        """End an epoch; `save` fills a folder, on rank 0."""
+        ...
+
+
+def train_detector(
+    config: Config,
+    reporter: Reporter,
+    *,
+    detector_file: str,
+    detections_file: str,
+    at_the_end: Mapping[str, float] | None = None,
+) -> None:
+    """Train and evaluate what a config describes, from wherever an earlier attempt has got to.
+
+    Every epoch reports `train/loss` and its parts, `train/lr` and `train/epoch_s`; one with an
+    evaluation also `coco/bbox_mAP` and its siblings.
+
+    Args:
+        config: of MMEngine's Runner; it stays as it is. Its own checkpoints and logs are turned
+            off.
+        reporter: of this process.
+        detector_file: in the last checkpoint, the state dict of the detector, of the moving average
+            where there is one.
+        detections_file: in every checkpoint since the first evaluation, what the last one found, in
+            COCO's results format.
+        at_the_end: what the last epoch reports beside its own numbers.
+
+    Raises:
+        ValueError: the loss is no longer a number.
+    """
+    config = deepcopy(config)
+    with tempfile.TemporaryDirectory(prefix="runner-") as folder:
+        work_dir = Path(folder)
+        config.work_dir = folder
+        config.experiment_name = uuid.uuid4().hex  # MMEngine keeps state by this name
+        config.launcher = "pytorch" if reporter.world_size > 1 else "none"
+        config.log_level = "ERROR"
+        config.default_hooks.update(checkpoint=None, logger=None)
+        config.visualizer = {"type": "Visualizer", "vis_backends": None}
+        config.val_evaluator.results_file = str(work_dir / detections_file)
+        with reporter.restore() as checkpoint:
+            if checkpoint is not None:
+                shutil.copyfile(checkpoint / TRAINING_FILE, work_dir / TRAINING_FILE)
+                config.update(resume=True, load_from=str(work_dir / TRAINING_FILE))
+        runner = Runner.from_cfg(config)
+        runner.register_hook(
+            ReportHook(reporter, work_dir / detections_file, detector_file, at_the_end or {})
+        )
+        runner.train()
+
+
+class ReportHook(Hook):
+    """Hands every epoch to a reporter.
+
+    Args:
+        reporter: of this process.
+        detections: where the evaluation writes what was found.
+        detector_file: in the last checkpoint, the detector's state dict.
+        at_the_end: what the last epoch reports beside its own numbers.
+    """
+
+    priority = "LOWEST"  # the moving average is back in its place, the schedule has stepped
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        detections: Path,
+        detector_file: str,
+        at_the_end: Mapping[str, float],
+    ) -> None:
+        self._reporter = reporter
+        self._detector_file = detector_file
+        self._at_the_end = at_the_end
+        self._detections = detections
+        self._sums: dict[str, torch.Tensor] = {}
+        self._num_steps = 0
+        self._started = 0.0
+        self._metrics: dict[str, float] = {}
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Begin to sum up."""
+        self._sums = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
+        self._num_steps = 0
+        self._started = time.perf_counter()
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a step's losses, where they are: no device has to wait."""
+        self._num_steps += 1
+        for name, value in (outputs or {}).items():
+            if "loss" in name:
+                self._sums[name] = self._sums[name] + torch.as_tensor(value).detach().double()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Take the epoch's means over its steps and over the ranks; report if that is all."""
+        epoch = runner.epoch + 1  # counted up after this hook
+        self._metrics = {"epoch": float(epoch)}
+        for name, total in sorted(self._sums.items()):
+            mean = total / self._num_steps
+            all_reduce(mean, op="mean")
+            self._metrics[f"train/{name}"] = mean.item()
+        if not all(map(_is_finite, self._metrics.values())):
+            raise ValueError(
+                f"training diverged in epoch {epoch} (the loss is "
+                f"{self._metrics['train/loss']}): lower detect.lr, or set a smaller "
+                "detect.clip_norm."
+            )
+        self._metrics["train/lr"] = float(runner.optim_wrapper.get_lr()["lr"][0])
+        self._metrics["train/epoch_s"] = time.perf_counter() - self._started
+        loop = runner.train_loop
+        is_evaluated = epoch >= loop.val_begin and (
+            epoch % loop.val_interval == 0 or epoch == loop.max_epochs
+        )
+        if runner.val_loop is None or not is_evaluated:
+            self._report(runner, epoch)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Report an epoch that was evaluated."""
+        found = {name: float(value) for name, value in (metrics or {}).items()}
+        self._metrics.update(found)
+        self._report(runner, runner.epoch)
+
+    def _report(self, runner: Runner, epoch: int) -> None:
+        is_last = epoch == runner.max_epochs
+        if is_last:
+            self._metrics.update(self._at_the_end)
+
+        def save(folder: Path) -> None:
+            runner.save_checkpoint(
+                str(folder), TRAINING_FILE, meta={"epoch": epoch, "iter": runner.iter}
+            )
+            if is_last:
+                saved = torch.load(folder / TRAINING_FILE, map_location="cpu", weights_only=False)
+                torch.save(saved["state_dict"], folder / self._detector_file)
+            if self._detections.exists():
+                shutil.copyfile(self._detections, folder / self._detections.name)
+
+        self._reporter.report(self._metrics, save)
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0.0

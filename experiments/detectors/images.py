@@ -1,0 +1,123 @@
+"""What a detector is trained on: what it is known by, where it lies, and whether it is usable.
+
+All of it happens in the process that starts the job, without torch or MMDetection.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.coco.annotation_file import CocoError
+from experiments.coco.check import CocoSummary, check_coco
+from experiments.coco.digit_scenes import make_digit_scenes
+from experiments.detect_config import DetectConfig, DetectionData
+
+SPLITS = ("train", "val")
+_SCENES = ("num_train", "num_val", "image_size", "seed")
+
+
+def annotation_file(root: str | Path, split: str) -> Path:
+    """Where COCO's layout has the annotations of a split, ``train`` or ``val``."""
+    return Path(root) / "annotations" / f"instances_{split}2017.json"
+
+
+def image_folder(root: str | Path, split: str) -> Path:
+    """Where it has the images."""
+    return Path(root) / f"{split}2017"
+
+
+def data_identity(data: DetectionData) -> dict[str, Any]:
+    """What decides a detector's result, wherever it lies.
+
+    Raises:
+        CocoError: an annotation file cannot be read.
+    """
+    if data.name == "digit_scenes":
+        return {"name": data.name, **scene_parameters(data.model_dump())}
+    assert data.root is not None  # the config says so
+    files = {split: annotation_file(Path(data.root).expanduser(), split) for split in SPLITS}
+    return {
+        "name": data.name,
+        "annotations": {split: file_digest(file) for split, file in files.items()},
+    }
+
+
+def scene_parameters(data: Mapping[str, Any]) -> dict[str, int]:
+    """The arguments of `make_digit_scenes` among a section's fields."""
+    return {name: data[name] for name in _SCENES}
+
+
+def data_root(data: DetectionData, results: Path) -> Path:
+    """The folder of a data set; scenes lie beside the results if not said otherwise."""
+    if data.root is not None:
+        return Path(data.root).expanduser().absolute()
+    parameters = "-".join(str(value) for value in scene_parameters(data.model_dump()).values())
+    return results / f"digit-scenes-{parameters}"
+
+
+@dataclass(frozen=True)
+class DetectionImages:
+    """A data set that was looked at and is usable.
+
+    Attributes:
+        root: its folder.
+        train: what the training split holds.
+        val: what the validation split holds.
+    """
+
+    root: Path
+    train: CocoSummary
+    val: CocoSummary
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """Id and name of every class, in the order in which the detector numbers them."""
+        pairs = zip(self.val.category_ids, self.val.class_names, strict=True)
+        return [{"id": number, "name": name} for number, name in pairs]
+
+
+def look_at(detect: DetectConfig, results: Path) -> DetectionImages:
+    """Check both splits of a data set, digit scenes being made first where they are not there.
+
+    Raises:
+        CocoError: what is wrong, in one sentence; also when a batch is larger than the set.
+    """
+    root = data_root(detect.data, results)
+    if detect.data.name == "digit_scenes":
+        make_digit_scenes(root, **scene_parameters(detect.data.model_dump()))
+    train = check_coco(annotation_file(root, "train"), image_folder(root, "train"))
+    val = check_coco(annotation_file(root, "val"), image_folder(root, "val"), train.class_names)
+    if detect.batch_size > train.num_with_boxes:
+        raise CocoError(
+            f"detect.batch_size is {detect.batch_size}, but only {train.num_with_boxes} images in "
+            f"{annotation_file(root, 'train')} have boxes to train on: give at most that."
+        )
+    return DetectionImages(root, train, val)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content.
+
+    Raises:
+        CocoError: it cannot be read.
+    """
+    try:
+        found = path.stat()
+        return _digest(path, found.st_mtime_ns, found.st_size)
+    except OSError as error:
+        raise CocoError(
+            f"{path} cannot be read ({error.strerror}): detect.data.root has to be a folder in "
+            "COCO's layout, with annotations/instances_train2017.json and instances_val2017.json."
+        ) from error
+
+
+@functools.lru_cache
+def _digest(path: Path, mtime_ns: int, size: int) -> str:
+    """A sweep asks for each of its cells."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,134 @@
+"""Have or make a detector: for `bnnas detect`, and as the end of a cell or a sweep.
+
+The data set is looked at before anything is started; where every stage is in the store, Ray is not
+started at all.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.cell import keep_figures
+from experiments.config import Config
+from experiments.detectors.config import DetectionConfig
+from experiments.detectors.images import look_at
+from experiments.detectors.plan import DetectionPlan
+from experiments.plan import CODE_VERSIONS, CellPlan
+from experiments.provenance import provenance
+from experiments.stages.detect import Place, detection_json, make_detect
+from experiments.stages.retrain import make_retrain, show_retrain
+from experiments.stages.setting import Setting, stage_json
+from experiments.terminal import Display
+from experiments.tracking_uri import local_folder
+from experiments.workbench import check_places, connected, open_setting, source_tags
+from nas.space import parse_architecture
+from orchestration.stage import Stage
+from orchestration.stage_runs import Done
+from orchestration.stage_store import StageRecord, StageStore
+from orchestration.tracking import CELL, Tracker
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """A finished detector.
+
+    Attributes:
+        plan: what was asked for.
+        retrained: the stage that pretrained the backbone, where one did.
+        detected: the detector.
+        figures: the folder of its figures.
+    """
+
+    plan: DetectionPlan
+    retrained: Done | None
+    detected: Done
+    figures: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """What `bnnas detect --json` prints; APs are fractions, FLOPs are multiply-adds."""
+        chain = [done for done in (self.retrained, self.detected) if done is not None]
+        return {
+            "status": "done",
+            "name": self.plan.config.name,
+            **detection_json(self.detected.record),
+            "stages": [stage_json(done) for done in chain],
+            "mlflow_run_id": self.detected.run_id,
+            "figures": str(self.figures),
+        }
+
+
+def run_detection(plan: DetectionPlan, tracker: Tracker, display: Display) -> DetectionResult:
+    """Have or make the stages of a detector.
+
+    Raises ValueError (a wrong request) before anything is started where that can be known, and
+    `JobError` when a stage fails for good.
+    """
+    config = plan.config
+    check_places(config, tracker)
+    place = detection_place(config, weights=plan.weights)
+    if not plan.is_pretrained:
+        display.say("[yellow]![/] The backbone starts with random weights: no checkpoint is given.")
+    store = StageStore(config.storage.path)
+    stages = [stage for stage in (plan.retrain, plan.stage) if stage is not None]
+    with ExitStack() as stack:
+        if any(store.get(stage.fingerprint) is None for stage in stages):
+            stack.enter_context(connected(config, display.say))
+        code = provenance()
+        setting = stack.enter_context(
+            open_setting(
+                config,
+                tracker,
+                display,
+                code=code,
+                parent_run_id=None,
+                tags={CELL: config.name, **source_tags(code)},
+            )
+        )
+        stack.enter_context(display.live())
+        retrained = None
+        if plan.retrain is not None:
+            retrained = make_retrain(plan.retrain, setting)
+        elif plan.checkpoint is not None:
+            retrained = show_retrain(known_retraining(plan.checkpoint), plan.checkpoint, setting)
+        inputs = {} if retrained is None else {"retrain": retrained}
+        detected = make_detect(plan.stage, setting, place, inputs)
+        figures = keep_figures(config, [done for done in (retrained, detected) if done is not None])
+        detected.shown.result()
+    return DetectionResult(plan, retrained, detected, figures)
+
+
+def detection_place(config: Config | DetectionConfig, weights: Path | None = None) -> Place:
+    """Look at the data set of an experiment's `detect` section, and say where it lies.
+
+    Raises CocoError, in one sentence, where it cannot be used.
+    """
+    detect = config.detect
+    assert detect is not None  # who has none does not ask
+    return Place(
+        images=look_at(detect, local_folder(config.storage)),
+        weights=weights,
+        num_loaders=detect.num_workers,
+        num_images_shown=detect.num_images_shown,
+        use_gpu=config.cluster.use_gpu,
+    )
+
+
+def detect_found(plan: CellPlan, retrained: Done, setting: Setting, place: Place) -> Done:
+    """The detector on the network that a cell has found and retrained."""
+    stage = plan.detect(parse_architecture(retrained.record.result["arch"]))
+    assert stage is not None  # who asks for none has no place for it
+    return make_detect(stage, setting, place, {"retrain": retrained})
+
+
+def known_retraining(record: StageRecord) -> Stage:
+    """The stage of a record that is in the store."""
+    return Stage(
+        record.kind,
+        record.config,
+        CODE_VERSIONS["retrain"],
+        record.inputs,
+        name=f"retrain {record.result['arch']}",
+    )

@@ -1,0 +1,108 @@
+"""A trained detector, wherever it lies: a detect stage in the storage, or an exported folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.config import StorageConfig
+from experiments.detectors.plan import FINGERPRINT, find_stage
+from experiments.section import ConfigError
+from experiments.stages.detect import DETECTOR, build_config
+from orchestration.stage_store import StageRecord, StageStore
+
+if TYPE_CHECKING:
+    from detection.inference import Detector
+
+CARD = "model_card.json"
+
+
+@dataclass(frozen=True)
+class DetectorSource:
+    """What a trained detector consists of.
+
+    Attributes:
+        stage: the config of its detect stage.
+        categories: id and name of every class, in the order in which the detector numbers them.
+        pixels: mean and standard deviation of what the backbone is fed.
+        weights: file with the state dict.
+    """
+
+    stage: Mapping[str, Any]
+    categories: Sequence[Mapping[str, Any]]
+    pixels: Mapping[str, list[float]]
+    weights: Path
+
+    @property
+    def class_names(self) -> list[str]:
+        """In the order of the categories."""
+        return [str(category["name"]) for category in self.categories]
+
+    def runner_config(self, root: str = "data/coco") -> Any:
+        """MMDetection's config, for a data set below `root`; imports it."""
+        return build_config(self.stage, root=root, class_names=self.class_names, pixels=self.pixels)
+
+    def load(self) -> Detector:
+        """The network; imports MMDetection. Raises WeightsError where the weights do not fit."""
+        from detection.inference import Detector
+
+        config = self.runner_config()
+        if "weights" in config.model.backbone:
+            config.model.backbone.weights = None  # torchvision would download what is replaced
+        return Detector(config, self.weights)
+
+
+@contextmanager
+def open_source(checkpoint: str, storage: str | None) -> Iterator[DetectorSource]:
+    """Find a detector.
+
+    Args:
+        checkpoint: fingerprint of a detect stage, or the first 8 digits of it or more; or a folder
+            that `bnnas detect export` has written.
+        storage: where stages lie.
+
+    Raises:
+        ConfigError: there is no such detector.
+    """
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        card = _read_card(folder)
+        yield DetectorSource(card["stage"], card["categories"], card["pixels"], folder / DETECTOR)
+        return
+    storage = storage or StorageConfig().path
+    record = find_detector(checkpoint, storage)
+    with tempfile.TemporaryDirectory(prefix="detector-") as temporary:
+        yield source_of(record, storage, Path(temporary))
+
+
+def find_detector(checkpoint: str, storage: str) -> StageRecord:
+    """The detect stage with a fingerprint; raises ConfigError where there is none."""
+    if not FINGERPRINT.fullmatch(checkpoint):
+        raise ConfigError(
+            f"The checkpoint is {checkpoint!r}, and there is no such folder: give what 'bnnas "
+            "detect export' has written, or at least 8 digits of the fingerprint of a detect stage."
+        )
+    return find_stage(checkpoint, "detect", storage)
+
+
+def source_of(record: StageRecord, storage: str, folder: Path) -> DetectorSource:
+    """The detector of a stage, with its weights fetched into a folder."""
+    weights = StageStore(storage).fetch(record, DETECTOR, folder / DETECTOR)
+    result = record.result
+    return DetectorSource(record.config, result["categories"], result["pixels"], weights)
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        return {key: card[key] for key in ("stage", "categories", "pixels")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"The folder {folder} has no {CARD} that says what detector is in it: give what 'bnnas "
+            "detect export' has written."
+        ) from error

@@ -1,0 +1,250 @@
+"""The detect stage: train a detector on a searched backbone, and evaluate it by COCO's metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.coco.annotation_file import CocoError
+from experiments.detectors.images import DetectionImages, annotation_file, image_folder
+from experiments.quiet import quiet
+from experiments.stages.setting import IMAGES, WEIGHTS, Setting
+from orchestration.stage import Stage
+from orchestration.stage_runner import Outcome
+from orchestration.stage_runs import Done
+from orchestration.stage_store import StageRecord, StageStore
+from orchestration.train_job import JobResult
+from orchestration.worker import WorkerContext
+
+# Among the stage's files: the detector's state dict, and what the last evaluation found, in COCO's
+# results format.
+DETECTOR = "detector.pt"
+DETECTIONS = "detections.json"
+
+_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a detect stage finds things, and how fast; none of it changes a result.
+
+    Attributes:
+        images: the data set, which was looked at.
+        weights: file with the backbone's weights, where no stage has them.
+        num_loaders: processes that load images, for every worker.
+        num_images_shown: validation images that are drawn with their detections.
+        use_gpu: whether workers have one.
+    """
+
+    images: DetectionImages
+    weights: Path | None
+    num_loaders: int
+    num_images_shown: int
+    use_gpu: bool
+
+
+def make_detect(
+    stage: Stage, setting: Setting, place: Place, inputs: Mapping[str, Done] | None = None
+) -> Done:
+    """Have the trained detector (`DETECTOR`) and its mAP, or get it trained.
+
+    `inputs` names the stage that pretrained the backbone, and what else led to it.
+    """
+    inputs = inputs or {}
+    retrained = inputs["retrain"].record if "retrain" in stage.inputs else None
+    pixels = pixel_statistics(stage, retrained, setting.runner.store)
+
+    def finish(job: JobResult, folder: Path) -> Outcome:
+        last = job.history[-1]
+        metrics = {
+            name.removeprefix("detector/"): value
+            for name, value in last.items()
+            if name.startswith(("coco/", "detector/"))
+        }
+        metrics["train_loss"] = last["train/loss"]
+        result = {
+            "arch": stage.config["backbone"].get("arch"),
+            "categories": place.images.categories,
+            "pixels": pixels,
+            "num_train_images": place.images.train.num_with_boxes,
+            "num_val_images": place.images.val.num_images,
+            **metrics,
+        }
+        return Outcome(result, metrics)
+
+    return setting.with_place(
+        coco_root=str(place.images.root),
+        class_names=list(place.images.val.class_names),
+        pixels=pixels,
+        weights=None if place.weights is None else str(place.weights),
+        retrain=stage.inputs.get("retrain"),
+        num_loaders=place.num_loaders,
+        use_gpu=place.use_gpu,
+    ).train(
+        stage,
+        work,
+        finish,
+        total=stage.config["detect"]["epochs"],
+        inputs=inputs,
+        draw=lambda record, folder: draw_detect(record, setting.runner.store, place, folder),
+        keep=(DETECTOR, DETECTIONS),
+    )
+
+
+def work(config: dict[str, Any], context: WorkerContext) -> None:
+    """Train a detector with MMEngine's Runner; `config` as for the supernet stage.
+
+    The last epoch reports what the detector costs beside its mAP: `detector/flops` and
+    `detector/params`, of the whole and of `_backbone`, `_neck` and `_head`.
+    """
+    stage, place = config["stage"], config["place"]
+    detect = stage["detect"]
+    with quiet():
+        from detection.efficientdet import detector_cost
+        from detection.training import train_detector
+
+        if detect["data"]["name"] == "digit_scenes":
+            _have_scenes(Path(place["coco_root"]), detect["data"])
+        with tempfile.TemporaryDirectory(prefix="backbone-") as folder:
+            weights = place["weights"]
+            if place["retrain"] is not None:
+                store = StageStore(place["storage_path"])
+                weights = str(store.fetch(place["retrain"], WEIGHTS, Path(folder) / WEIGHTS))
+            runner_config = build_config(
+                stage,
+                root=place["coco_root"],
+                class_names=place["class_names"],
+                pixels=place["pixels"],
+                weights=weights,
+                num_workers=context.world_size,
+                num_loaders=place["num_loaders"],
+                use_gpu=place["use_gpu"],
+            )
+            cost = detector_cost(runner_config.model, detect["image_size"])
+            train_detector(
+                runner_config,
+                context,
+                detector_file=DETECTOR,
+                detections_file=DETECTIONS,
+                at_the_end={
+                    f"detector/{name}{part}": float(value)
+                    for name, parts in cost._asdict().items()
+                    for part, value in {
+                        "": sum(parts.values()),
+                        **{f"_{part}": value for part, value in parts.items()},
+                    }.items()
+                },
+            )
+
+
+def coco_of(record: StageRecord) -> dict[str, float]:
+    """A detector's `coco/…` metrics."""
+    return {name: value for name, value in record.metrics.items() if name.startswith("coco/")}
+
+
+def detection_json(record: StageRecord) -> dict[str, Any]:
+    """What was found: the detector's size and its metrics."""
+    return {
+        "arch": record.result["arch"],
+        "backbone": record.config["backbone"].get("name", "searched"),
+        **record.metrics,
+        "num_val_images": record.result["num_val_images"],
+        "device_hours": record.device_hours,
+    }
+
+
+def said(metrics: Mapping[str, float]) -> str:
+    """A detector's metrics in a phrase."""
+    return (
+        f"mAP {100 * metrics['coco/bbox_mAP']:.2f}, {metrics['flops'] / 1e9:.2f} G multiply-adds, "
+        f"{metrics['params'] / 1e6:.2f} M parameters"
+    )
+
+
+def build_config(
+    stage: Mapping[str, Any],
+    *,
+    root: str,
+    class_names: list[str],
+    pixels: Mapping[str, list[float]],
+    weights: str | None = None,
+    num_workers: int = 1,
+    num_loaders: int = 0,
+    use_gpu: bool = False,
+) -> Any:
+    """MMDetection's config of a detect stage; imports it.
+
+    Args:
+        stage: the stage's config.
+        root: of the data set.
+        class_names: in the order of its categories.
+        pixels: ``mean`` and ``std`` of what the backbone is fed.
+        weights: file with those of the backbone.
+        num_workers: as `detection.recipe.detector_config`, and so the rest.
+        num_loaders: likewise.
+        use_gpu: likewise.
+    """
+    from detection.recipe import CocoFiles, ImageFormat, detector_config
+
+    backbone = dict(stage["backbone"])
+    if weights is not None:
+        backbone["checkpoint"] = weights
+    return detector_config(
+        stage["detect"],
+        backbone=backbone,
+        images=ImageFormat(tuple(pixels["mean"]), tuple(pixels["std"])),
+        data=CocoFiles(root, class_names),
+        seed=stage["seed"],
+        num_workers=num_workers,
+        num_loaders=num_loaders,
+        use_gpu=use_gpu,
+    )
+
+
+def draw_detect(record: StageRecord, store: StageStore, place: Place, folder: Path) -> None:
+    """Write the figures of a finished stage into a folder: the training, and what was detected."""
+    from PIL import Image
+
+    from experiments.coco.annotation_file import read_annotation_file
+    from experiments.coco.drawing import draw_detections
+    from experiments.report.figures import detection_figure
+    from experiments.report.style import save_figure
+
+    figure = detection_figure(record.history, title="Training of the detector")
+    save_figure(figure, folder / "detect_training.png")
+    found = json.loads(store.read_bytes(record, DETECTIONS))
+    names = {category["id"]: category["name"] for category in record.result["categories"]}
+    root = place.images.root
+    content = read_annotation_file(annotation_file(root, "val"))
+    for image in content.images[: place.num_images_shown]:
+        detections = [one for one in found if one["image_id"] == image["id"]]
+        with Image.open(image_folder(root, "val") / image["file_name"]) as picture:
+            drawn = draw_detections(picture, detections, names)
+        drawn.save(folder / f"detections_{image['id']}.png")
+
+
+def pixel_statistics(
+    stage: Stage, retrained: StageRecord | None, store: StageStore
+) -> dict[str, list[float]]:
+    """What the backbone was fed in its pretraining, and will be in the detector."""
+    if retrained is not None:
+        images = json.loads(store.read_bytes(retrained, IMAGES))
+        return {"mean": list(images["mean"]), "std": list(images["std"])}
+    space = stage.config["backbone"].get("space")
+    if space is not None and space["input"]["channels"] == 1:
+        return {"mean": [0.5], "std": [0.5]}
+    return _IMAGENET
+
+
+def _have_scenes(root: Path, data: Mapping[str, Any]) -> None:
+    """Make the digit scenes where this worker's node has them not."""
+    from experiments.coco.digit_scenes import make_digit_scenes
+    from experiments.detectors.images import scene_parameters
+
+    with contextlib.suppress(CocoError):  # of another making: the driver has found it good
+        make_digit_scenes(root, **scene_parameters(data))

@@ -1,0 +1,34 @@
+"""A folder that is there with all its files, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes `target` at the end; after an error it is gone.
+
+    Raises:
+        OSError: `target` holds something, or cannot be written.
+    """
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def require_new(target: Path, option: str) -> None:
+    """Raise ValueError where a folder cannot be made, because something is there."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ValueError(
+            f"{option} is {str(target)!r}, which is there already: give a folder that is empty or "
+            "does not exist."
+        )
