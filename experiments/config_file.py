@@ -30,6 +30,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     values = read_values(path, overrides)
     if "grid" in values:
         raise ConfigError(f"{path} has a grid, so it is a sweep: start it with 'bnnas sweep'.")
+    if "detect" in values and "supernet" not in values:
+        raise ConfigError(f"{path} has no search in it: start it with 'bnnas detect'.")
     return _validate(path, Config, values)
 
 
@@ -43,10 +45,16 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     return Sweep.of(settings, [_validate(path, Config, cell) for cell in settings.cells(values)])
 
 
-def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Config | Sweep:
-    """Whichever of the two the file is."""
-    is_sweep = "grid" in read_values(path, overrides)
-    return load_sweep(path, overrides) if is_sweep else load_config(path, overrides)
+def load_experiment(
+    path: str | Path, overrides: Sequence[str] = ()
+) -> Config | Sweep | DetectionConfig:
+    """Whichever of the three the file is."""
+    values = read_values(path, overrides)
+    if "grid" in values:
+        return load_sweep(path, overrides)
+    if "detect" in values and "supernet" not in values:
+        return load_detection(path, overrides)
+    return load_config(path, overrides)
 
 
 def load_detection(

@@ -103,7 +103,7 @@ class DetectConfig(Section):
     ema_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.0002
     bn_momentum: Annotated[float, Field(gt=0, le=1)] = 0.01
     precision: Literal["float32", "bfloat16"] = "float32"
-    options: Annotated[dict[str, Any], Field(default_factory=dict)]
+    options: dict[str, Any] = Field(default_factory=dict)
     num_workers: NonNegativeInt = 0
     num_images_shown: NonNegativeInt = 8
 

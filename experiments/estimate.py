@@ -14,7 +14,7 @@ from typing import Any
 from experiments.stage_list import ListedStage, StageList
 from nas.cost import flops_table
 from nas.indicators import INDICATORS
-from nas.space import parse_architecture
+from nas.space import parse_architecture, space_from_dict
 from orchestration.fingerprint import fingerprint
 from orchestration.json_text import JSON
 from orchestration.stage_store import StageRecord, StageStore
@@ -127,12 +127,13 @@ def likeness(kind: str, config: Mapping[str, Any]) -> str:
     return fingerprint(kind, alike, code_version=1)
 
 
-def num_units(kind: str, config: Mapping[str, Any], num_architectures: int) -> int:
+def num_units(kind: str, config: Mapping[str, Any]) -> int:
     """Epochs of a training, or candidates of a search, that a stage consists of at most."""
     if kind != "search":
         return int(config[kind]["epochs"])
     evolution = config["search"]["evolution"]
-    return min(int(evolution["num_iterations"] * evolution["population"]), num_architectures)
+    num_candidates = int(evolution["num_iterations"] * evolution["population"])
+    return min(num_candidates, space_from_dict(config["space"]).num_architectures)
 
 
 def _estimate(
@@ -152,10 +153,10 @@ def _estimate(
         rate = "nothing comparable has run yet"
     if isinstance(rate, str):
         return Estimate(None, rate)
-    hours = rate.hours * num_units(kind, config, one.plan.space.num_architectures)
+    hours = rate.hours * num_units(kind, config)
     if rate.flops is not None and one.is_known:
         arch = parse_architecture(config["arch"])
-        hours *= flops_table(one.plan.space).of(arch) / rate.flops
+        hours *= flops_table(space_from_dict(config["space"])).of(arch) / rate.flops
     return Estimate(hours + rate.once_hours, rate.basis)
 
 

@@ -22,6 +22,8 @@ import yaml
 
 from experiments.config import Config
 from experiments.config_file import load_experiment, read_values
+from experiments.detectors.config import DetectionConfig
+from experiments.detectors.plan import FINGERPRINT
 from experiments.provenance import COMMIT_VARIABLE, commit
 from experiments.sweep_config import Sweep
 from nas.space import built_in_spaces, load_space
@@ -32,6 +34,7 @@ _PACKAGES = ("nas", "orchestration", "detection", "experiments")
 _SUFFIXES = frozenset({".py", ".yaml", ".html", ".css", ".typed"})
 _LEFT_OUT = frozenset({"__pycache__", "results", "benchmarks"})
 _TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+_COMMANDS = {Config: "run", Sweep: "sweep", DetectionConfig: "detect"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def pack(
     """Check an experiment or a sweep, and put what it needs into an empty folder.
 
     Args:
-        config: a YAML file; with a `grid` it is a sweep.
+        config: a YAML file of an experiment, a sweep or a detector.
         overrides: `key.path=value`, as for `bnnas run`.
         folder: is filled.
         variables: names of environment variables whose values travel too. By itself only
@@ -74,7 +77,7 @@ def pack(
     _write_config(read_values(config, overrides), folder)
     for name in _PACKAGES:
         _copy_source(_SOURCE_ROOT / name, folder / name)
-    command = "sweep" if isinstance(experiment, Sweep) else "run"
+    command = _COMMANDS[type(experiment)]
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", experiment.name)
     metadata = {
         "bnnas.name": experiment.name,
@@ -92,14 +95,25 @@ def pack(
     )
 
 
-def _check_places(experiment: Config | Sweep) -> None:
+def _check_places(experiment: Config | Sweep | DetectionConfig) -> None:
     """Raise ValueError where something would lie in the temporary folder of the job."""
-    root = (experiment.shared if isinstance(experiment, Sweep) else experiment).data.root
+    config = experiment.shared if isinstance(experiment, Sweep) else experiment
     storage, tracking = experiment.storage.path, experiment.tracking.uri
-    for field, path, example in (
+    data, boxes = config.data, config.detect and config.detect.data
+    places = [
         ("storage.path", storage, "/shared/bnnas-runs or s3://bucket/bnnas-runs"),
-        ("data.root", root, "/shared/data"),
-    ):
+        ("data.root", data and data.root, "/shared/data"),
+        (
+            "detect.data.root",
+            boxes and boxes.root,
+            "/shared/coco",
+        ),
+    ]
+    if isinstance(config, DetectionConfig):
+        # A fingerprint names no place; whatever else it is, is one.
+        is_file = config.checkpoint is not None and not FINGERPRINT.fullmatch(config.checkpoint)
+        places.append(("checkpoint", config.checkpoint if is_file else None, "/shared/weights.pt"))
+    for field, path, example in places:
         if path is not None and "://" not in path and not Path(path).is_absolute():
             raise ValueError(
                 f"{field} is {path!r}, which on the cluster is a place in the job's temporary "
@@ -156,7 +170,7 @@ def _copy_source(source: Path, target: Path) -> None:
 def _write_config(values: dict[str, Any], folder: Path) -> None:
     """`config.yaml`, and beside it a space of the user's own with all that it extends."""
     values = dict(values)
-    if values["space"] not in built_in_spaces():
+    if values.get("space") not in (None, *built_in_spaces()):
         _write_yaml(folder / "space.yaml", load_space(values["space"]).to_dict())
         values["space"] = "space.yaml"
     if isinstance(values.get("cluster"), Mapping):  # the job runs in the cluster that it is in

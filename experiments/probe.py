@@ -16,11 +16,12 @@ from itertools import count, cycle, islice
 from typing import TYPE_CHECKING, Any
 
 from experiments.estimate import Rate, likeness
+from experiments.plan import CellPlan
 from experiments.stage_list import ListedStage, some_architecture
 from experiments.stages.setting import load_stage_data
 from experiments.workbench import absolute, scaling
 from nas.cost import flops_table
-from nas.space import parse_architecture
+from nas.space import SearchSpace, parse_architecture, space_from_dict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +49,11 @@ class _Bench:
     def config(self) -> Any:
         """The stage's."""
         return self.one.stage.config
+
+    @property
+    def space(self) -> SearchSpace:
+        """That of the network."""
+        return space_from_dict(self.config["space"])
 
     def batch_size(self, wanted: int) -> int:
         """One worker's part of a batch, or as much of it as is measured."""
@@ -94,6 +100,7 @@ class Probe:
 
         cluster, data = one.plan.config.cluster, one.plan.config.data
         device = "cuda" if cluster.use_gpu and torch.cuda.is_available() else "cpu"
+        assert data is not None  # what is measured reads images
         place = {
             "data_root": None if data.root is None else absolute(data.root),
             "num_loaders": data.num_workers,
@@ -104,7 +111,7 @@ class Probe:
         unit_s, once_s = measure[one.stage.kind](bench)
         flops = None
         if one.stage.kind == "retrain":
-            flops = flops_table(one.plan.space).of(parse_architecture(bench.config["arch"]))
+            flops = flops_table(bench.space).of(parse_architecture(bench.config["arch"]))
         basis = f"measured on this machine's {'GPU' if device == 'cuda' else 'CPU'}"
         if cluster.use_gpu and device == "cpu":
             basis += ", there is no GPU here"
@@ -127,7 +134,7 @@ def _supernet_s(bench: _Bench) -> tuple[float, float]:
     from nas.sampling import SAMPLERS
     from nas.trainable import freeze_except
 
-    recipe, space, seed = bench.config["supernet"], bench.one.plan.space, bench.config["seed"]
+    recipe, space, seed = bench.config["supernet"], bench.space, bench.config["seed"]
     start_s = time.perf_counter()
     supernet = Supernet(space, seed=seed, gamma_init=recipe["gamma_init"])
     freeze_except(supernet, recipe["trainable"])
@@ -146,7 +153,7 @@ def _retrain_s(bench: _Bench) -> tuple[float, float]:
 
     recipe, data, device = bench.config["retrain"], bench.data, bench.device
     arch = parse_architecture(bench.config["arch"])
-    subnet = Subnet(bench.one.plan.space, arch, seed=0, gamma_init=recipe["gamma_init"])
+    subnet = Subnet(bench.space, arch, seed=0, gamma_init=recipe["gamma_init"])
     train_s = _training_image_s(subnet, recipe, bench, lambda step: [()])
     batches = _endless(data.train, bench.batch_size(recipe["batch_size"]))
     evaluate_s = _image_s(batches, lambda some: evaluate(subnet, some, device=device))
@@ -162,12 +169,13 @@ def _candidate_s(bench: _Bench) -> tuple[float, float]:
     from nas.zero_cost import ZERO_COST_PROXIES
 
     plan, data, device = bench.one.plan, bench.data, bench.device
-    search, arch = bench.config["search"], some_architecture(bench.one.plan)
+    assert isinstance(plan, CellPlan)  # nothing else searches
+    search, arch = bench.config["search"], some_architecture(plan)
     if search["indicator"] in ZERO_COST_PROXIES:
         score = make_scorer({"stage": dict(bench.config), "place": bench.place}, device)
         return _call_s(lambda: score(arch)), 0.0
     start_s = time.perf_counter()
-    supernet = Supernet(plan.space, seed=0).to(device)
+    supernet = Supernet(bench.space, seed=0).to(device)
     build_s = time.perf_counter() - start_s
     subnet = extract_subnet(supernet, arch)
     batches = _endless(data.train, bench.batch_size(search["batch_size"]))

@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments.budgets import budgets
 from experiments.cell import finished_chain
+from experiments.detectors.plan import DetectionPlan
 from experiments.plan import CellPlan
 from experiments.sweep_plan import RandomPlan, SweepPlan
 from experiments.sweep_result import validation_top1
@@ -42,7 +43,7 @@ class ListedStage:
     is_known: bool
     record: StageRecord | None
     cells: tuple[str, ...]
-    plan: CellPlan
+    plan: CellPlan | DetectionPlan
 
     @property
     def fingerprint(self) -> str | None:
@@ -79,8 +80,21 @@ class StageList:
         return f"{len(one.cells)} of {len(self.cells)}" if is_shared else "\n".join(one.cells)
 
 
-def list_stages(plan: CellPlan | SweepPlan, store: StageStore) -> StageList:
+AnyPlan = CellPlan | SweepPlan | DetectionPlan
+
+
+def list_stages(plan: AnyPlan, store: StageStore) -> StageList:
     """The stages of a plan; what is in the store says which architectures are known."""
+    if isinstance(plan, DetectionPlan):
+        name = plan.config.name
+        return StageList(
+            name,
+            (name,),
+            tuple(
+                ListedStage(stage, True, store.get(stage.fingerprint), (name,), plan)
+                for stage in plan.stages
+            ),
+        )
     if isinstance(plan, SweepPlan):
         name, cells, baseline = plan.sweep.name, plan.cells, plan.baseline
     else:

@@ -62,7 +62,7 @@ class StageStatus:
         """How many there will be at most; None where it is no matter of epochs."""
         kind, config = self.listed.stage.kind, self.listed.stage.config
         if kind != "search":
-            return num_units(kind, config, self.listed.plan.space.num_architectures)
+            return num_units(kind, config)
         is_additive = INDICATORS[config["search"]["indicator"]].additive
         return None if is_additive else int(config["search"]["evolution"]["num_iterations"])
 

@@ -13,9 +13,9 @@ from experiments.commands.options import ConfigFile, Json, Set, print_json
 
 if TYPE_CHECKING:
     from experiments.config import Config
-    from experiments.plan import CellPlan
+    from experiments.detectors.config import DetectionConfig
+    from experiments.stage_list import AnyPlan
     from experiments.sweep_config import Sweep
-    from experiments.sweep_plan import SweepPlan
 
 _FAILED = 1
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
@@ -118,11 +118,15 @@ def _is_file(target: str | None) -> bool:
     return target is not None and (Path(target).exists() or target.endswith((".yaml", ".yml")))
 
 
-def _planned(settings: Config | Sweep) -> CellPlan | SweepPlan:
+def _planned(settings: Config | Sweep | DetectionConfig) -> AnyPlan:
+    from experiments.detectors.config import DetectionConfig
+    from experiments.detectors.plan import plan_detection
     from experiments.plan import described, plan_cell
     from experiments.sweep_config import Sweep
     from experiments.sweep_plan import plan_sweep
 
     if isinstance(settings, Sweep):
         return plan_sweep(settings, described(settings.shared.data))
+    if isinstance(settings, DetectionConfig):
+        return plan_detection(settings)
     return plan_cell(settings, described(settings.data))

@@ -20,13 +20,22 @@ def inspect(
     resolution: Annotated[int | None, typer.Option(min=1, help="Image side in pixels.")] = None,
     channels: Annotated[int | None, typer.Option(min=1, help="Image channels.")] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.")] = None,
+    detector: Annotated[
+        bool,
+        typer.Option(
+            "--detector",
+            help="Also what an EfficientDet on it costs, by default at 512 pixels with 80 classes.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show what an architecture is and costs, layer by layer; without --arch, the space."""
     from experiments.report.inspection import (
         inspect_architecture,
+        inspect_detector,
         inspect_space,
         print_architecture,
+        print_detector,
         print_space,
     )
     from nas.space import load_space, parse_architecture
@@ -34,16 +43,27 @@ def inspect(
     loaded = load_space(space).for_images(
         in_channels=channels, resolution=resolution, num_classes=classes
     )
+    if detector and arch is None:
+        raise ValueError("--detector needs a backbone: add --arch 'index per layer'.")
     if arch is None:
         description = inspect_space(loaded)
         show: Callable[[dict[str, Any], Console], None] = print_space
     else:
         description = inspect_architecture(loaded, parse_architecture(arch))
         show = print_architecture
+    if detector:
+        description["detector"] = inspect_detector(
+            loaded,
+            parse_architecture(str(arch)),
+            image_size=resolution or 512,
+            num_classes=classes or 80,
+        )
     if json:
         print_json(description)
-    else:
-        show(description, Console())
+        return
+    show(description, Console())
+    if detector:
+        print_detector(description["detector"], Console())
 
 
 def ui(

@@ -52,6 +52,11 @@ class DetectionPlan:
     stage: Stage
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What has to be there, in order."""
+        return (self.stage,) if self.retrain is None else (self.retrain, self.stage)
+
+    @property
     def is_pretrained(self) -> bool:
         """Whether the backbone starts with weights that were trained."""
         made = (self.retrain, self.checkpoint, self.weights)

@@ -72,9 +72,8 @@ def run_detection(plan: DetectionPlan, tracker: Tracker, display: Display) -> De
     if not plan.is_pretrained:
         display.say("[yellow]![/] The backbone starts with random weights: no checkpoint is given.")
     store = StageStore(config.storage.path)
-    stages = [stage for stage in (plan.retrain, plan.stage) if stage is not None]
     with ExitStack() as stack:
-        if any(store.get(stage.fingerprint) is None for stage in stages):
+        if any(store.get(stage.fingerprint) is None for stage in plan.stages):
             stack.enter_context(connected(config, display.say))
         code = provenance()
         setting = stack.enter_context(

@@ -60,9 +60,9 @@ def ap_table(record: StageRecord, title: str) -> Table:
     return table
 
 
-def cost_table(metrics: Mapping[str, float]) -> Table:
+def cost_table(metrics: Mapping[str, float], title: str = "what it consists of") -> Table:
     """Multiply-adds and parameters of the parts and of the whole."""
-    table = Table(title="what it consists of", title_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column("")
     table.add_column("FLOPs", justify="right")
     table.add_column("params", justify="right")

@@ -9,6 +9,8 @@ from orchestration.stage_store import StageRecord
 
 def count(number: float) -> str:
     """FLOPs or parameters, with the suffix that configs take."""
+    if number >= 1e9:
+        return f"{number / 1e9:.2f} G"
     if number >= 1e6:
         return f"{number / 1e6:.1f} M"
     return f"{number / 1e3:.1f} k" if number >= 1e3 else f"{number:.0f}"
