@@ -26,8 +26,9 @@ CODE := nas orchestration detection experiments tests
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(STAMP) ## the paper's ablation in small, on real images
+demo: $(STAMP) ## the paper's ablation in small, then detection, on real images
 	@$(BIN)/bnnas sweep experiments/configs/ablation_quickstart.yaml
+	@$(BIN)/bnnas detect experiments/configs/detect_digit_scenes.yaml
 
 test: $(STAMP) ## run the tests
 	@$(BIN)/pytest

@@ -85,7 +85,7 @@ def export_detector(
             torch.save(detector.backbone_state(), folder / BACKBONE)
             _dump(source.runner_config(), folder / CONFIG)
             (folder / CARD).write_text(json_text.dumps(card), encoding="utf-8")
-            (folder / READABLE_CARD).write_text(_readable(card, output), encoding="utf-8")
+            (folder / READABLE_CARD).write_text(_readable(card, output.name), encoding="utf-8")
     return {
         "status": "done",
         "folder": str(output),
@@ -198,7 +198,7 @@ def _pretraining(pretraining: Mapping[str, Any] | None) -> str | None:
     return f"on {pretraining['data']}, test top-1 {pretraining['top1']:.2%}"
 
 
-def _readable(card: Mapping[str, Any], folder: Path) -> str:
+def _readable(card: Mapping[str, Any], folder: str) -> str:
     """The card in Markdown."""
     rows = {
         "backbone": (card["arch"] and f"`{card['arch']}`") or card["backbone"],

@@ -49,12 +49,19 @@ class Prediction:
         images: what was looked at.
         detections: one ``{"image_id", "category_id", "bbox", "score"}`` for each.
         class_names: category id → name.
+        threshold: the lowest score that was drawn.
     """
 
     folder: Path
     images: tuple[ImageFile, ...]
     detections: list[dict[str, Any]]
     class_names: dict[int, str]
+    threshold: float
+
+    @property
+    def drawn(self) -> list[dict[str, Any]]:
+        """The detections that were drawn."""
+        return [one for one in self.detections if one["score"] >= self.threshold]
 
     def to_json(self) -> dict[str, Any]:
         """What `bnnas detect predict --json` prints."""
@@ -63,6 +70,7 @@ class Prediction:
             "folder": str(self.folder),
             "images": [{"id": image.id, "file": str(image.path)} for image in self.images],
             "num_detections": len(self.detections),
+            "num_drawn": len(self.drawn),
             "detections": str(self.folder / DETECTIONS),
         }
 
@@ -139,7 +147,7 @@ def predict_images(
             for image in images
         ]
         (folder / IMAGE_LIST).write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
-    return Prediction(output, tuple(images), found, names)
+    return Prediction(output, tuple(images), found, names, threshold)
 
 
 def _expand(paths: Iterable[Path]) -> Iterable[Path]:

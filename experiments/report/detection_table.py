@@ -75,13 +75,14 @@ def cost_table(metrics: Mapping[str, float], title: str = "what it consists of")
 
 def print_prediction(prediction: Prediction, console: Console) -> None:
     """How many objects of which class, and where the files lie."""
-    table = Table(title="what was detected", title_justify="left")
+    table = Table(
+        title=f"detected with a score of {prediction.threshold:g} at least", title_justify="left"
+    )
     table.add_column("class")
     table.add_column("detections", justify="right")
     table.add_column("best score", justify="right")
-    times = Counter(one["category_id"] for one in prediction.detections)
-    for category, number in times.most_common():
-        best = max(one["score"] for one in prediction.detections if one["category_id"] == category)
+    for category, number in Counter(one["category_id"] for one in prediction.drawn).most_common():
+        best = max(one["score"] for one in prediction.drawn if one["category_id"] == category)
         table.add_row(escape(prediction.class_names[category]), str(number), f"{best:.2f}")
     console.print(table)
     folder = escape(str(prediction.folder))
@@ -89,4 +90,8 @@ def print_prediction(prediction: Prediction, console: Console) -> None:
     console.print(
         f"Images    {num_images} drawn, and listed in {IMAGE_LIST}, in {folder}", highlight=False
     )
-    console.print(f"Results   {folder}/{DETECTIONS}, in COCO's format", highlight=False)
+    console.print(
+        f"Results   {folder}/{DETECTIONS}: {len(prediction.detections)} of any score, in COCO's "
+        "format",
+        highlight=False,
+    )

@@ -13,6 +13,7 @@ from typing import Any
 from experiments.coco.annotation_file import CocoError
 from experiments.detectors.images import DetectionImages, annotation_file, image_folder
 from experiments.quiet import quiet
+from experiments.report.numbers import count
 from experiments.stages.setting import IMAGES, WEIGHTS, Setting
 from orchestration.stage import Stage
 from orchestration.stage_runner import Outcome
@@ -161,8 +162,8 @@ def detection_json(record: StageRecord) -> dict[str, Any]:
 def said(metrics: Mapping[str, float]) -> str:
     """A detector's metrics in a phrase."""
     return (
-        f"mAP {100 * metrics['coco/bbox_mAP']:.2f}, {metrics['flops'] / 1e9:.2f} G multiply-adds, "
-        f"{metrics['params'] / 1e6:.2f} M parameters"
+        f"mAP {100 * metrics['coco/bbox_mAP']:.2f}, {count(metrics['flops'])} multiply-adds, "
+        f"{count(metrics['params'])} parameters"
     )
 
 
