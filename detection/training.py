@@ -8,11 +8,12 @@ same weights as one that was never interrupted.
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import tempfile
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
@@ -26,6 +27,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 TRAINING_FILE = "training.pth"  # all that a resumption needs
+
+Losses = dict[str, list[tuple[int, float]]]
 
 
 class Reporter(Protocol):
@@ -56,6 +59,8 @@ def train_detector(
     *,
     detector_file: str,
     detections_file: str,
+    losses_file: str,
+    log_interval: int = 50,
     at_the_end: Mapping[str, float] | None = None,
 ) -> None:
     """Train and evaluate what a config describes, from wherever an earlier attempt has got to.
@@ -71,6 +76,10 @@ def train_detector(
             where there is one.
         detections_file: in every checkpoint since the first evaluation, what the last one found, in
             COCO's results format.
+        losses_file: in every checkpoint, the mean losses of every interval so far, as JSON:
+            ``step/loss`` and its parts → [optimiser step, value].
+        log_interval: optimiser steps that are meaned there; an epoch's last interval may be
+            shorter.
         at_the_end: what the last epoch reports beside its own numbers.
 
     Raises:
@@ -86,15 +95,51 @@ def train_detector(
         config.default_hooks.update(checkpoint=None, logger=None)
         config.visualizer = {"type": "Visualizer", "vis_backends": None}
         config.val_evaluator.results_file = str(work_dir / detections_file)
+        losses: Losses = {}
         with reporter.restore() as checkpoint:
             if checkpoint is not None:
+                losses = json.loads((checkpoint / losses_file).read_text(encoding="utf-8"))
                 shutil.copyfile(checkpoint / TRAINING_FILE, work_dir / TRAINING_FILE)
                 config.update(resume=True, load_from=str(work_dir / TRAINING_FILE))
         runner = Runner.from_cfg(config)
         runner.register_hook(
-            ReportHook(reporter, work_dir / detections_file, detector_file, at_the_end or {})
+            ReportHook(
+                reporter,
+                detections=work_dir / detections_file,
+                detector_file=detector_file,
+                losses_file=losses_file,
+                losses=losses,
+                log_interval=log_interval,
+                at_the_end=at_the_end or {},
+            )
         )
         runner.train()
+
+
+class _Mean:
+    """The mean of the losses since it was last asked for."""
+
+    def __init__(self) -> None:
+        self.num_steps = 0
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def add(self, outputs: Mapping[str, Any]) -> None:
+        """Add a step's losses, where they are: no device has to wait."""
+        self.num_steps += 1
+        for name, value in outputs.items():
+            if "loss" in name:
+                value = torch.as_tensor(value).detach().double()
+                self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def take(self) -> dict[str, float]:
+        """The means over steps and ranks; begins anew."""
+        means = {}
+        for name, total in sorted(self._sums.items()):
+            mean = total / self.num_steps
+            all_reduce(mean, op="mean")
+            means[name] = mean.item()
+        self.num_steps, self._sums = 0, {}
+        return means
 
 
 class ReportHook(Hook):
@@ -104,6 +149,9 @@ class ReportHook(Hook):
         reporter: of this process.
         detections: where the evaluation writes what was found.
         detector_file: in the last checkpoint, the detector's state dict.
+        losses_file: in every checkpoint, the losses of all intervals.
+        losses: those of an earlier attempt.
+        log_interval: optimiser steps.
         at_the_end: what the last epoch reports beside its own numbers.
     """
 
@@ -112,23 +160,27 @@ class ReportHook(Hook):
     def __init__(
         self,
         reporter: Reporter,
+        *,
         detections: Path,
         detector_file: str,
+        losses_file: str,
+        losses: Losses,
+        log_interval: int,
         at_the_end: Mapping[str, float],
     ) -> None:
         self._reporter = reporter
-        self._detector_file = detector_file
-        self._at_the_end = at_the_end
         self._detections = detections
-        self._sums: dict[str, torch.Tensor] = {}
-        self._num_steps = 0
+        self._detector_file = detector_file
+        self._losses_file = losses_file
+        self._losses = losses
+        self._log_interval = log_interval
+        self._at_the_end = at_the_end
+        self._epoch, self._interval = _Mean(), _Mean()
         self._started = 0.0
         self._metrics: dict[str, float] = {}
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Begin to sum up."""
-        self._sums = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
-        self._num_steps = 0
+        """Begin to take the time."""
         self._started = time.perf_counter()
 
     def after_train_iter(
@@ -138,21 +190,20 @@ class ReportHook(Hook):
         data_batch: Any = None,
         outputs: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add a step's losses, where they are: no device has to wait."""
-        self._num_steps += 1
-        for name, value in (outputs or {}).items():
-            if "loss" in name:
-                self._sums[name] = self._sums[name] + torch.as_tensor(value).detach().double()
+        """Take a step's losses in."""
+        self._epoch.add(outputs or {})
+        self._interval.add(outputs or {})
+        if self._interval.num_steps == self._log_interval:
+            self._end_interval(runner.iter + 1)  # counted up after this hook
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Take the epoch's means over its steps and over the ranks; report if that is all."""
         epoch = runner.epoch + 1  # counted up after this hook
-        self._metrics = {"epoch": float(epoch)}
-        for name, total in sorted(self._sums.items()):
-            mean = total / self._num_steps
-            all_reduce(mean, op="mean")
-            self._metrics[f"train/{name}"] = mean.item()
-        if not all(map(_is_finite, self._metrics.values())):
+        if self._interval.num_steps:
+            self._end_interval(runner.iter)
+        means = {f"train/{name}": value for name, value in self._epoch.take().items()}
+        self._metrics = {"epoch": float(epoch), **means}
+        if not all(map(math.isfinite, self._metrics.values())):
             raise ValueError(
                 f"training diverged in epoch {epoch} (the loss is "
                 f"{self._metrics['train/loss']}): lower detect.lr, or set a smaller "
@@ -173,6 +224,10 @@ class ReportHook(Hook):
         self._metrics.update(found)
         self._report(runner, runner.epoch)
 
+    def _end_interval(self, step: int) -> None:
+        for name, value in self._interval.take().items():
+            self._losses.setdefault(f"step/{name}", []).append((step, value))
+
     def _report(self, runner: Runner, epoch: int) -> None:
         is_last = epoch == runner.max_epochs
         if is_last:
@@ -185,11 +240,8 @@ class ReportHook(Hook):
             if is_last:
                 saved = torch.load(folder / TRAINING_FILE, map_location="cpu", weights_only=False)
                 torch.save(saved["state_dict"], folder / self._detector_file)
+            (folder / self._losses_file).write_text(json.dumps(self._losses), encoding="utf-8")
             if self._detections.exists():
                 shutil.copyfile(self._detections, folder / self._detections.name)
 
         self._reporter.report(self._metrics, save)
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0.0

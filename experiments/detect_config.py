@@ -82,6 +82,7 @@ class DetectConfig(Section):
         precision: of the forward pass.
         options: anything else of MMDetection's config, `model.test_cfg.score_thr: 0.01`.
         num_workers: processes that load images, for every worker.
+        log_interval: optimiser steps whose mean losses are recorded, as those of epochs are.
         num_images_shown: validation images that are drawn with their detections.
     """
 
@@ -105,6 +106,7 @@ class DetectConfig(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     options: dict[str, Any] = Field(default_factory=dict)
     num_workers: NonNegativeInt = 0
+    log_interval: PositiveInt = 50
     num_images_shown: NonNegativeInt = 8
 
     @model_validator(mode="after")

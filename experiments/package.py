@@ -99,15 +99,11 @@ def _check_places(experiment: Config | Sweep | DetectionConfig) -> None:
     """Raise ValueError where something would lie in the temporary folder of the job."""
     config = experiment.shared if isinstance(experiment, Sweep) else experiment
     storage, tracking = experiment.storage.path, experiment.tracking.uri
-    data, boxes = config.data, config.detect and config.detect.data
+    data, boxes = config.data, None if config.detect is None else config.detect.data
     places = [
         ("storage.path", storage, "/shared/bnnas-runs or s3://bucket/bnnas-runs"),
-        ("data.root", data and data.root, "/shared/data"),
-        (
-            "detect.data.root",
-            boxes and boxes.root,
-            "/shared/coco",
-        ),
+        ("data.root", None if data is None else data.root, "/shared/data"),
+        ("detect.data.root", None if boxes is None else boxes.root, "/shared/coco"),
     ]
     if isinstance(config, DetectionConfig):
         # A fingerprint names no place; whatever else it is, is one.

@@ -56,7 +56,7 @@ FIELDS: dict[str, frozenset[StageKind]] = {
     "supernet": frozenset({"supernet"}),
     "search": frozenset({"search"}),
     "retrain": frozenset({"retrain"}),
-    "detect": frozenset({"detect"}),  # but for what `detect_stage` leaves out
+    "detect": frozenset({"detect"}),  # but for `_DETECT_PLACES`
     # Says which architectures are retrained, and changes none of their results.
     "random_baseline": _NONE,
     "name": _NONE,
@@ -65,6 +65,10 @@ FIELDS: dict[str, frozenset[StageKind]] = {
     "tracking": _NONE,
     "cluster": _NONE,
 }
+
+
+# Of the detect section: speeds and what is shown, and the data, which is known by its content.
+_DETECT_PLACES = {"num_workers", "log_interval", "num_images_shown", "data"}
 
 
 @dataclass(frozen=True)
@@ -219,13 +223,12 @@ def detect_stage(
 
     Args:
         backbone: MMDetection's `model.backbone`.
-        detect: the recipe. Where images lie, how many processes load them, and which are drawn
-            changes no result.
+        detect: the recipe, less what changes no result.
         seed: of everything that is random.
         retrain: fingerprint of the stage that pretrained the backbone.
         weights: SHA-256 of the file that holds its weights instead.
     """
-    section = detect.model_dump(mode="json", exclude={"num_workers", "num_images_shown", "data"})
+    section = detect.model_dump(mode="json", exclude=_DETECT_PLACES)
     config = {"backbone": backbone, "seed": seed, "weights": weights}
     config["detect"] = {**section, "data": data_identity(detect.data)}
     return _stage(

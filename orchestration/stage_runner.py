@@ -13,8 +13,8 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,11 @@ _POLL_S = 0.4  # how often one looks again who waits for somebody else's result
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage found: `result` for the stages after it, `metrics` for people."""
+    """What a stage found: `result` for the stages after it, `metrics` and `series` for people."""
 
     result: Mapping[str, Any]
     metrics: Mapping[str, float]
+    series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,7 @@ class StageRunner:
                     result=outcome.result,
                     history=job.history,
                     metrics=outcome.metrics,
+                    series=outcome.series,
                     device_hours=job.device_hours,
                     wall_s=job.wall_s,
                     started_at=started_at,

@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -54,6 +54,7 @@ class StageRecord:
         inputs: the stages it read, kind → fingerprint.
         result: JSON, what the stages after it read (architecture, FLOPs, scores, ...).
         history: one row per epoch; ``epoch`` counts from 1.
+        series: what was recorded more often than that: name → (optimiser step, value).
         metrics: the final numbers.
         device_hours: hours of all its devices together, restarts included.
         wall_s: seconds it took, restarts included.
@@ -77,6 +78,7 @@ class StageRecord:
     started_at: float
     finished_at: float
     made_from: Mapping[str, str] = field(default_factory=dict)
+    series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     code: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     attempt: str = ""

@@ -81,9 +81,9 @@ class Tracker:
     ) -> str:
         """Make the run of ``record.fingerprint`` show ``record``, and return its id.
 
-        Logged are the flattened config as params, the history (each epoch once), the final
-        metrics with ``device_hours`` and ``wall_s``, ``config.yaml`` and ``record.json``, and
-        ``figures``. Doing it again changes nothing. A result that several
+        Logged are the flattened config as params, the history (each epoch once), the series (each
+        at its own steps), the final metrics with ``device_hours`` and ``wall_s``, ``config.yaml``
+        and ``record.json``, and ``figures``. Doing it again changes nothing. A result that several
         experiments share stays where the first of them put it: later calls add the tags that are
         missing and change none, the parent included.
 
@@ -114,6 +114,7 @@ class Tracker:
                 for done, row in enumerate(record.history, start=1)
             ]
             self.log_epochs(run_id, rows, self.logged_ms(run_id) if rows else {})
+            _log_series(client, run_id, record, start_ms, end_ms)
             final = {
                 **record.metrics,
                 "device_hours": record.device_hours,
@@ -323,6 +324,18 @@ def _metrics(values: Mapping[str, float], timestamp_ms: int, step: int) -> list[
     from mlflow.entities import Metric
 
     return [Metric(key, float(value), timestamp_ms, step) for key, value in values.items()]
+
+
+def _log_series(
+    client: MlflowClient, run_id: str, record: StageRecord, start_ms: int, end_ms: int
+) -> None:
+    """Log every point under its step; what is there already, at the same time, MLflow ignores."""
+    metrics = []
+    for key, points in record.series.items():
+        for done, (step, value) in enumerate(points, start=1):
+            timestamp_ms = start_ms + (end_ms - start_ms) * done // len(points)
+            metrics += _metrics({key: value}, timestamp_ms, int(step))
+    _log_metrics(client, run_id, metrics)
 
 
 def _log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:

@@ -110,6 +110,7 @@ def detection_place(config: Config | DetectionConfig, weights: Path | None = Non
         images=look_at(detect, local_folder(config.storage)),
         weights=weights,
         num_loaders=detect.num_workers,
+        log_interval=detect.log_interval,
         num_images_shown=detect.num_images_shown,
         use_gpu=config.cluster.use_gpu,
     )

@@ -26,6 +26,7 @@ from orchestration.worker import WorkerContext
 # results format.
 DETECTOR = "detector.pt"
 DETECTIONS = "detections.json"
+_LOSSES = "losses.json"  # of every interval; the store has them as the record's series
 
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -38,6 +39,7 @@ class Place:
         images: the data set, which was looked at.
         weights: file with the backbone's weights, where no stage has them.
         num_loaders: processes that load images, for every worker.
+        log_interval: optimiser steps whose losses are meaned.
         num_images_shown: validation images that are drawn with their detections.
         use_gpu: whether workers have one.
     """
@@ -45,6 +47,7 @@ class Place:
     images: DetectionImages
     weights: Path | None
     num_loaders: int
+    log_interval: int
     num_images_shown: int
     use_gpu: bool
 
@@ -76,7 +79,8 @@ def make_detect(
             "num_val_images": place.images.val.num_images,
             **metrics,
         }
-        return Outcome(result, metrics)
+        series = json.loads((folder / _LOSSES).read_text(encoding="utf-8"))
+        return Outcome(result, metrics, series)
 
     return setting.with_place(
         coco_root=str(place.images.root),
@@ -85,6 +89,7 @@ def make_detect(
         weights=None if place.weights is None else str(place.weights),
         retrain=stage.inputs.get("retrain"),
         num_loaders=place.num_loaders,
+        log_interval=place.log_interval,
         use_gpu=place.use_gpu,
     ).train(
         stage,
@@ -132,6 +137,8 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
                 context,
                 detector_file=DETECTOR,
                 detections_file=DETECTIONS,
+                losses_file=_LOSSES,
+                log_interval=place["log_interval"],
                 at_the_end={
                     f"detector/{name}{part}": float(value)
                     for name, parts in cost._asdict().items()

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from orchestration.live_run import LiveRun, LiveTracking
-from orchestration.tracking import Tracker, TrackingError
+from orchestration.tracking import PUBLISHED, Tracker, TrackingError
 from tests.orchestration.conftest import MlflowServer
 from tests.orchestration.records import make_record
 
@@ -308,3 +308,19 @@ def test_a_deleted_experiment_says_how_to_restore_it(sqlite_uri: str) -> None:
     client.delete_experiment(experiment.experiment_id)
     with pytest.raises(TrackingError, match="mlflow experiments restore"):
         Tracker(sqlite_uri, "e").check()
+
+
+def test_a_series_keeps_its_own_steps_and_is_there_once(sqlite_uri: str) -> None:
+    points = [(50, 2.0), (100, 1.5), (150, math.nan), (200, 1.0)]
+    record = make_record(series={"step/loss": points})
+    run_id = Tracker(sqlite_uri, "e").publish(record, name="detect", tags={})
+    client = MlflowClient(sqlite_uri)
+    # A publication that was interrupted is completed by the next one.
+    client.set_tag(run_id, PUBLISHED, "")
+    assert Tracker(sqlite_uri, "e").publish(record, name="detect", tags={}) == run_id
+    shown = client.get_metric_history(run_id, "step/loss")
+    assert [(metric.step, metric.value) for metric in shown if metric.step != 150] == [
+        point for point in points if point[0] != 150
+    ]
+    assert sum(metric.step == 150 for metric in shown) == 1
+    assert steps(sqlite_uri, run_id, "train/loss") == [1, 2, 3]

@@ -1,0 +1,509 @@
+"""Resumed = uninterrupted, to the bit; ranks agree; a detector learns what it is shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmengine.runner import Runner
+from torch.multiprocessing.spawn import spawn
+
+from detection.efficientdet import EfficientDet
+from detection.recipe import CocoFiles, ImageFormat, detector_config
+from detection.training import TRAINING_FILE, train_detector
+from experiments.coco.digit_scenes import make_digit_scenes
+from orchestration.worker import LEDGER_NAME, LocalWorkerContext
+
+DETECTOR, DETECTIONS, LOSSES = "detector.pt", "detections.json", "losses.json"
+NUM_RANKS = 2
+NUM_TRAIN = 7
+CLASS_NAMES = tuple("0123456789")
+SMALL_SPACE = {
+    "name": "small",
+    "input": {"channels": 1, "resolution": 32, "num_classes": 10},
+    "stem": {"channels": 8, "stride": 2},
+    "first_block": {"channels": 8, "kernel": 3, "stride": 2},
+    "candidates": [[3, 2]],
+    "stages": [{"channels": c, "layers": 1, "stride": 2} for c in (12, 16, 24)],
+    "head": {"channels": 16},
+}
+GREY = ImageFormat((0.5,), (0.25,))
+SMALL_BACKBONE = {"type": "SearchedBackbone", "space": SMALL_SPACE, "arch": "0 0 0"}
+SMALL_DETECTOR = {
+    "model.neck.out_channels": 16,
+    "model.neck.num_stages": 1,
+    "model.bbox_head.in_channels": 16,
+    "model.bbox_head.feat_channels": 16,
+    "model.bbox_head.stacked_convs": 1,
+    "model.test_cfg.score_thr": 0.0,  # an untrained detector finds something, too
+    "model.test_cfg.nms_pre": 20,
+}
+SMALL_DETECT: dict[str, Any] = {
+    "image_size": 64,
+    "out_strides": (4, 8, 16),
+    "epochs": 5,
+    "batch_size": 4,
+    "lr": 1.6,
+    "warmup_lr": 0.16,
+    "warmup_epochs": 1,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 4e-5,
+    "clip_norm": 10.0,
+    "scale_range": (0.5, 1.5),
+    "flip_prob": 0.5,
+    "val_interval": 2,
+    "ema_momentum": 0.1,
+    "bn_momentum": 0.1,
+    "precision": "float32",
+    "options": {},
+}
+
+
+class CrashError(Exception):
+    """Stands for a killed process."""
+
+
+class CrashingContext(LocalWorkerContext):
+    """Dies as soon as an epoch's checkpoint is written."""
+
+    def report(self, metrics: Any, save: Any = None) -> None:
+        super().report(metrics, save)
+        raise CrashError
+
+
+class RankContext:
+    """One of several processes on this machine; the first keeps the checkpoints."""
+
+    def __init__(self, folder: Path, *, dies_after: int = 0) -> None:
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.history: list[dict[str, float]] = []
+        self._local = LocalWorkerContext(folder)
+        self._dies_after = dies_after
+
+    def restore(self) -> Any:
+        return self._local.restore()
+
+    def report(
+        self, metrics: Mapping[str, float], save: Callable[[Path], None] | None = None
+    ) -> None:
+        self.history.append(dict(metrics))
+        if self.rank == 0:
+            self._local.report(metrics, save)
+        dist.barrier()
+        if metrics["epoch"] == self._dies_after:
+            raise CrashError
+
+
+def small_scenes(folder: Path) -> Path:
+    return make_digit_scenes(folder, num_train=NUM_TRAIN, num_val=3, image_size=64)
+
+
+def small_config(
+    root: Path, backbone: Any = SMALL_BACKBONE, images: ImageFormat = GREY, **changes: Any
+) -> Config:
+    """A detector that trains an epoch in a fraction of a second."""
+    detect, setting = dict(SMALL_DETECT), {"seed": 3}
+    for name, value in changes.items():
+        (detect if name in detect else setting)[name] = value
+    detect["options"] = {**SMALL_DETECTOR, **detect["options"]}
+    return detector_config(
+        detect,
+        backbone=backbone,
+        images=images,
+        data=CocoFiles(str(root), CLASS_NAMES),
+        **setting,
+    )
+
+
+def train(config: Config, context: Any) -> None:
+    train_detector(config, context, detector_file=DETECTOR, detections_file=DETECTIONS, losses_file=LOSSES)
+
+
+def run(config: Config, folder: Path) -> LocalWorkerContext:
+    context = LocalWorkerContext(folder)
+    train(config, context)
+    return context
+
+
+def run_in_pieces(config: Config, folder: Path) -> LocalWorkerContext:
+    """One epoch a process."""
+    while True:
+        context = CrashingContext(folder)
+        try:
+            train(config, context)
+        except CrashError:
+            continue
+        return context
+
+
+@contextmanager
+def dying_in(step: str, number: int) -> Iterator[None]:
+    """Die when `train_step` or `val_step` is called for the so-and-so-many-th time."""
+    original = getattr(EfficientDet, step)
+    num_calls = 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == number:
+            raise CrashError
+        return original(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EfficientDet, step, counted)
+        yield
+
+
+def saved(context: LocalWorkerContext, file: str) -> Any:
+    assert context.checkpoint is not None
+    return torch.load(context.checkpoint / file, weights_only=False)
+
+
+def without_timings(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{key: row[key] for key in row if key != "train/epoch_s"} for row in history]
+
+
+def assert_same_value(ours: Any, theirs: Any) -> None:
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs)
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert_same_value(ours[key], theirs[key])
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert_same_value(mine, other)
+    else:
+        assert ours == theirs
+
+
+def assert_same_training(ours: LocalWorkerContext, theirs: LocalWorkerContext) -> None:
+    """Equal weights, moving average, optimiser, schedule and history, to the bit."""
+    assert without_timings(ours.history) == without_timings(theirs.history)
+    mine, other = (saved(context, TRAINING_FILE) for context in (ours, theirs))
+    for part in ("state_dict", "ema_state_dict", "optimizer", "param_schedulers"):
+        assert_same_value(mine[part], other[part])
+
+
+def assert_same_end(ours: LocalWorkerContext, theirs: LocalWorkerContext) -> None:
+    """Also the detector, and what it found."""
+    assert_same_training(ours, theirs)
+    assert_same_value(saved(ours, DETECTOR), saved(theirs, DETECTOR))
+    assert ours.checkpoint is not None
+    assert theirs.checkpoint is not None
+    mine, other = ((c / DETECTIONS).read_bytes() for c in (ours.checkpoint, theirs.checkpoint))
+    assert mine == other
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_scenes(tmp_path_factory.mktemp("scenes") / "64")
+
+
+# --- interruptions ---
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "adamw", "lr": 0.03, "warmup_lr": 0.003, "clip_norm": None},
+        {"precision": "bfloat16", "epochs": 2, "val_interval": 1},
+    ],
+    ids=["sgd", "adamw", "bfloat16"],
+)
+def test_an_interrupted_training_is_the_uninterrupted_one(
+    scenes: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = small_config(scenes, **changes)
+    whole = run(config, tmp_path / "whole")
+    pieces = run_in_pieces(config, tmp_path / "pieces")
+    assert_same_end(whole, pieces)
+    epochs = config.train_cfg.max_epochs
+    assert [row["epoch"] for row in whole.history] == list(range(1, epochs + 1))
+    assert len({row["train/loss"] for row in whole.history}) == epochs
+    assert len({row["train/lr"] for row in whole.history}) == epochs
+
+
+def test_a_network_that_draws_is_interrupted_without_a_trace(scenes: Path, tmp_path: Path) -> None:
+    """EfficientNet leaves out blocks by chance."""
+    config = small_config(
+        scenes,
+        backbone={"type": "TorchvisionBackbone", "name": "efficientnet_b0", "weights": None},
+        images=ImageFormat(),
+        epochs=2,
+    )
+    whole = run(config, tmp_path / "whole")
+    assert_same_end(whole, run_in_pieces(config, tmp_path / "pieces"))
+
+
+@pytest.mark.parametrize(
+    ("step", "number"), [("train_step", 1), ("train_step", 4), ("val_step", 2), ("train_step", 10)]
+)
+def test_a_training_that_dies_within_an_epoch_repeats_it(
+    scenes: Path, tmp_path: Path, step: str, number: int
+) -> None:
+    config = small_config(scenes)
+    whole = run(config, tmp_path / "whole")
+    with dying_in(step, number), pytest.raises(CrashError):
+        run(config, tmp_path / "again")
+    assert_same_end(whole, run(config, tmp_path / "again"))
+
+
+def test_a_finished_training_is_not_trained_again(scenes: Path, tmp_path: Path) -> None:
+    config = small_config(scenes, epochs=2)
+    whole = run(config, tmp_path / "job")
+    with dying_in("train_step", 1):
+        assert_same_end(whole, run(config, tmp_path / "job"))
+
+
+def test_the_last_detections_are_in_every_checkpoint_after_them(
+    scenes: Path, tmp_path: Path
+) -> None:
+    config = small_config(scenes)
+    found = []
+    for epoch in range(1, 6):
+        context = CrashingContext(tmp_path / "pieces")
+        with pytest.raises(CrashError):
+            train(config, context)
+        assert context.checkpoint is not None
+        assert context.checkpoint.name == f"epoch_{epoch:06d}"
+        file = context.checkpoint / DETECTIONS
+        found.append(file.read_bytes() if file.exists() else None)
+        assert (context.checkpoint / DETECTOR).exists() is (epoch == 5)
+    first, second, third, fourth, fifth = found
+    assert first is None
+    assert second is not None
+    assert second == third
+    assert len({second, fourth, fifth}) == 3
+
+
+def test_a_config_is_left_as_it_was(scenes: Path, tmp_path: Path) -> None:
+    config = small_config(scenes, epochs=2)
+    before = config.pretty_text
+    run(config, tmp_path / "job")
+    assert config.pretty_text == before
+
+
+# --- what is reported and kept ---
+
+
+def test_epochs_with_an_evaluation_report_it(scenes: Path, tmp_path: Path) -> None:
+    context = run(small_config(scenes), tmp_path / "job")
+    evaluated = [row["epoch"] for row in context.history if "coco/bbox_mAP" in row]
+    assert evaluated == [2, 4, 5]
+    for row in context.history:
+        assert row["train/loss"] == pytest.approx(row["train/loss_cls"] + row["train/loss_bbox"])
+        assert row["train/epoch_s"] > 0
+
+
+def test_the_last_epoch_reports_what_was_asked_for(scenes: Path, tmp_path: Path) -> None:
+    context = LocalWorkerContext(tmp_path / "job")
+    train_detector(
+        small_config(scenes, epochs=2),
+        context,
+        detector_file="a.pt",
+        detections_file="b.json",
+        at_the_end={"detector/params": 5.0},
+    )
+    assert [row.get("detector/params") for row in context.history] == [None, 5.0]
+    assert context.checkpoint is not None
+    files = {file.name for file in context.checkpoint.iterdir()}
+    assert files == {"a.pt", "b.json", TRAINING_FILE, LEDGER_NAME}
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero(scenes: Path, tmp_path: Path) -> None:
+    context = run(small_config(scenes), tmp_path / "job")
+    rates = [row["train/lr"] for row in context.history]
+    peak = 1.6 * 4 / 128  # for a batch of 4
+    assert rates[0] == pytest.approx(peak, rel=0.02)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0.0, abs=peak / 1000)
+
+
+def test_the_detector_is_the_moving_average(scenes: Path, tmp_path: Path) -> None:
+    context = run(small_config(scenes, epochs=2), tmp_path / "job")
+    training, detector = saved(context, TRAINING_FILE), saved(context, DETECTOR)
+    assert_same_value(training["state_dict"], detector)
+    last_step = {
+        key.removeprefix("module."): value
+        for key, value in training["ema_state_dict"].items()
+        if key != "steps"
+    }
+    assert last_step.keys() == detector.keys()
+    num_different = sum(not torch.equal(last_step[key], detector[key]) for key in detector)
+    assert num_different > 0.9 * sum(v.is_floating_point() for v in detector.values())
+
+
+def test_a_loss_that_is_no_number_is_named(scenes: Path, tmp_path: Path) -> None:
+    config = small_config(scenes, lr=1e30, warmup_lr=1e30, warmup_epochs=0, clip_norm=None)
+    context = LocalWorkerContext(tmp_path / "job")
+    with pytest.raises(ValueError, match=r"diverged in epoch 1 .*lower detect\.lr.*clip_norm"):
+        train(config, context)
+    assert context.checkpoint is None
+
+
+# --- several processes ---
+
+
+@contextmanager
+def collecting_runners() -> Iterator[list[Runner]]:
+    """The runners that were trained within."""
+    runners: list[Runner] = []
+    original = Runner.train
+
+    def kept(self: Runner) -> Any:
+        runners.append(self)
+        return original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, "train", kept)
+        yield runners
+
+
+def trained_by_rank(config: Config, folder: Path) -> dict[str, Any]:
+    """What a rank ends with: its network, its moving average, and what it reported."""
+    context = RankContext(folder)
+    with collecting_runners() as runners:
+        train(config, context)
+    (runner,) = runners
+    (average,) = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+    return {
+        "network": runner.model.module.state_dict(),
+        "average": average.state_dict(),
+        "history": without_timings(context.history),
+    }
+
+
+def run_rank(rank: int, folder: str) -> None:
+    """One rank of the group; finds the scenes in the folder and leaves its findings there."""
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(NUM_RANKS))
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=NUM_RANKS
+    )
+    try:
+        place = Path(folder)
+        config = small_config(place / "scenes", num_workers=NUM_RANKS, epochs=3)
+        found = {"whole": trained_by_rank(config, place / "whole")}
+        for epoch in (1, 2):
+            with pytest.raises(CrashError):
+                train(config, RankContext(place / "pieces", dies_after=epoch))
+        found["pieces"] = trained_by_rank(config, place / "pieces")
+        config.custom_hooks = [
+            hook for hook in config.custom_hooks if hook.type != "SyncStatisticsHook"
+        ]
+        found["without hook"] = trained_by_rank(config, place / "without")
+        torch.save(found, place / f"rank{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder where two ranks have trained."""
+    folder = tmp_path_factory.mktemp("ranks")
+    small_scenes(folder / "scenes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        spawn(run_rank, (str(folder),), nprocs=NUM_RANKS)
+    return folder
+
+
+def of_ranks(folder: Path, what: str) -> list[dict[str, Any]]:
+    return [torch.load(folder / f"rank{rank}.pt")[what] for rank in range(NUM_RANKS)]
+
+
+def statistics(network: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in network.items() if "running_" in name}
+
+
+def test_ranks_end_with_the_same_network_and_the_same_numbers(together: Path) -> None:
+    first, second = of_ranks(together, "whole")
+    assert_same_value(first, second)
+    assert len(statistics(first["network"])) == len(statistics(first["average"])) > 20
+    assert [row["epoch"] for row in first["history"]] == [1, 2, 3]
+    assert all(row["train/loss"] > 0 for row in first["history"])
+
+
+def test_without_the_hook_every_rank_has_the_statistics_of_its_own_images(together: Path) -> None:
+    first, second = of_ranks(together, "without hook")
+    for part in ("network", "average"):
+        ours, theirs = statistics(first[part]), statistics(second[part])
+        assert not any(torch.equal(ours[name], theirs[name]) for name in ours)
+    weights = [
+        {name: value for name, value in found["network"].items() if "running_" not in name}
+        for found in (first, second)
+    ]
+    assert_same_value(*weights)
+
+
+def test_ranks_that_were_interrupted_end_as_if_they_had_not_been(together: Path) -> None:
+    whole, pieces = (LocalWorkerContext(together / name) for name in ("whole", "pieces"))
+    assert_same_end(whole, pieces)
+    for found, expected in zip(
+        of_ranks(together, "pieces"), of_ranks(together, "whole"), strict=True
+    ):
+        assert_same_value(found["network"], expected["network"])
+        assert_same_value(found["average"], expected["average"])
+
+
+def test_the_detector_of_several_ranks_is_their_moving_average(together: Path) -> None:
+    context = LocalWorkerContext(together / "whole")
+    average = {
+        name.removeprefix("module."): value
+        for name, value in of_ranks(together, "whole")[1]["average"].items()
+        if name != "steps"
+    }
+    assert_same_value(saved(context, DETECTOR), average)
+
+
+# --- a detector that works ---
+
+
+@pytest.mark.slow
+def test_a_detector_learns_eight_scenes_by_heart(tmp_path: Path) -> None:
+    root = make_digit_scenes(tmp_path / "scenes", num_train=8, num_val=1, image_size=128)
+    train_file = "annotations/instances_train2017.json"
+    config = detector_config(
+        {
+            **SMALL_DETECT,
+            "image_size": 128,
+            "out_strides": (8, 16, 32),
+            "epochs": 100,
+            "batch_size": 8,
+            "optimizer": "adamw",
+            "lr": 0.064,
+            "warmup_lr": 0.0064,
+            "warmup_epochs": 5,
+            "scale_range": (1.0, 1.0),
+            "flip_prob": 0.0,
+            "val_interval": 1000,
+            "options": {
+                "val_dataloader.dataset.ann_file": train_file,
+                "val_dataloader.dataset.data_prefix.img": "train2017/",
+                "val_evaluator.ann_file": str(root / train_file),
+            },
+        },
+        backbone={
+            "type": "SearchedBackbone",
+            "space": "micro_detection",
+            "arch": "1 1 1 1 1 1 1 1",
+        },
+        images=GREY,
+        data=CocoFiles(str(root), CLASS_NAMES),
+        seed=0,
+    )
+    history = run(config, tmp_path / "job").history
+    assert history[-1]["coco/bbox_mAP"] > 0.9
+    assert history[-1]["train/loss"] < 0.1 * history[0]["train/loss"]
