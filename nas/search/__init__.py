@@ -13,6 +13,7 @@ from nas.search.legal import LegalSampler, draw_legal
 from nas.search.random import RandomSearch, random_search
 from nas.search.registry import SEARCHERS, Searcher, check_indicator, get_searcher
 from nas.search.result import Ranked, SearchResult, optimality_gap, pareto_front
+from nas.search.stratified import draw_stratified
 from nas.search.suggest import Evaluate, Suggester, run_search
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Suggester",
     "check_indicator",
     "draw_legal",
+    "draw_stratified",
     "evolution_search",
     "exact_search",
     "get_searcher",
