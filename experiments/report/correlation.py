@@ -1,0 +1,109 @@
+"""The correlation study as a figure in the layout of the paper's Fig. 6, and as a table."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from rich.console import Console
+from rich.table import Table
+
+from experiments.correlation.study import Study
+from experiments.report.style import COLORS, SERIES, in_style, new_figure
+
+_BIN_COLORS = (COLORS["evolution"], COLORS["random"], COLORS["accuracy"], COLORS["exact"], *SERIES)
+
+
+@in_style
+def correlation_figure(study: Study) -> Figure:
+    """A panel for every indicator: its score against test top-1, coloured by FLOPs."""
+    num_columns = min(3, len(study.indicators))
+    num_rows = math.ceil(len(study.indicators) / num_columns)
+    figure = new_figure(3.4 * num_columns, 2.9 * num_rows + 0.5)
+    panels = np.atleast_1d(figure.subplots(num_rows, num_columns)).flatten()
+    top1_B = 100 * study.top1_BS.mean(axis=1)
+    several = len(study.seeds) > 1
+    bars_B = 100 * study.top1_BS.std(axis=1, ddof=1) if several else None
+    bins = sorted(set(study.bins_B.tolist()))
+    for axes, indicator in zip(panels, study.indicators, strict=False):
+        scores_B = study.scores_BS(indicator).mean(axis=1)
+        for number in bins:
+            mine = study.bins_B == number
+            axes.errorbar(
+                scores_B[mine],
+                top1_B[mine],
+                yerr=None if bars_B is None else bars_B[mine],
+                fmt="o",
+                markersize=4,
+                elinewidth=0.7,
+                color=_BIN_COLORS[number % len(_BIN_COLORS)],
+            )
+        found = study.agreement[indicator]
+        axes.set_title(
+            f"{indicator}: τ {found.tau.value:.2f} [{found.tau.low:.2f}, {found.tau.high:.2f}]",
+            fontsize=9,
+        )
+        axes.set_xlabel("score")
+        axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
+    for axes in panels[: len(study.indicators) : num_columns]:
+        axes.set_ylabel("test top-1 (%)")
+    for axes in panels[len(study.indicators) :]:
+        axes.set_visible(False)
+    flops_B = np.array([row.flops for row in study.rows])
+    marks = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker="o",
+            color=_BIN_COLORS[number % len(_BIN_COLORS)],
+            label=(
+                f"{flops_B[study.bins_B == number].min() / 1e6:.2f} to "
+                f"{flops_B[study.bins_B == number].max() / 1e6:.2f} M FLOPs"
+            ),
+        )
+        for number in bins
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=min(4, len(bins)), fontsize=8)
+    return figure
+
+
+def agreement_table(study: Study) -> Table:
+    """Kendall's τ of every indicator."""
+    table = Table(
+        title=f"Kendall's τ with test top-1 of {len(study.rows)} retrained architectures",
+        title_justify="left",
+    )
+    table.add_column("indicator")
+    for heading in ("τ", "95 % interval", "within FLOPs bins", "with test loss", "by seed"):
+        table.add_column(heading, justify="right")
+    for name, found in study.agreement.items():
+        table.add_row(
+            name,
+            f"{found.tau.value:.2f}",
+            f"{found.tau.low:.2f} to {found.tau.high:.2f}",
+            f"{found.within:.2f}",
+            f"{found.loss:.2f}",
+            "  ".join(f"{tau:.2f}" for tau in found.by_seed),
+        )
+    return table
+
+
+def print_spreads(study: Study, console: Console) -> None:
+    """Whether architectures differ by more than chance."""
+    spreads = study.spreads
+    if not spreads:
+        console.print(
+            "One seed: how much of the differences is chance is not known. Several `seeds` say it.",
+            highlight=False,
+        )
+        return
+    top1, loss = spreads["top1"], spreads["test_loss"]
+    console.print(
+        f"Test top-1 differs by {100 * top1.between:.2f} points between architectures and by "
+        f"{100 * top1.within:.2f} between seeds of one (reliability {top1.reliability:.2f}); test "
+        f"loss by {loss.between:.4f} and {loss.within:.4f} ({loss.reliability:.2f}).",
+        highlight=False,
+    )

@@ -1,0 +1,82 @@
+"""The score stage: what an indicator that looks at whole architectures says of given ones.
+
+The correlation study (Fig. 6) asks for it; a search asks as it goes along. Both score with
+:func:`experiments.stages.scored_search.make_scorer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.stages.scored_search import make_scorer
+from experiments.stages.setting import Setting
+from nas.space import Architecture, parse_architecture
+from orchestration.stage import Stage
+from orchestration.stage_runner import Outcome
+from orchestration.stage_runs import Done
+
+_ROUND = 10  # architectures; what is scored by then an interruption does not cost
+
+
+class GivenArchitectures:
+    """The rounds of a scoring job over a fixed list.
+
+    Args:
+        archs: distinct architectures.
+    """
+
+    def __init__(self, archs: Sequence[Architecture]) -> None:
+        self._archs = tuple(archs)
+        self._scores: list[float] = []
+
+    @property
+    def num_rounds(self) -> int:
+        """How many there are in all."""
+        return -(-len(self._archs) // _ROUND)
+
+    def suggest(self) -> Sequence[Architecture]:
+        """The next ones; none after the last."""
+        done = len(self._scores)
+        return self._archs[done : done + _ROUND]
+
+    def update(self, items: Sequence[Architecture], scores: Sequence[float]) -> Mapping[str, float]:
+        """Take a round's scores."""
+        self._scores += [float(score) for score in scores]
+        return {"score/num_scored": float(len(self._scores))}
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The scores so far."""
+        return {"scores": list(self._scores)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._scores = list(state["scores"])
+
+    @property
+    def scores(self) -> list[float]:
+        """Of the architectures, in their order."""
+        return list(self._scores)
+
+
+def make_score(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Done:
+    """Have the scores of a stage's architectures, or get them scored.
+
+    `inputs` holds the supernet where the indicator reads one.
+    """
+    rounds = GivenArchitectures([parse_architecture(arch) for arch in stage.config["archs"]])
+
+    def finish() -> Outcome:
+        return Outcome(
+            result={
+                "indicator": stage.config["search"]["indicator"],
+                "archs": list(stage.config["archs"]),
+                "scores": rounds.scores,
+            },
+            metrics={"num_scored": float(len(rounds.scores))},
+        )
+
+    fetch = {kind: done.record.fingerprint for kind, done in inputs.items()}
+    return setting.with_place(inputs=fetch).score(
+        stage, make_scorer, rounds, finish, total=rounds.num_rounds, inputs=inputs
+    )
