@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from experiments.detect_config import DetectConfig
+from experiments.detectors.detect_config import DetectConfig
 from experiments.section import Section, plain_name
 from nas.data import DATASETS
 from nas.indicators import INDICATORS
