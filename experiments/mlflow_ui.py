@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -41,7 +42,14 @@ def serve_ui(uri: str, port: int, console: Console) -> int:
     ]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         # A session of its own, so that Ctrl-C reaches this process alone, which then stops it.
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            # Else it starts workers for jobs that runs have no use for, and which outlive it.
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        )
         try:
             with console.status("Starting MLflow"):
                 while process.poll() is None and not _answers(port):
