@@ -125,6 +125,18 @@ def train_detector(
             )
         )
         runner.train()
+        _end_loaders(runner)
+
+
+def _end_loaders(runner: Runner) -> None:
+    """End the processes that load images.
+
+    When the garbage collector comes upon them later, it closes their queues first; then they do not
+    hear that they are to end, and PyTorch waits five seconds for each of them.
+    """
+    for loop in (runner.train_loop, runner.val_loop):
+        if loop is not None:
+            loop.dataloader._iterator = None
 
 
 class _Mean:

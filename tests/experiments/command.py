@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +43,27 @@ def run(*arguments: object, cwd: Path, **variables: str) -> subprocess.Completed
         text=True,
         check=False,
     )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind: exit status, standard output, standard error as one line."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> dict[str, Any]:
+        """The one value that a command that has succeeded has printed."""
+        assert self.status == 0, self.err
+        value: dict[str, Any] = json.loads(self.out)
+        return value
+
+
+def assert_refused(outcome: Outcome, *words: str) -> None:
+    """A wrong request: status 2, no traceback, and a sentence with some words in it."""
+    assert outcome.status == 2, outcome.err
+    assert outcome.out == ""
+    assert "Traceback" not in outcome.err
+    for word in words:
+        assert word in outcome.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,48 +18,15 @@ import pytest
 import requests
 from PIL import Image
 
-from experiments import cli
 from experiments.tracking_uri import open_tracker
 from nas.data import DATASETS
 from nas.indicators import INDICATORS
 from nas.space import built_in_spaces
+from tests.experiments.command import assert_refused
 from tests.experiments.configs import small_config, write_config, write_yaml
 from tests.nas.examples import RAGGED_YAML
 
 PUBLISHED = "3 -1 0 4 0 -1 -1 0 4 -1 4 4 1 4 2 0 0 4 0 2 2"
-
-
-class Outcome:
-    """What a command left behind: exit status, standard output, standard error as one line."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, " ".join(err.split())
-
-
-@pytest.fixture
-def bnnas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run a command through the script's entry point, in this process."""
-
-    def run(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["bnnas", *arguments])
-        capsys.readouterr()
-        status: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        return Outcome(status, captured.out, captured.err)
-
-    return run
-
-
-def assert_refused(outcome: Outcome, *words: str) -> None:
-    assert outcome.status == 2, outcome.err
-    assert outcome.out == ""
-    assert "Traceback" not in outcome.err
-    for word in words:
-        assert word in outcome.err
 
 
 def tree(folder: Path) -> list[str]:
@@ -148,6 +116,16 @@ def test_the_ui_of_nothing_is_refused(bnnas: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.server
+def processes_naming(folder: Path) -> list[int]:
+    """Those that have a folder in their command line, but for this one."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder) in entry.read_bytes().decode(errors="replace"):
+                found.append(int(entry.parent.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
 def test_the_ui_serves_the_tracked_runs(tmp_path: Path) -> None:
     settings = small_config(tmp_path, tracking__experiment="shown")
     tracker = open_tracker(settings)
@@ -179,9 +157,15 @@ def test_the_ui_serves_the_tracked_runs(tmp_path: Path) -> None:
         assert answer is not None
         assert answer.ok
         assert answer.json()["experiment"]["name"] == "shown"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"http://127.0.0.1:{port}", timeout=5)
+        assert not processes_naming(tmp_path)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        for pid in processes_naming(tmp_path):
+            os.kill(pid, signal.SIGKILL)
 
 
 def write_images(root: Path) -> Path:

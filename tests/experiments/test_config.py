@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from experiments.config import Config, SupernetConfig
 from experiments.config_file import dump_config, load_config, load_experiment
 from experiments.section import ConfigError
+from experiments.sweep_config import Sweep
 from nas.data import DATASETS
 from nas.indicators import INDICATORS
 from nas.sampling import SAMPLERS
@@ -43,10 +44,10 @@ def test_there_are_published_configs() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_published_configs_load_and_survive_a_dump(path: Path, tmp_path: Path) -> None:
     experiment = load_experiment(path)
-    for config in [experiment] if isinstance(experiment, Config) else experiment.cells:
+    for config in experiment.cells if isinstance(experiment, Sweep) else [experiment]:
         dumped = tmp_path / "dumped.yaml"
         dumped.write_text(dump_config(config), encoding="utf-8")
-        assert load_config(dumped) == config
+        assert load_experiment(dumped) == config
 
 
 def test_a_space_beside_the_config_is_found_from_anywhere(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from experiments.coco.data import annotation_file
+from experiments.coco.digit_scenes import make_digit_scenes
 from experiments.config import Config
+from experiments.detectors.detect_config import DetectConfig, DetectionData
 from experiments.plan import FIELDS, CellPlan, plan_cell
 from nas.cost import flops_table, params_table
 from nas.data import ImageSpec
@@ -31,10 +35,15 @@ BASE = changed(
     search__searcher="evolution",
 )
 
+# The same in a space that a detector can be built on.
+DETECTING = changed(
+    BASE, space="micro_detection", detect={"data": {"name": "digit_scenes"}, "image_size": 256}
+)
+
 # Another valid value for every field of a config.
 OTHER: dict[str, Any] = {
     "name": "another",
-    "space": "cifar",
+    "space": "spos",
     "seed": 1,
     "data.name": "cifar10",
     "data.root": "/other",
@@ -70,7 +79,7 @@ OTHER: dict[str, Any] = {
     "search.searcher": "random",
     "search.max_flops": 1e7,
     "search.min_flops": 1e6,
-    "search.max_params": 1e5,
+    "search.max_params": 3e5,
     "search.top_k": 3,
     "search.evolution.num_iterations": 4,
     "search.evolution.population": 9,
@@ -81,6 +90,7 @@ OTHER: dict[str, Any] = {
     "search.recalibration_images": 64,
     "search.batch_size": 32,
     "random_baseline.num_architectures": 3,
+    "detect": {"data": {"name": "digit_scenes"}, "image_size": 128},
     "storage.path": "elsewhere",
     "tracking.uri": "http://localhost:5000",
     "tracking.experiment": "another",
@@ -89,6 +99,39 @@ OTHER: dict[str, Any] = {
     "cluster.use_gpu": True,
     "cluster.cpus_per_worker": 2.0,
     "cluster.max_failures": 0,
+}
+
+# Another valid value for every field of the detect section that decides what a detector does …
+OTHER_DETECT: dict[str, Any] = {
+    "image_size": 384,
+    "out_strides": [4, 8, 16],
+    "epochs": 30,
+    "batch_size": 64,
+    "lr": 0.1,
+    "warmup_lr": 0.01,
+    "warmup_epochs": 2,
+    "optimizer": "adamw",
+    "momentum": 0.8,
+    "weight_decay": 0.0,
+    "clip_norm": None,
+    "scale_range": [0.5, 1.5],
+    "flip_prob": 0.0,
+    "val_interval": 5,
+    "ema_momentum": 0.001,
+    "bn_momentum": 0.1,
+    "precision": "bfloat16",
+    "options": {"model.test_cfg.score_thr": 0.01},
+    "data.num_train": 10,
+    "data.num_val": 10,
+    "data.image_size": 64,
+    "data.seed": 1,
+}
+# … and for those that say where, how fast, and what is shown.
+DETECT_PLACES: dict[str, Any] = {
+    "data.root": "/elsewhere",
+    "num_workers": 3,
+    "log_interval": 7,
+    "num_images_shown": 1,
 }
 
 
@@ -128,9 +171,8 @@ def own_fingerprints(cell: CellPlan) -> dict[str, str]:
     """By what each stage's own config says, without what its inputs add."""
     layers = cell.space.layers
     cheapest = tuple(-1 if layer.fixed_identity else 0 for layer in layers)
-    stages = [cell.search, cell.retrain(cheapest)]
-    if cell.supernet is not None:
-        stages.append(cell.supernet)
+    found = [cell.supernet, cell.search, cell.retrain(cheapest), cell.detect(cheapest)]
+    stages = [stage for stage in found if stage is not None]
     return {
         stage.kind: Stage(stage.kind, stage.config, stage.code_version).fingerprint
         for stage in stages
@@ -154,7 +196,7 @@ def test_a_field_decides_what_it_is_said_to_decide(field: str) -> None:
     images = IMAGES
     if field == "data.resolution":
         images = ImageSpec(3, OTHER[field], 10)
-    before, after = plan(BASE), plan(with_field(BASE, field, OTHER[field]), images)
+    before, after = plan(DETECTING), plan(with_field(DETECTING, field, OTHER[field]), images)
     assert differing(before, after) == decided_by(field)
     # What the supernet is decides the search too, through its fingerprint.
     assert before.supernet is not None
@@ -174,9 +216,80 @@ DATA_FIELDS = [field for field in OTHER if field.startswith("data.") and decided
     "field", [*DATA_FIELDS, "search.recalibration_images", "search.batch_size"]
 )
 def test_an_additive_indicator_reads_no_image(field: str) -> None:
-    base = changed(BASE, search__indicator="bn")
+    base = changed(DETECTING, search__indicator="bn")
     after = plan(with_field(base, field, OTHER[field]))
-    assert differing(plan(base), after) == decided_by(field) - {"search"}
+    # Neither does a detector, which knows the resolution from the space.
+    assert differing(plan(base), after) == decided_by(field) - {"search", "detect"}
+
+
+# --- the detect section ---
+
+
+def test_every_field_of_the_detect_section_is_tested() -> None:
+    names = {name for name in DetectConfig.model_fields if name != "data"}
+    names |= {f"data.{name}" for name in DetectionData.model_fields if name != "name"}
+    assert {*OTHER_DETECT, *DETECT_PLACES} == names
+
+
+@pytest.mark.parametrize("field", OTHER_DETECT)
+def test_a_field_of_the_detect_section_decides_the_detector_alone(field: str) -> None:
+    after = plan(with_field(DETECTING, f"detect.{field}", OTHER_DETECT[field]))
+    assert differing(plan(DETECTING), after) == {"detect"}
+
+
+@pytest.mark.parametrize("field", DETECT_PLACES)
+def test_where_how_fast_and_what_is_shown_decide_nothing(field: str) -> None:
+    after = plan(with_field(DETECTING, f"detect.{field}", DETECT_PLACES[field]))
+    assert differing(plan(DETECTING), after) == set()
+
+
+@pytest.mark.parametrize(
+    "field", [field for field in OTHER if "retrain" in decided_by(field) and field != "space"]
+)
+def test_what_the_retraining_is_decides_the_detector_too(field: str) -> None:
+    images = ImageSpec(3, OTHER[field], 10) if field == "data.resolution" else IMAGES
+    before, after = plan(DETECTING), plan(with_field(DETECTING, field, OTHER[field]), images)
+    arch = before.baseline_archs[0]
+    ours, theirs = detector_inputs(before, arch), detector_inputs(after, arch)
+    assert ours == {"retrain": before.retrain(arch).fingerprint}
+    assert ours != theirs
+
+
+def detector_inputs(cell: CellPlan, arch: tuple[int, ...]) -> dict[str, str]:
+    stage = cell.detect(arch)
+    assert stage is not None
+    return dict(stage.inputs)
+
+
+def test_another_architecture_is_another_detector() -> None:
+    cell = plan(DETECTING)
+    stages = [cell.detect(arch) for arch in cell.baseline_archs]
+    assert len({stage.fingerprint for stage in stages if stage is not None}) == len(stages) == 2
+    assert plan(BASE).detect(cell.baseline_archs[0]) is None
+
+
+def test_images_in_cocos_format_are_known_by_the_content_of_their_annotation_files(
+    tmp_path: Path,
+) -> None:
+    here = make_digit_scenes(tmp_path / "here", num_train=2, num_val=1, image_size=32)
+    there = shutil.copytree(here, tmp_path / "there")
+
+    def planned(root: Path) -> CellPlan:
+        return plan(changed(DETECTING, detect__data={"name": "coco", "root": str(root)}))
+
+    before = planned(here)
+    assert differing(before, planned(there)) == set()
+    assert differing(before, plan(DETECTING)) == {"detect"}
+    for split in ("train", "val"):
+        file = annotation_file(there, split)
+        whole = file.read_bytes()
+        file.write_bytes(whole.replace(b"scikit-learn", b"scikit_learn"))
+        assert differing(before, planned(there)) == {"detect"}
+        file.write_bytes(whole)
+    assert differing(before, planned(there)) == set()
+
+
+# --- places and names ---
 
 
 def test_only_a_folder_of_images_is_named_by_its_place() -> None:

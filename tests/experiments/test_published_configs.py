@@ -12,9 +12,13 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from experiments.coco.digit_scenes import make_digit_scenes
 from experiments.commands import ask
 from experiments.config import Config
-from experiments.config_file import load_config, load_experiment, load_sweep
+from experiments.config_file import load_config, load_detection, load_experiment, load_sweep
+from experiments.detectors.config import DetectionConfig
+from experiments.detectors.detect_config import DetectConfig
+from experiments.sweep_config import Sweep
 from tests.nas.data_files import write_fashion_mnist
 
 CONFIGS = sorted((Path(__file__).parents[2] / "experiments" / "configs").glob("*.yaml"))
@@ -40,23 +44,53 @@ def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def scene_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images with boxes in COCO's layout."""
+    root = tmp_path_factory.mktemp("coco") / "scenes"
+    return make_digit_scenes(root, num_train=2, num_val=1, image_size=32)
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_it_plans(path: Path, image_root: Path, tmp_path: Path) -> None:
+def test_it_plans(path: Path, image_root: Path, scene_root: Path, tmp_path: Path) -> None:
     experiment = load_experiment(path)
-    config = experiment if isinstance(experiment, Config) else experiment.shared
+    config = experiment.shared if isinstance(experiment, Sweep) else experiment
+    data = None if config.data is None else config.data.name
     arguments = ["plan", str(path), "--no-probe", "--json", f"--set=storage.path={tmp_path}"]
-    if config.data.name == "imagefolder":
+    if data == "imagefolder":
         arguments.append(f"--set=data.root={image_root}")
-    elif config.data.name == "fashion_mnist":
+    elif data == "fashion_mnist":
         write_fashion_mnist(tmp_path / "fashion", gzipped=False, num_train=400)
         arguments.append(f"--set=data.root={tmp_path}/fashion")
+    if config.detect is not None and config.detect.data.name == "coco":
+        arguments.append(f"--set=detect.data.root={scene_root}")
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.exception
     document = json.loads(result.stdout)
     assert document["name"] == path.stem
     cells = {name for stage in document["stages"] for name in stage["cells"]} - {"random"}
-    assert len(cells) == (1 if isinstance(experiment, Config) else len(experiment.cells))
+    assert len(cells) == (len(experiment.cells) if isinstance(experiment, Sweep) else 1)
     assert document["num_cached"] == 0
+    kinds = {stage["kind"] for stage in document["stages"]}
+    assert ("detect" in kinds) == (config.detect is not None)
+    assert ("search" in kinds) == (not isinstance(experiment, DetectionConfig))
+
+
+TABLE_3 = ("searched", "efficientnet_b0", "mobilenet_v2", "resnet18", "shufflenet_v2_x1_0")
+
+
+def test_table_3s_rows_differ_in_the_backbone_alone() -> None:
+    """All are trained by the recipe that is the default of the detect section."""
+    rows = [load_detection(path_of(f"detect_coco_{name}")) for name in TABLE_3]
+    assert {path.stem for path in CONFIGS if path.stem.startswith("detect_coco_")} == {
+        row.name for row in rows
+    }
+    recipe = DetectConfig.model_validate({"data": {"name": "coco", "root": "data/coco"}})
+    for row in rows:
+        assert row.detect.model_copy(update={"num_workers": 0}) == recipe
+        assert (row.seed, row.cluster) == (rows[0].seed, rows[0].cluster)
+    assert recipe.batch_size == 128
+    assert recipe.epochs == 300
 
 
 @pytest.mark.parametrize(

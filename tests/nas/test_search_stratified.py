@@ -18,7 +18,8 @@ FLOPS = flops_table(MICRO)
 
 def strata_of(archs: tuple[tuple[int, ...], ...], low: float, high: float, num: int) -> list[int]:
     cost_B = FLOPS.of_many(archs)
-    return np.minimum((cost_B - low) // ((high - low) / num), num - 1).astype(int).tolist()
+    strata_B = np.minimum((cost_B - low) // ((high - low) / num), num - 1)
+    return [int(stratum) for stratum in strata_B]
 
 
 @pytest.mark.parametrize("num_strata", [1, 4, 7])

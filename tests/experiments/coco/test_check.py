@@ -18,8 +18,9 @@ def test_a_good_set_is_summed_up(tmp_path: Path) -> None:
     file, images = write_coco(tmp_path, document())
     assert check_coco(file, images, ["cat", "ant"]) == CocoSummary(
         num_images=2,
-        num_with_boxes=2,
+        num_trainable=2,
         num_boxes=3,
+        num_crowds=1,
         num_bad_boxes=0,
         class_names=("cat", "ant"),
         category_ids=(7, 3),

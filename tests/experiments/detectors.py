@@ -1,0 +1,152 @@
+"""A small detector of digits in scenes that the tests of detection share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.coco.data import data_root
+from experiments.config_file import load_detection
+from experiments.detectors.plan import DetectionPlan, plan_detection
+from experiments.stages.detect import DETECTIONS
+from orchestration.stage_store import StageRecord, StageStore
+from tests.experiments import command
+from tests.experiments.configs import Values, changed, write_yaml
+
+# Strides 8, 16 and 32, two candidates a layer.
+SPACE: Values = {
+    "name": "small",
+    "input": {"channels": 1, "resolution": 32, "num_classes": 10},
+    "stem": {"channels": 8, "stride": 2},
+    "first_block": {"channels": 8, "kernel": 3, "stride": 2},
+    "candidates": [[3, 1], [3, 2]],
+    "stages": [{"channels": channels, "layers": 1, "stride": 2} for channels in (12, 16, 24)],
+    "head": {"channels": 16},
+}
+ARCH = "1 0 1"
+SCENES: Values = {"name": "digit_scenes", "num_train": 16, "num_val": 8, "image_size": 64}
+DETECT: Values = {
+    "data": SCENES,
+    "image_size": 128,
+    "epochs": 2,
+    "batch_size": 8,
+    "lr": 1.6,
+    "warmup_lr": 0.16,
+    "scale_range": [0.8, 1.25],
+    "flip_prob": 0,
+    "val_interval": 1,
+    "ema_momentum": 0.5,
+    "bn_momentum": 0.1,
+    "num_images_shown": 3,
+    "options": {
+        "model.neck.out_channels": 16,
+        "model.neck.num_stages": 1,
+        "model.bbox_head.in_channels": 16,
+        "model.bbox_head.feat_channels": 16,
+        "model.bbox_head.stacked_convs": 1,
+        "model.test_cfg.score_thr": 0.0,  # an untrained detector finds something, too
+        "model.test_cfg.nms_pre": 20,
+        "model.test_cfg.max_per_img": 20,
+    },
+}
+DATA: Values = {"name": "digits", "resolution": 32, "max_train_images": 128}
+RETRAIN: Values = {
+    "epochs": 1,
+    "batch_size": 64,
+    "lr": 1.0,
+    "warmup_lr": 0.1,
+    "warmup_epochs": 0,
+}
+
+
+def small_detector(space: str = "space.yaml") -> Values:
+    """A backbone that is pretrained for two steps, and a detector that is trained for four."""
+    return {
+        "name": "scenes",
+        "space": space,
+        "arch": ARCH,
+        "data": DATA,
+        "retrain": RETRAIN,
+        "detect": DETECT,
+    }
+
+
+def without(values: Values, *names: str) -> Values:
+    """A copy without some of the keys."""
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def write_detector(folder: Path, values: Values | None = None, **changes: Any) -> Path:
+    """`small_detector`, its space and its storage under `folder`; returns the config's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_yaml(folder / "space.yaml", SPACE)
+    values = changed(values or small_detector(), storage__path=str(folder / "runs"))
+    return write_yaml(folder / "detect.yaml", changed(values, **changes))
+
+
+def detector_plan(folder: Path, values: Values | None = None, **changes: Any) -> DetectionPlan:
+    """What such a config plans."""
+    return plan_detection(load_detection(write_detector(folder, values, **changes)))
+
+
+@dataclass(frozen=True)
+class Detected:
+    """A small detector that `bnnas detect` has made, and its answer; nobody changes it.
+
+    Attributes:
+        folder: where the config, `runs` and all else lie.
+        config: the YAML file.
+        result: what `--json` has printed.
+    """
+
+    folder: Path
+    config: Path
+    result: dict[str, Any]
+
+    @property
+    def storage(self) -> Path:
+        """Where the stages lie."""
+        return self.folder / "runs"
+
+    @property
+    def store(self) -> StageStore:
+        """The stages."""
+        return StageStore(self.storage)
+
+    @property
+    def plan(self) -> DetectionPlan:
+        """What was asked for."""
+        return plan_detection(load_detection(self.config))
+
+    @property
+    def scenes(self) -> Path:
+        """The images that it was trained and evaluated on."""
+        section = self.plan.config.detect.data
+        return data_root(section, self.storage)
+
+    def record(self, kind: str) -> StageRecord:
+        """One of its stages, `retrain` or `detect`."""
+        (found,) = self.store.list(kind)
+        return found
+
+    @property
+    def checkpoint(self) -> str:
+        """What `predict` and `export` are told."""
+        return self.record("detect").fingerprint[:12]
+
+    def detections(self) -> list[dict[str, Any]]:
+        """What the last evaluation has found."""
+        found: list[dict[str, Any]] = json.loads(
+            self.store.read_bytes(self.record("detect"), DETECTIONS)
+        )
+        return found
+
+
+def detect_in(folder: Path) -> Detected:
+    """Make the detector, in a process of its own."""
+    config = write_detector(folder)
+    done = command.run("detect", config, "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return Detected(folder, config, json.loads(done.stdout))
