@@ -38,13 +38,24 @@ class UnroundedCocoMetric(CocoMetric):
     Args:
         ann_file: COCO's annotations of the images that are looked at.
         results_file: where the detections are written; nowhere that lasts if not given.
-        kwargs: those of `CocoMetric` that do not choose other metrics.
+        prefix: of the metrics' names; ``coco`` if not given.
     """
 
-    def __init__(self, ann_file: str, results_file: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, ann_file: str, results_file: str | None = None, prefix: str | None = None
+    ) -> None:
         self.annotation_file = ann_file
         self.results_file = results_file
-        super().__init__(ann_file, metric="bbox", format_only=True, outfile_prefix="", **kwargs)
+        super().__init__(
+            ann_file,
+            metric="bbox",
+            format_only=True,
+            outfile_prefix="",
+            prefix=prefix,
+            # Through the process group, whatever its device: `cpu` means files in a folder that
+            # ranks on several nodes do not share.
+            collect_device="gpu",
+        )
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """mAP over IoU 0.50 to 0.95, AP at 0.50 and 0.75, mAP of small, medium, large objects."""

@@ -50,6 +50,6 @@ class Detector:
         ]
 
     def backbone_state(self) -> dict[str, torch.Tensor]:
-        """The state dict of the backbone alone, as `SearchedBackbone` takes it as `checkpoint`."""
+        """The state dict of the backbone alone; `SearchedBackbone` takes one as `checkpoint`."""
         state: dict[str, torch.Tensor] = self.network.backbone.state_dict()
         return state

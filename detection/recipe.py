@@ -52,7 +52,11 @@ def detector_config(
     """The config of MMEngine's Runner.
 
     Args:
-        detect: the fields of `experiments.detectors.config.DetectConfig`.
+        detect: `image_size`, `out_strides`, `epochs`, `batch_size` (of all workers), `lr` and
+            `warmup_lr` (of 128 images; None for a tenth of `lr`), `warmup_epochs`, `optimizer`
+            (``sgd`` or ``adamw``), `momentum`, `weight_decay`, `clip_norm`, `scale_range`,
+            `flip_prob`, `val_interval`, `ema_momentum`, `bn_momentum`, `precision`, and `options`:
+            anything else of the config by its dotted path.
         backbone: MMDetection's `model.backbone`, such as {"type": "SearchedBackbone", …}.
         images: what the backbone is fed.
         data: what it is trained and evaluated on.
@@ -89,6 +93,12 @@ def detector_config(
     _set_model(config.model, detect, backbone, images, len(data.class_names))
     _set_data(config, detect, images, data, root, seed, num_loaders)
     _set_training(config, detect)
+    for path in detect["options"]:
+        if path.partition(".")[0] not in config:
+            raise ValueError(
+                f"detect.options has {path!r}, but MMDetection's config of this recipe begins with "
+                f"{', '.join(sorted(config.keys()))}: name something in it."
+            )
     config.merge_from_dict(dict(detect["options"]))
     return config
 
@@ -169,7 +179,10 @@ def _set_training(config: Config, detect: Mapping[str, Any]) -> None:
     if detect["precision"] != "float32":
         config.optim_wrapper.update(type="AmpOptimWrapper", dtype=detect["precision"])
     warmup, cosine = config.param_scheduler
-    warmup.update(start_factor=detect["warmup_lr"] / detect["lr"], end=warmup_epochs)
+    warmup_lr = detect["warmup_lr"]
+    warmup.update(
+        start_factor=0.1 if warmup_lr is None else warmup_lr / detect["lr"], end=warmup_epochs
+    )
     cosine.update(begin=warmup_epochs, end=epochs, T_max=epochs - warmup_epochs)
     config.param_scheduler = [warmup, cosine] if warmup_epochs else [cosine]
     config.custom_hooks[0].momentum = detect["ema_momentum"]

@@ -20,14 +20,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from detection.backbone import freeze_norm
-
-# The last part at each stride that comes before the classifier's own layers, by family.
-_FAMILIES: dict[str, dict[int, str]] = {
-    "efficientnet_b": {4: "2", 8: "3", 16: "5", 32: "7"},
-    "mobilenet_v2": {4: "3", 8: "6", 16: "13", 32: "17"},
-    "resnet": {4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"},
-    "shufflenet_v2": {4: "maxpool", 8: "stage2", 16: "stage3", 32: "stage4"},
-}
+from nas.taps import torchvision_taps
 
 
 @MODELS.register_module()
@@ -56,7 +49,7 @@ class TorchvisionBackbone(BaseModule):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        names = _tap_names(name, out_strides)
+        names = torchvision_taps(name, out_strides)
         from torchvision.models import get_model
 
         network = get_model(name, weights=weights)
@@ -91,19 +84,3 @@ class TorchvisionBackbone(BaseModule):
         features = self(torch.zeros(1, 3, side, side))
         self.train()
         return tuple(feature.shape[1] for feature in features)
-
-
-def _tap_names(name: str, strides: Sequence[int]) -> list[str]:
-    taps = next((taps for family, taps in _FAMILIES.items() if name.startswith(family)), None)
-    if taps is None:
-        raise ValueError(
-            f"unknown backbone {name!r}: expected torchvision's name of a network of the families "
-            f"{', '.join(_FAMILIES)}, such as 'resnet18'."
-        )
-    missing = [stride for stride in strides if stride not in taps]
-    if missing or not strides:
-        raise ValueError(
-            f"{name} has features at the strides {', '.join(map(str, taps))}, but the detector "
-            f"asks for {', '.join(map(str, strides)) or 'none'}: take others as out_strides."
-        )
-    return [taps[stride] for stride in strides]

@@ -26,6 +26,8 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from detection.weights import read_checkpoint
+
 TRAINING_FILE = "training.pth"  # all that a resumption needs
 
 Losses = dict[str, list[tuple[int, float]]]
@@ -83,9 +85,15 @@ def train_detector(
         at_the_end: what the last epoch reports beside its own numbers.
 
     Raises:
-        ValueError: the loss is no longer a number.
+        ValueError: the loss is no longer a number, or mixed precision is asked for without a GPU.
+        WeightsError: the checkpoint of an earlier attempt holds more than tensors and plain values.
     """
     config = deepcopy(config)
+    if config.optim_wrapper.type == "AmpOptimWrapper" and not torch.cuda.is_available():
+        raise ValueError(
+            "MMEngine has mixed precision on GPUs only, and this process has none: set "
+            "detect.precision to float32, or train on GPUs."
+        )
     with tempfile.TemporaryDirectory(prefix="runner-") as folder:
         work_dir = Path(folder)
         config.work_dir = folder
@@ -100,6 +108,9 @@ def train_detector(
             if checkpoint is not None:
                 losses = json.loads((checkpoint / losses_file).read_text(encoding="utf-8"))
                 shutil.copyfile(checkpoint / TRAINING_FILE, work_dir / TRAINING_FILE)
+                if (checkpoint / detections_file).exists():
+                    shutil.copyfile(checkpoint / detections_file, work_dir / detections_file)
+                read_checkpoint(work_dir / TRAINING_FILE)  # before MMEngine, which trusts it
                 config.update(resume=True, load_from=str(work_dir / TRAINING_FILE))
         runner = Runner.from_cfg(config)
         runner.register_hook(
@@ -218,11 +229,22 @@ class ReportHook(Hook):
         if runner.val_loop is None or not is_evaluated:
             self._report(runner, epoch)
 
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Begin to take the evaluation's time."""
+        self._started = time.perf_counter()
+
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Report an epoch that was evaluated."""
         found = {name: float(value) for name, value in (metrics or {}).items()}
         self._metrics.update(found)
+        self._metrics["val/epoch_s"] = time.perf_counter() - self._started
         self._report(runner, runner.epoch)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Leave out MMEngine's log of scalars, so that tensors and plain values remain."""
+        checkpoint["message_hub"] = dict.fromkeys(
+            ("log_scalars", "runtime_info", "resumed_keys"), {}
+        )
 
     def _end_interval(self, step: int) -> None:
         for name, value in self._interval.take().items():
@@ -238,7 +260,7 @@ class ReportHook(Hook):
                 str(folder), TRAINING_FILE, meta={"epoch": epoch, "iter": runner.iter}
             )
             if is_last:
-                saved = torch.load(folder / TRAINING_FILE, map_location="cpu", weights_only=False)
+                saved = read_checkpoint(folder / TRAINING_FILE)
                 torch.save(saved["state_dict"], folder / self._detector_file)
             (folder / self._losses_file).write_text(json.dumps(self._losses), encoding="utf-8")
             if self._detections.exists():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,15 +50,7 @@ def load_weights(network: nn.Module, path: str | Path, *, ignored: Collection[st
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a state dict by key; raises WeightsError when there is anything else in it."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} holds more than tensors, or is no checkpoint at all; nothing in it was run. "
-            f"Give a file that torch.save wrote of a state_dict()."
-        ) from error
-    except (OSError, EOFError, RuntimeError) as error:
-        raise WeightsError(f"the weights in {path} cannot be read: {error}.") from error
+    content = read_checkpoint(path)
     if not isinstance(content, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
@@ -66,6 +59,19 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             f"wrote of a state_dict()."
         )
     return dict(content)
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """What `torch.save` wrote, of tensors and plain values; raises WeightsError for all else."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds more than tensors, or is no checkpoint at all; nothing in it was run. "
+            f"Give a file that torch.save wrote of a state_dict()."
+        ) from error
+    except (OSError, EOFError, RuntimeError) as error:
+        raise WeightsError(f"the weights in {path} cannot be read: {error}.") from error
 
 
 def _differing(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:

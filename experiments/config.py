@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from experiments.correlate_config import CorrelateConfig
-from experiments.detect_config import DetectConfig
+from experiments.detectors.detect_config import DetectConfig
 from experiments.section import Section, plain_name
 from nas.data import DATASETS
 from nas.indicators import INDICATORS

@@ -85,9 +85,18 @@ def load_detection(
             "detection where it has a detect section. For 'bnnas detect', name the backbone: space "
             "and arch, or the checkpoint of its retrain stage."
         )
+    if path is not None:
+        values = read_values(path, overrides)
+    else:
+        for override in overrides:
+            _apply_override(values, override)
     values |= given or {}
-    for override in overrides:
-        _apply_override(values, override)
+    if not isinstance(values.get("detect"), dict) or "data" not in values["detect"]:
+        raise ConfigError(
+            f"{path or 'bnnas detect'}: there is nothing to detect on, because detect.data is "
+            "missing: name a config that has it, or add --set detect.data.root=FOLDER for a folder "
+            "in COCO's layout, or --set detect.data.name=digit_scenes."
+        )
     return _validate("bnnas detect" if path is None else path, DetectionConfig, values)
 
 

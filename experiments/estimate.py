@@ -24,7 +24,7 @@ _DECISIVE = {
     "supernet": ("batch_size", "precision", "trainable", "sampler"),
     "search": ("indicator", "recalibration_images", "batch_size"),
     "retrain": ("batch_size", "precision"),
-    "detect": ("batch_size", "precision", "image_size", "data", "options"),
+    "detect": ("batch_size", "precision", "image_size", "val_interval", "data", "options"),
 }
 
 
@@ -184,7 +184,7 @@ def _unit_hours(record: StageRecord) -> float:
     """
     if record.kind == "search":
         return record.device_hours
-    epochs_s = sum(row["train/epoch_s"] for row in record.history)
+    epochs_s = sum(row["train/epoch_s"] + row.get("val/epoch_s", 0.0) for row in record.history)
     return record.device_hours * min(1.0, epochs_s / record.wall_s)
 
 

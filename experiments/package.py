@@ -23,7 +23,7 @@ import yaml
 from experiments.config import Config
 from experiments.config_file import load_experiment, read_values
 from experiments.detectors.config import DetectionConfig
-from experiments.detectors.plan import FINGERPRINT
+from experiments.find_stage import FINGERPRINT
 from experiments.provenance import COMMIT_VARIABLE, commit
 from experiments.sweep_config import Sweep
 from nas.space import built_in_spaces, load_space

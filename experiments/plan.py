@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments.budgets import budgets
+from experiments.coco.data import data_identity
 from experiments.config import Config, DataConfig, RetrainConfig
-from experiments.detect_config import DetectConfig
-from experiments.detectors.images import data_identity
+from experiments.detectors.detect_config import DetectConfig
 from experiments.workbench import scaling
 from nas.data import ImageSpec, MissingDataError, describe_data
 from nas.indicators import INDICATORS
@@ -292,10 +292,19 @@ def check_batches(
 
 
 def check_detector_batch(detect: DetectConfig, scale: Scaling) -> None:
-    """Raise ValueError where workers cannot share a batch, or batch norm has a single value."""
+    """Raise ValueError where workers cannot train so.
+
+    They cannot share a batch, the precision needs a GPU, or batch norm has a single value.
+    """
     _check_shares("detect", detect.batch_size, scale)
+    if detect.precision != "float32" and not scale.use_gpu:
+        raise ValueError(
+            f"detect.precision is {detect.precision!r}, which MMEngine has on GPUs only: set "
+            "float32, or cluster.use_gpu."
+        )
     is_one_cell = detect.image_size == 4 * detect.out_strides[-1]
-    if is_one_cell and detect.batch_size == scale.max_workers:
+    is_synchronised = scale.use_gpu and scale.min_workers > 1
+    if is_one_cell and detect.batch_size == scale.max_workers and not is_synchronised:
         raise ValueError(
             f"detect.batch_size is {detect.batch_size}, one image for each worker, and the "
             f"pyramid's last level has a single cell at image_size {detect.image_size}: batch norm "

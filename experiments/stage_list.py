@@ -7,7 +7,7 @@ nothing is written.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,8 @@ from nas.space import Architecture, parse_architecture
 from orchestration.stage import Stage
 from orchestration.stage_store import StageRecord, StageStore
 
-BASELINE = "random"  # stands for the random architectures where cells are named
+# Where cells are named, these stand for the random architectures, and a sweep's detector.
+BASELINE, DETECTION = "random", "detection"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ListedStage:
         """What people call it."""
         if self.is_known:
             return self.stage.name
-        finder = self.cells[0] if len(self.cells) == 1 else "the best cell"
+        finder = "the best cell" if self.cells == (DETECTION,) else self.cells[0]
         return f"{self.stage.kind} what {finder} finds"
 
 
@@ -66,8 +67,9 @@ class StageList:
     Attributes:
         name: the experiment's.
         cells: the names of its cells in their order, and `BASELINE` where there is one.
-        stages: supernets, searches, retrainings; where the architecture is not known yet, one
-            for each cell, so that there are at most so many: equal ones are retrained once.
+        stages: supernets, searches, retrainings, the detector; where the architecture is not known
+            yet, one for each cell, so that there are at most so many: equal ones are retrained
+            once.
     """
 
     name: str
@@ -86,15 +88,7 @@ AnyPlan = CellPlan | SweepPlan | DetectionPlan
 def list_stages(plan: AnyPlan, store: StageStore) -> StageList:
     """The stages of a plan; what is in the store says which architectures are known."""
     if isinstance(plan, DetectionPlan):
-        name = plan.config.name
-        return StageList(
-            name,
-            (name,),
-            tuple(
-                ListedStage(stage, True, store.get(stage.fingerprint), (name,), plan)
-                for stage in plan.stages
-            ),
-        )
+        return StageList(plan.config.name, (plan.config.name,), tuple(_detector(plan, store)))
     if isinstance(plan, SweepPlan):
         name, cells, baseline = plan.sweep.name, plan.cells, plan.baseline
     else:
@@ -107,6 +101,7 @@ def list_stages(plan: AnyPlan, store: StageStore) -> StageList:
     listed += _detection(plan, store)
     names = [cell.config.name for cell in cells]
     names += [BASELINE] if baseline else []
+    names += [DETECTION] if any(one.cells == (DETECTION,) for one in listed) else []
     return StageList(name, tuple(names), tuple(_each_once(listed)))
 
 
@@ -115,6 +110,17 @@ def some_architecture(plan: CellPlan) -> Architecture:
     search = plan.config.search.model_dump(mode="json")
     rng = np.random.default_rng(plan.config.seed)
     return draw_legal(plan.space, budgets(search, plan.space), rng, 1)[0]
+
+
+def _detector(plan: DetectionPlan, store: StageStore) -> Iterator[ListedStage]:
+    """The stages of a detector: pretraining, where it is asked for, and training."""
+    names = (plan.config.name,)
+    pretraining = plan.checkpoint
+    if plan.retrain is not None:
+        pretraining = store.get(plan.retrain.fingerprint)
+        yield ListedStage(plan.retrain, True, pretraining, names, plan)
+    inputs = [] if pretraining is None else [pretraining]
+    yield ListedStage(plan.stage, True, _stored(plan.stage, inputs, store), names, plan)
 
 
 def _chain(cell: CellPlan, store: StageStore) -> list[ListedStage]:
@@ -139,21 +145,38 @@ def _chain(cell: CellPlan, store: StageStore) -> list[ListedStage]:
 def _detection(plan: CellPlan | SweepPlan, store: StageStore) -> list[ListedStage]:
     """The detector on the network that is found, or on some legal one until that is known."""
     cells = plan.cells if isinstance(plan, SweepPlan) else (plan,)
-    names = tuple(cell.config.name for cell in cells)
+    if cells[0].config.detect is None:
+        return []
+    names = (DETECTION,) if isinstance(plan, SweepPlan) else (plan.config.name,)
+    best = best_cell(cells, store)
+    if best is None:
+        stage = cells[0].detect(some_architecture(cells[0]))
+        assert stage is not None  # the config has a detect section
+        return [ListedStage(stage, False, None, names, cells[0])]
+    cell, retrained = best
+    stage = cell.detect(parse_architecture(retrained.result["arch"]))
+    assert stage is not None
+    return [ListedStage(stage, True, _stored(stage, [retrained], store), names, cell)]
+
+
+def best_cell(cells: Sequence[CellPlan], store: StageStore) -> tuple[CellPlan, StageRecord] | None:
+    """The cell whose network a detector is built on, and its retraining.
+
+    None until all cells are done: another one might be the best.
+    """
     chains = [finished_chain(cell, store) for cell in cells]
-    found = [
+    done = [
         (cell, chain[-1]) for cell, chain in zip(cells, chains, strict=True) if chain is not None
     ]
-    is_known = len(found) == len(cells)
-    cell, arch = cells[0], some_architecture(cells[0])
-    if is_known:
-        cell, retrained = max(found, key=lambda each: validation_top1(each[1]))
-        arch = parse_architecture(retrained.result["arch"])
-    stage = cell.detect(arch)
-    if stage is None:
-        return []
-    record = store.get(stage.fingerprint) if is_known else None
-    return [ListedStage(stage, is_known, record, names, cell)]
+    if len(done) < len(cells):
+        return None
+    return max(done, key=lambda each: validation_top1(each[1]))
+
+
+def _stored(stage: Stage, inputs: Sequence[StageRecord], store: StageStore) -> StageRecord | None:
+    """A stage's record, made from these very records; without its inputs it is made anew."""
+    read = {record.kind: record for record in inputs if record.kind in stage.inputs}
+    return store.current(stage.fingerprint, read) if read.keys() == stage.inputs.keys() else None
 
 
 def _each_once(listed: Iterable[ListedStage]) -> list[ListedStage]:

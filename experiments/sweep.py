@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from experiments.cell import finished_chain, keep_figures
+from experiments.cell import CellRun, finished_chain, keep_figures
 from experiments.detectors.run import detect_found, detection_place, known_retraining
 from experiments.drivers import DriversResult, run_drivers, why_failed
 from experiments.provenance import provenance
 from experiments.stage_list import list_stages
-from experiments.stages.detect import Place
+from experiments.stages.detect import Place, coco_of
 from experiments.stages.retrain import show_retrain
 from experiments.sweep_display import SweepDisplay
 from experiments.sweep_plan import RandomPlan, SweepPlan
@@ -35,7 +35,7 @@ from orchestration import capacity
 from orchestration.failure import JobError
 from orchestration.stage_store import StageStore
 from orchestration.sweep import DRIVER_BYTES, max_concurrent
-from orchestration.tracking import CELL, Tracker
+from orchestration.tracking import CELL, INPUT, Tracker
 
 
 def run_sweep(
@@ -66,6 +66,7 @@ def run_sweep(
         run = SweepRun.of(plan, tracker, source_tags(code))
         run_id = run.start()
         with run.marked():
+<<<<<<< HEAD
             drivers = run_drivers(
                 tasks,
                 tracker,
@@ -77,6 +78,12 @@ def run_sweep(
             )
             result = _collect(plan, tasks, drivers, run_id)
             if place is not None and result.winner is not None:
+=======
+            with display.live(plan.sweep.name, [task.label for task in tasks]):
+                ended, made = _run_all(arguments, missing, num_at_once or 1, config, display)
+            result = _collect(plan, tasks, ended, made, run_id)
+            if place is not None:
+>>>>>>> main
                 result = _detect(result, tracker, display, code, place)
         run.show(result)
     return result
@@ -91,8 +98,9 @@ def _detect(
 ) -> SweepResult:
     """The sweep with the detector on its winner's network, or with why that failed."""
     winner = result.winner
-    assert winner is not None
-    assert winner.retrained is not None
+    if winner is None or winner.retrained is None or any(row.error for row in result.cells):
+        why = "not started, because a cell has failed, and another one might then be the best."
+        return replace(result, detection_error=why)
     config = winner.plan.config
     bars = Display(display.console, quiet=display.quiet)
     with (
@@ -113,7 +121,16 @@ def _detect(
         except (ValueError, JobError) as error:
             return replace(result, detection_error=str(error))
         keep_figures(config, [detected])
-        detected.shown.result()
+        run_id = detected.run_id
+    run = CellRun.of(
+        winner.plan,
+        tracker,
+        tags={CELL: config.name, **source_tags(code)},
+        part_of=result.plan.group,
+        parent_run_id=result.run_id,
+    )
+    tags = {} if run_id is None else {f"{INPUT}{detected.stage.kind}": run_id}
+    run.finish(metrics=coco_of(detected.record), tags=tags)
     made = {detected.record.fingerprint}
     return replace(
         result,

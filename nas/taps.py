@@ -1,8 +1,8 @@
 """Where a network's features of each stride come from, for whatever is built on top of them.
 
 A detector mixes features at strides 8, 16 and 32; every stride is tapped behind the last block that
-has it. A plain function of the space, so that a space without those strides is found out before
-anything is started.
+has it. Plain functions, so that a network without those strides is found out before anything is
+started.
 """
 
 from __future__ import annotations
@@ -11,6 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.space import SearchSpace
+
+# The last part at each stride that comes before the classifier's own layers, by family.
+_TORCHVISION: dict[str, dict[int, str]] = {
+    "efficientnet_b": {4: "2", 8: "3", 16: "5", 32: "7"},
+    "mobilenet_v2": {4: "3", 8: "6", 16: "13", 32: "17"},
+    "resnet": {4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"},
+    "shufflenet_v2": {4: "maxpool", 8: "stage2", 16: "stage3", 32: "stage4"},
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,26 @@ def select_taps(space: SearchSpace, strides: Sequence[int]) -> tuple[Tap, ...]:
             f"out_strides."
         )
     return tuple(taps[stride] for stride in strides)
+
+
+def torchvision_taps(name: str, strides: Sequence[int]) -> list[str]:
+    """The parts of a classifier of torchvision that have these strides, in their order.
+
+    Raises ValueError for a network of another family, or naming the strides that it has.
+    """
+    taps = next((taps for family, taps in _TORCHVISION.items() if name.startswith(family)), None)
+    if taps is None:
+        raise ValueError(
+            f"unknown backbone {name!r}: expected torchvision's name of a network of the families "
+            f"{', '.join(_TORCHVISION)}, such as 'resnet18'."
+        )
+    missing = [stride for stride in strides if stride not in taps]
+    if missing or not strides:
+        raise ValueError(
+            f"{name} has features at the strides {_listed(list(taps))}, but the detector asks for "
+            f"{_listed(strides)}: take others as out_strides."
+        )
+    return [taps[stride] for stride in strides]
 
 
 def _listed(strides: Sequence[int]) -> str:

@@ -58,6 +58,43 @@ def write_whole(filesystem: pafs.FileSystem, place: str, content: bytes) -> None
     filesystem.move(part, place)
 
 
+def share_file(storage_path: str, name: str, source: Path) -> None:
+    """Put a file of this machine under a storage path, where all nodes find it; once is enough.
+
+    Args:
+        storage_path: folder or URI.
+        name: says what is in it, as a digest does: a file that is there stays.
+        source: the file.
+
+    Raises:
+        StorageError: the storage cannot be written.
+    """
+    from pyarrow import fs as pafs
+
+    filesystem, root = open_storage(storage_path)
+    place = f"{root}/files/{name}"
+    try:
+        if filesystem.get_file_info(place).type == pafs.FileType.NotFound:
+            write_whole(filesystem, place, source.read_bytes())
+    except OSError as error:
+        raise unusable(storage_path, "written", error) from error
+
+
+def fetch_shared(storage_path: str, name: str, to: Path) -> Path:
+    """Copy a shared file to the local path ``to``, and return that.
+
+    Raises:
+        StorageError: it is not there, or cannot be read.
+    """
+    filesystem, root = open_storage(storage_path)
+    try:
+        with filesystem.open_input_stream(f"{root}/files/{name}") as stream:
+            to.write_bytes(stream.read())
+    except OSError as error:
+        raise unusable(storage_path, "read", error) from error
+    return to
+
+
 def unusable(path: str, verb: str, error: OSError) -> StorageError:
     """The error for a path that could not be ``verb`` (``read`` or ``written``)."""
     return StorageError(

@@ -255,7 +255,9 @@ class Tracker:
         with self.session() as client:
             experiments = [each.experiment_id for each in client.search_experiments()]
             condition = f"tags.`{FINGERPRINT}` = '{fingerprint}'"
-            found = client.search_runs(experiments, filter_string=condition, max_results=1)
+            found = client.search_runs(
+                experiments, condition, max_results=1, order_by=["attributes.start_time ASC"]
+            )
         return str(found[0].info.run_id) if found else None
 
     def log_params(self, run: Run, params: Mapping[str, str]) -> None:

@@ -98,6 +98,7 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=batch_size,
+    drop_last=True,  # batch norm needs more than the one image that a rest may be
     num_workers=8,
     persistent_workers=True,
     sampler=dict(type="EpochSampler", shuffle=True),

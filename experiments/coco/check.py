@@ -29,6 +29,7 @@ MAX_BAD_BOXES = 1e-4
 
 # Boxes around outlines end on the far edge of a pixel, and are rounded.
 _TOLERANCE_PX = 1.0
+MIN_SIDE_PX = 32  # smaller images do not train, as in MMDetection's recipes for COCO
 _MEDIUM_AREA, _LARGE_AREA = 32**2, 96**2  # where COCO's sizes begin, square pixels
 
 
@@ -38,8 +39,10 @@ class CocoSummary:
 
     Attributes:
         num_images: images, those without any box included.
-        num_with_boxes: images with at least one good box, which are those that train.
+        num_trainable: images with a good box and no side below 32 pixels, which are those that
+            train.
         num_boxes: good boxes, crowds included.
+        num_crowds: those around a group, which no detection is compared with.
         num_bad_boxes: boxes of no area or not in their image, few enough to go on.
         class_names: in the file's order, which is how MMDetection numbers them.
         category_ids: theirs, in the same order.
@@ -50,8 +53,9 @@ class CocoSummary:
     """
 
     num_images: int
-    num_with_boxes: int
+    num_trainable: int
     num_boxes: int
+    num_crowds: int
     num_bad_boxes: int
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
@@ -88,12 +92,18 @@ def check_coco(
     good = [entry for entry in content.annotations if entry["id"] not in bad]
     name_of = {category["id"]: category["name"] for category in content.categories}
     boxes_of = Counter(name_of[entry["category_id"]] for entry in good)
+    tiny = {
+        image["id"]
+        for image in content.images
+        if min(image["width"], image["height"]) < MIN_SIDE_PX
+    }
     num_small = sum(entry["area"] < _MEDIUM_AREA for entry in good)
     num_large = sum(entry["area"] >= _LARGE_AREA for entry in good)
     return CocoSummary(
         num_images=len(content.images),
-        num_with_boxes=len({entry["image_id"] for entry in good}),
+        num_trainable=len({entry["image_id"] for entry in good} - tiny),
         num_boxes=len(good),
+        num_crowds=sum(bool(entry.get("iscrowd")) for entry in good),
         num_bad_boxes=len(bad),
         class_names=names,
         category_ids=tuple(category["id"] for category in content.categories),
@@ -170,7 +180,7 @@ def _check_categories(content: AnnotationFile, expected: Sequence[str] | None) -
     said = [f"{what} {first(which)}" for what, which in differences if which]
     raise CocoError(
         f"The categories in {content.path} are not the {len(expected)} expected classes "
-        f"({'; '.join(said)}): name the same classes in the config and in every file."
+        f"({'; '.join(said)}): name the same classes in every file."
     )
 
 

@@ -21,7 +21,7 @@ from experiments.coco.scene import Scene, draw_scene
 from experiments.whole_folder import whole_folder
 
 _PARAMETERS = "scenes.json"  # what a folder was made with
-_FORMAT = 1  # counts up when equal parameters give other scenes
+FORMAT = 1  # counts up when equal parameters give other scenes
 _MIN_IMAGE_PX = 32
 
 
@@ -54,7 +54,7 @@ def make_digit_scenes(
     """
     root = Path(root).expanduser().absolute()
     parameters = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "num_train": num_train,
         "num_val": num_val,
         "image_size": image_size,

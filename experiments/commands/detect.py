@@ -88,12 +88,18 @@ def train(
     plan = plan_detection(settings)
     if dump_config is not None:
         from experiments.detectors.export import dump_runner_config
+        from experiments.workbench import scaling
 
         dump_runner_config(plan, dump_config)
         if json:
             print_json({"status": "done", "config": str(dump_config)})
         elif not quiet:
-            Console().print(f"Written: {dump_config}", highlight=False, soft_wrap=True)
+            Console().print(
+                f"Written: {dump_config}, for {scaling(settings).max_workers} "
+                "process(es), which share each batch",
+                highlight=False,
+                soft_wrap=True,
+            )
         return
     display = Display(Console(stderr=True), quiet=quiet or json)
     result = run_detection(plan, open_tracker(settings), display)

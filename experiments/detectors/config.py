@@ -18,7 +18,7 @@ from experiments.config import (
     StorageConfig,
     TrackingConfig,
 )
-from experiments.detect_config import DetectConfig
+from experiments.detectors.detect_config import DetectConfig
 from experiments.section import Section, plain_name
 
 

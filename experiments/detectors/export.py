@@ -28,6 +28,7 @@ from experiments.stages.detect import (
 from experiments.stages.setting import WEIGHTS
 from experiments.tracking_uri import tracking_uri
 from experiments.whole_folder import require_new, whole_folder
+from experiments.workbench import scaling
 from orchestration import json_text
 from orchestration.stage_store import StageRecord, StageStore
 from orchestration.tracking import Tracker, TrackingError
@@ -48,6 +49,8 @@ In Python, with the `detection` extra installed:
     detector = Detector(Config.fromfile("{folder}/config.py"), "{folder}/detector.pt")
     print(detector.detect("image.jpg"))
 
+"""
+_USE_BACKBONE = """\
 The backbone alone is MMDetection's `model.backbone` of config.py with `checkpoint="backbone.pt"`.
 """
 
@@ -169,6 +172,7 @@ def dump_runner_config(plan: DetectionPlan, file: Path) -> None:
             class_names=list(images.val.class_names),
             pixels=pixel_statistics(plan.stage, pretraining, store),
             weights=None if weights is None else str(weights),
+            num_workers=scaling(config).max_workers,
             num_loaders=config.detect.num_workers,
             use_gpu=config.cluster.use_gpu,
         )
@@ -230,5 +234,6 @@ def _readable(card: Mapping[str, Any], folder: str) -> str:
         *metrics,
         "",
         _USE.format(folder=folder),
+        *([] if card["arch"] is None else [_USE_BACKBONE]),
     ]
     return "\n".join(lines)

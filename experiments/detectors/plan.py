@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.coco.data import file_digest
 from experiments.detectors.config import DetectionConfig
-from experiments.detectors.images import file_digest
+from experiments.find_stage import FINGERPRINT, find_stage
 from experiments.plan import (
     check_batches,
     check_detector_batch,
@@ -26,11 +26,9 @@ from nas.space import (
     parse_architecture,
     space_from_dict,
 )
-from nas.taps import select_taps
+from nas.taps import select_taps, torchvision_taps
 from orchestration.stage import Stage
-from orchestration.stage_store import StageRecord, StageStore
-
-FINGERPRINT = re.compile(r"[0-9a-f]{8,64}")
+from orchestration.stage_store import StageRecord
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,7 @@ def plan_detection(config: DetectionConfig) -> DetectionPlan:
     """
     check_detector_batch(config.detect, scaling(config))
     if config.torchvision is not None:
+        torchvision_taps(config.torchvision.name, config.detect.out_strides)
         backbone = {"type": "TorchvisionBackbone", **config.torchvision.model_dump()}
         return DetectionPlan(
             config, None, None, None, detect_stage(backbone, config.detect, config.seed)
@@ -100,24 +99,6 @@ def plan_detection(config: DetectionConfig) -> DetectionPlan:
         weights=None if weights is None else file_digest(weights),
     )
     return DetectionPlan(config, retrain, checkpoint, weights, stage)
-
-
-def find_stage(text: str, kind: str, storage: str) -> StageRecord:
-    """The stage of a kind whose fingerprint is `text` or begins with it.
-
-    Raises ConfigError where there is none, or where several begin so.
-    """
-    found = [
-        record for record in StageStore(storage).list(kind) if record.fingerprint.startswith(text)
-    ]
-    if len(found) == 1:
-        return found[0]
-    what = f"{len(found)} {kind} stages" if found else f"no {kind} stage"
-    mend = "give more of it" if found else f"'bnnas status CONFIG' names the stages of {storage}"
-    raise ConfigError(
-        f"The checkpoint {text!r} is no file, and {what} in {storage} has a fingerprint that "
-        f"begins so: {mend}."
-    )
 
 
 def _find_checkpoint(config: DetectionConfig) -> tuple[StageRecord | None, Path | None]:

@@ -7,6 +7,7 @@ all.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,14 @@ def image_files(
     ids = None
     if annotation_file is not None:
         content = read_annotation_file(annotation_file)
+        named = Counter(Path(image["file_name"]).name for image in content.images)
+        given = Counter(file.name for file in files)
+        twice = [name for name in given if given[name] > 1 or named[name] > 1]
+        if twice:
+            raise ValueError(
+                f"Several images are called {first(twice)}, here or in {annotation_file}, so that "
+                "their ids cannot be told apart: give them one at a time, or without --annotations."
+            )
         ids = {Path(image["file_name"]).name: int(image["id"]) for image in content.images}
         if unknown := [file.name for file in files if file.name not in ids]:
             raise ValueError(
@@ -115,7 +124,7 @@ def predict_images(
         OSError: `output` holds something.
         WeightsError: the detector's weights do not fit.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     names = {int(category["id"]): str(category["name"]) for category in source.categories}
     with quiet():
@@ -134,7 +143,8 @@ def predict_images(
         for image in images:
             ours = [one for one in found if one["image_id"] == image.id]
             with Image.open(image.path) as picture:
-                drawn = draw_detections(picture, ours, names, threshold=threshold)
+                upright = ImageOps.exif_transpose(picture)
+                drawn = draw_detections(upright, ours, names, threshold=threshold)
             drawn.save(folder / f"{image.id}_{image.path.stem}.png")
         (folder / DETECTIONS).write_text(json.dumps(found) + "\n", encoding="utf-8")
         listed = [
@@ -162,12 +172,12 @@ def _expand(paths: Iterable[Path]) -> Iterable[Path]:
 
 
 def _size(file: Path) -> tuple[int, int]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(file) as image:
             image.load()
-            return image.size
+            return ImageOps.exif_transpose(image).size  # as the detector turns it, too
     except FileNotFoundError:
         raise ValueError(
             f"There is no image {file}: give the path of a file or a folder."

@@ -6,18 +6,22 @@ started at all.
 
 from __future__ import annotations
 
+import difflib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.cell import keep_figures
+from experiments.coco.data import look_at
 from experiments.config import Config
 from experiments.detectors.config import DetectionConfig
-from experiments.detectors.images import look_at
 from experiments.detectors.plan import DetectionPlan
 from experiments.plan import CODE_VERSIONS, CellPlan
 from experiments.provenance import provenance
+from experiments.quiet import quiet
+from experiments.section import ConfigError
+from experiments.stage_list import list_stages
 from experiments.stages.detect import Place, detection_json, make_detect
 from experiments.stages.retrain import make_retrain, show_retrain
 from experiments.stages.setting import Setting, stage_json
@@ -73,7 +77,8 @@ def run_detection(plan: DetectionPlan, tracker: Tracker, display: Display) -> De
         display.say("[yellow]![/] The backbone starts with random weights: no checkpoint is given.")
     store = StageStore(config.storage.path)
     with ExitStack() as stack:
-        if any(store.get(stage.fingerprint) is None for stage in plan.stages):
+        if any(one.record is None for one in list_stages(plan, store).stages):
+            check_backbone(plan)
             stack.enter_context(connected(config, display.say))
         code = provenance()
         setting = stack.enter_context(
@@ -97,6 +102,35 @@ def run_detection(plan: DetectionPlan, tracker: Tracker, display: Display) -> De
         figures = keep_figures(config, [done for done in (retrained, detected) if done is not None])
         detected.shown.result()
     return DetectionResult(plan, retrained, detected, figures)
+
+
+def check_backbone(plan: DetectionPlan) -> None:
+    """Find out in this process whether workers will be able to build the backbone.
+
+    Where it comes from a file or from torchvision; imports what that takes. Raises ValueError.
+    """
+    backbone = plan.stage.config["backbone"]
+    if plan.weights is not None:
+        with quiet():
+            from detection.backbone import SearchedBackbone
+
+            SearchedBackbone(backbone["space"], backbone["arch"], checkpoint=plan.weights)
+    elif backbone["type"] == "TorchvisionBackbone":
+        from torchvision.models import get_model_weights, list_models
+
+        name, weights = backbone["name"], backbone["weights"]
+        if name not in list_models():
+            near = difflib.get_close_matches(name, list_models(), n=1)
+            hint = f", did you mean {near[0]!r}?" if near else "."
+            raise ConfigError(
+                f"torchvision.name is {name!r}, which torchvision does not have{hint}"
+            )
+        known = list(get_model_weights(name).__members__)
+        if weights is not None and weights not in known:
+            raise ConfigError(
+                f"torchvision.weights is {weights!r}, but {name} has {', '.join(known)}: give one "
+                "of these, or leave it out."
+            )
 
 
 def detection_place(config: Config | DetectionConfig, weights: Path | None = None) -> Place:

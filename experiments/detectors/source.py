@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config import StorageConfig
-from experiments.detectors.plan import FINGERPRINT, find_stage
+from experiments.find_stage import FINGERPRINT, find_stage
 from experiments.section import ConfigError
 from experiments.stages.detect import DETECTOR, build_config
 from orchestration.stage_store import StageRecord, StageStore
@@ -45,16 +45,18 @@ class DetectorSource:
 
     def runner_config(self, root: str = "data/coco") -> Any:
         """MMDetection's config, for a data set below `root`; imports it."""
-        return build_config(self.stage, root=root, class_names=self.class_names, pixels=self.pixels)
+        config = build_config(
+            self.stage, root=root, class_names=self.class_names, pixels=self.pixels
+        )
+        if "weights" in config.model.backbone:
+            config.model.backbone.weights = None  # torchvision would download what is replaced
+        return config
 
     def load(self) -> Detector:
         """The network; imports MMDetection. Raises WeightsError where the weights do not fit."""
         from detection.inference import Detector
 
-        config = self.runner_config()
-        if "weights" in config.model.backbone:
-            config.model.backbone.weights = None  # torchvision would download what is replaced
-        return Detector(config, self.weights)
+        return Detector(self.runner_config(), self.weights)
 
 
 @contextmanager

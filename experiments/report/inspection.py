@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments.detect_config import DetectConfig, DetectionData
+from experiments.detectors.detect_config import DetectConfig, DetectionData
 from experiments.plan import detect_stage, searched_backbone
 from experiments.quiet import quiet
 from experiments.report.detection_table import cost_table

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.cell import CellResult
+from experiments.report.detection_table import ap_table
 from experiments.report.numbers import network_row, standard_error
 from orchestration.stage_runs import Done
 
@@ -52,6 +53,8 @@ def print_result(result: CellResult, console: Console, *, elapsed_s: float, mlfl
             f"[yellow]{metrics['num_skipped']:.0f} unreadable images were left out.[/]\n",
             highlight=False,
         )
+    if result.detected is not None:
+        console.print(ap_table(result.detected.record, "the detector: COCO's metrics, in percent"))
     console.print(_cost_table(result))
     others = [
         f"{name} stayed {100 * best['optimality_gap']:.2f} % below it with "
@@ -79,6 +82,8 @@ def _cost_table(result: CellResult) -> Table:
     groups: list[tuple[str, tuple[Done, ...]]] = [
         (done.stage.kind, (done,)) for done in result.chain
     ]
+    if result.detected is not None:
+        groups.append((result.detected.stage.kind, (result.detected,)))
     if result.baseline:
         groups.append((f"random baseline, retrained: {len(result.baseline)}", result.baseline))
     for name, group in groups:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.report.ablation import Value, ablation_values, num_random
+from experiments.report.detection_table import ap_table
 from experiments.report.numbers import network_row
 from experiments.sweep_result import SweepResult
 from experiments.sweep_run import figures_folder
@@ -20,6 +21,10 @@ def print_sweep(result: SweepResult, console: Console, *, elapsed_s: float, mlfl
     console.print(_ablation_table(result))
     _print_baseline(result, console)
     console.print(_cells_table(result))
+    if result.detected is not None:
+        console.print(
+            ap_table(result.detected, "detector on the winner: COCO's metrics, in percent")
+        )
     console.print(_cost_table(result))
     if result.failures:
         console.print(failures_table(result.failures))

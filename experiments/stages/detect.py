@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -11,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.coco.annotation_file import CocoError
-from experiments.detectors.images import DetectionImages, annotation_file, image_folder
+from experiments.coco.data import (
+    DetectionImages,
+    annotation_file,
+    image_folder,
+    scene_parameters,
+)
 from experiments.quiet import quiet
 from experiments.report.numbers import count
 from experiments.stages.setting import IMAGES, WEIGHTS, Setting
@@ -19,6 +23,7 @@ from orchestration.stage import Stage
 from orchestration.stage_runner import Outcome
 from orchestration.stage_runs import Done
 from orchestration.stage_store import StageRecord, StageStore
+from orchestration.storage import fetch_shared, share_file
 from orchestration.train_job import JobResult
 from orchestration.worker import WorkerContext
 
@@ -62,6 +67,8 @@ def make_detect(
     inputs = inputs or {}
     retrained = inputs["retrain"].record if "retrain" in stage.inputs else None
     pixels = pixel_statistics(stage, retrained, setting.runner.store)
+    if place.weights is not None:
+        share_file(setting.runner.store.path, stage.config["weights"], place.weights)
 
     def finish(job: JobResult, folder: Path) -> Outcome:
         last = job.history[-1]
@@ -75,7 +82,7 @@ def make_detect(
             "arch": stage.config["backbone"].get("arch"),
             "categories": place.images.categories,
             "pixels": pixels,
-            "num_train_images": place.images.train.num_with_boxes,
+            "num_train_images": place.images.train.num_trainable,
             "num_val_images": place.images.val.num_images,
             **metrics,
         }
@@ -86,7 +93,6 @@ def make_detect(
         coco_root=str(place.images.root),
         class_names=list(place.images.val.class_names),
         pixels=pixels,
-        weights=None if place.weights is None else str(place.weights),
         retrain=stage.inputs.get("retrain"),
         num_loaders=place.num_loaders,
         log_interval=place.log_interval,
@@ -117,16 +123,18 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
         if detect["data"]["name"] == "digit_scenes":
             _have_scenes(Path(place["coco_root"]), detect["data"])
         with tempfile.TemporaryDirectory(prefix="backbone-") as folder:
-            weights = place["weights"]
+            weights = None
+            file = Path(folder) / WEIGHTS
             if place["retrain"] is not None:
-                store = StageStore(place["storage_path"])
-                weights = str(store.fetch(place["retrain"], WEIGHTS, Path(folder) / WEIGHTS))
+                weights = StageStore(place["storage_path"]).fetch(place["retrain"], WEIGHTS, file)
+            elif stage["weights"] is not None:
+                weights = fetch_shared(place["storage_path"], stage["weights"], file)
             runner_config = build_config(
                 stage,
                 root=place["coco_root"],
                 class_names=place["class_names"],
                 pixels=place["pixels"],
-                weights=weights,
+                weights=None if weights is None else str(weights),
                 num_workers=context.world_size,
                 num_loaders=place["num_loaders"],
                 use_gpu=place["use_gpu"],
@@ -202,6 +210,8 @@ def build_config(
     backbone = dict(stage["backbone"])
     if weights is not None:
         backbone["checkpoint"] = weights
+    elif backbone["type"] == "SearchedBackbone":
+        backbone["seed"] = stage["seed"]
     return detector_config(
         stage["detect"],
         backbone=backbone,
@@ -216,7 +226,7 @@ def build_config(
 
 def draw_detect(record: StageRecord, store: StageStore, place: Place, folder: Path) -> None:
     """Write the figures of a finished stage into a folder: the training, and what was detected."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     from experiments.coco.annotation_file import read_annotation_file
     from experiments.coco.drawing import draw_detections
@@ -232,7 +242,7 @@ def draw_detect(record: StageRecord, store: StageStore, place: Place, folder: Pa
     for image in content.images[: place.num_images_shown]:
         detections = [one for one in found if one["image_id"] == image["id"]]
         with Image.open(image_folder(root, "val") / image["file_name"]) as picture:
-            drawn = draw_detections(picture, detections, names)
+            drawn = draw_detections(ImageOps.exif_transpose(picture), detections, names)
         drawn.save(folder / f"detections_{image['id']}.png")
 
 
@@ -252,7 +262,9 @@ def pixel_statistics(
 def _have_scenes(root: Path, data: Mapping[str, Any]) -> None:
     """Make the digit scenes where this worker's node has them not."""
     from experiments.coco.digit_scenes import make_digit_scenes
-    from experiments.detectors.images import scene_parameters
 
-    with contextlib.suppress(CocoError):  # of another making: the driver has found it good
+    try:
         make_digit_scenes(root, **scene_parameters(data))
+    except CocoError:
+        if not annotation_file(root, "val").is_file():
+            raise  # else they are of another making, and the driver has found them good

@@ -14,11 +14,10 @@ from typing import Any
 
 from experiments.coco.annotation_file import CocoError
 from experiments.coco.check import CocoSummary, check_coco
-from experiments.coco.digit_scenes import make_digit_scenes
-from experiments.detect_config import DetectConfig, DetectionData
+from experiments.coco.digit_scenes import FORMAT, make_digit_scenes
+from experiments.detectors.detect_config import SCENE_FIELDS, DetectConfig, DetectionData
 
 SPLITS = ("train", "val")
-_SCENES = ("num_train", "num_val", "image_size", "seed")
 
 
 def annotation_file(root: str | Path, split: str) -> Path:
@@ -38,7 +37,7 @@ def data_identity(data: DetectionData) -> dict[str, Any]:
         CocoError: an annotation file cannot be read.
     """
     if data.name == "digit_scenes":
-        return {"name": data.name, **scene_parameters(data.model_dump())}
+        return {"name": data.name, "format": FORMAT, **scene_parameters(data.model_dump())}
     assert data.root is not None  # the config says so
     files = {split: annotation_file(Path(data.root).expanduser(), split) for split in SPLITS}
     return {
@@ -49,7 +48,7 @@ def data_identity(data: DetectionData) -> dict[str, Any]:
 
 def scene_parameters(data: Mapping[str, Any]) -> dict[str, int]:
     """The arguments of `make_digit_scenes` among a section's fields."""
-    return {name: data[name] for name in _SCENES}
+    return {name: data[name] for name in SCENE_FIELDS}
 
 
 def data_root(data: DetectionData, results: Path) -> Path:
@@ -92,10 +91,15 @@ def look_at(detect: DetectConfig, results: Path) -> DetectionImages:
         make_digit_scenes(root, **scene_parameters(detect.data.model_dump()))
     train = check_coco(annotation_file(root, "train"), image_folder(root, "train"))
     val = check_coco(annotation_file(root, "val"), image_folder(root, "val"), train.class_names)
-    if detect.batch_size > train.num_with_boxes:
+    if detect.batch_size > train.num_trainable:
         raise CocoError(
-            f"detect.batch_size is {detect.batch_size}, but only {train.num_with_boxes} images in "
+            f"detect.batch_size is {detect.batch_size}, but only {train.num_trainable} images in "
             f"{annotation_file(root, 'train')} have boxes to train on: give at most that."
+        )
+    if val.num_boxes == val.num_crowds:
+        raise CocoError(
+            f"{annotation_file(root, 'val')} has no object to find, so that there is nothing to "
+            "evaluate: annotate single objects (iscrowd 0) in the validation images."
         )
     return DetectionImages(root, train, val)
 

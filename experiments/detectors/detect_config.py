@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -18,7 +19,7 @@ from pydantic import (
 
 from experiments.section import Section
 
-_SCENES = ("num_train", "num_val", "image_size", "seed")
+SCENE_FIELDS = ("num_train", "num_val", "image_size", "seed")
 
 
 class DetectionData(Section):
@@ -44,8 +45,11 @@ class DetectionData(Section):
                     "root is missing: give the folder that holds annotations/, train2017/ and "
                     "val2017/, or name: digit_scenes"
                 )
-            if given := self.model_fields_set.intersection(_SCENES):
-                raise ValueError(f"{', '.join(sorted(given))} belong to name: digit_scenes")
+            # Not by `model_fields_set`: a dumped config names all fields.
+            fields = type(self).model_fields
+            given = [name for name in SCENE_FIELDS if getattr(self, name) != fields[name].default]
+            if given:
+                raise ValueError(f"{', '.join(given)} belong to name: digit_scenes")
         return self
 
 
@@ -61,6 +65,23 @@ def _scale_range(scales: tuple[float, float]) -> tuple[float, float]:
     return scales
 
 
+def _by_path(options: Any) -> Any:
+    """Nested mappings as dotted paths, so that an option has one name, however it was given."""
+    if not isinstance(options, dict):
+        return options
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        inner = _by_path(value)
+        nested = isinstance(inner, dict) and inner
+        leaves = (
+            {f"{name}.{path}": leaf for path, leaf in inner.items()} if nested else {name: value}
+        )
+        if twice := found.keys() & leaves.keys():
+            raise ValueError(f"{', '.join(sorted(twice))} is given twice")
+        found |= leaves
+    return dict(sorted(found.items()))
+
+
 class DetectConfig(Section):
     """Training and evaluation of a detector.
 
@@ -70,7 +91,8 @@ class DetectConfig(Section):
         out_strides: of the backbone's three features.
         epochs: of training.
         batch_size: of all workers together.
-        lr: of a batch of 128, and scaled with it; `warmup_lr` likewise.
+        lr: of a batch of 128, and scaled with it.
+        warmup_lr: likewise; a tenth of `lr` if not given.
         warmup_epochs: of a learning rate that rises from `warmup_lr`; then it falls as a cosine.
         optimizer: `sgd` with `momentum`, or `adamw`.
         clip_norm: of the gradient.
@@ -92,7 +114,7 @@ class DetectConfig(Section):
     epochs: PositiveInt = 300
     batch_size: PositiveInt = 128
     lr: PositiveFloat = 0.16
-    warmup_lr: Annotated[float, Field(ge=0)] = 0.016
+    warmup_lr: PositiveFloat | None = None
     warmup_epochs: NonNegativeInt = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -104,7 +126,7 @@ class DetectConfig(Section):
     ema_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.0002
     bn_momentum: Annotated[float, Field(gt=0, le=1)] = 0.01
     precision: Literal["float32", "bfloat16"] = "float32"
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Annotated[dict[str, Any], BeforeValidator(_by_path)] = Field(default_factory=dict)
     num_workers: NonNegativeInt = 0
     log_interval: PositiveInt = 50
     num_images_shown: NonNegativeInt = 8
@@ -115,6 +137,11 @@ class DetectConfig(Section):
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs}, which must be less than epochs "
                 f"({self.epochs})"
+            )
+        if self.warmup_lr is not None and self.warmup_lr > self.lr:
+            raise ValueError(
+                f"warmup_lr is {self.warmup_lr:g}, which must be at most lr ({self.lr:g}), because "
+                "it rises to that"
             )
         coarsest = 4 * self.out_strides[-1]
         if self.image_size % coarsest:
