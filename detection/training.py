@@ -242,9 +242,7 @@ class ReportHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leave out MMEngine's log of scalars, so that tensors and plain values remain."""
-        checkpoint["message_hub"] = dict.fromkeys(
-            ("log_scalars", "runtime_info", "resumed_keys"), {}
-        )
+        checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
 
     def _end_interval(self, step: int) -> None:
         for name, value in self._interval.take().items():
