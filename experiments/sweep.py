@@ -66,7 +66,6 @@ def run_sweep(
         run = SweepRun.of(plan, tracker, source_tags(code))
         run_id = run.start()
         with run.marked():
-<<<<<<< HEAD
             drivers = run_drivers(
                 tasks,
                 tracker,
@@ -77,13 +76,7 @@ def run_sweep(
                 num_at_once=num_at_once or 1,
             )
             result = _collect(plan, tasks, drivers, run_id)
-            if place is not None and result.winner is not None:
-=======
-            with display.live(plan.sweep.name, [task.label for task in tasks]):
-                ended, made = _run_all(arguments, missing, num_at_once or 1, config, display)
-            result = _collect(plan, tasks, ended, made, run_id)
             if place is not None:
->>>>>>> main
                 result = _detect(result, tracker, display, code, place)
         run.show(result)
     return result
