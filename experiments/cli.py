@@ -31,6 +31,7 @@ app = typer.Typer(
 for command in (
     experiment.run,
     experiment.sweep,
+    experiment.correlate,
     ask.plan,
     ask.status,
     jobs.submit,

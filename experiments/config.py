@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from experiments.correlate_config import CorrelateConfig
 from experiments.detectors.detect_config import DetectConfig
 from experiments.section import Section, plain_name
 from nas.data import DATASETS
@@ -233,6 +234,7 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     retrain: RetrainConfig = RetrainConfig()
     random_baseline: RandomBaselineConfig = RandomBaselineConfig()
+    correlate: CorrelateConfig = CorrelateConfig()
     detect: DetectConfig | None = None
     storage: StorageConfig = StorageConfig()
     tracking: TrackingConfig = TrackingConfig()

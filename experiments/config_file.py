@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from experiments.config import Config
 from experiments.detectors.config import DetectionConfig
 from experiments.section import ConfigError
-from experiments.sweep_config import Sweep, SweepSettings
+from experiments.sweep_config import Seeds, Sweep, SweepSettings
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -55,6 +55,19 @@ def load_experiment(
     if "detect" in values and "supernet" not in values:
         return load_detection(path, overrides)
     return load_config(path, overrides)
+
+
+def load_correlation(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, ...]:
+    """The file of one cell, for a correlation study: once for each of its `seeds`."""
+    values = read_values(path, overrides)
+    if "grid" in values:
+        raise ConfigError(
+            f"{path} has a grid, and a correlation study asks about one supernet: give the file of "
+            "one cell."
+        )
+    seeds = _validate(path, Seeds, {"seeds": values.pop("seeds", None)}).seeds
+    given = [{**values, "seed": seed} for seed in seeds] if seeds else [values]
+    return tuple(_validate(path, Config, each) for each in given)
 
 
 def load_detection(

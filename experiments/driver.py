@@ -1,7 +1,7 @@
-"""What the driver process of one cell, or of one random architecture, does in a sweep.
+"""What the driver process of one task does.
 
-It tells the process of the sweep what happens as plain values (:class:`Events`), because a stage is
-shown to people in one place only.
+It tells the process that has started it what happens, as plain values (:class:`Events`), because a
+stage is shown to people in one place only.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.cell import CellResult, CellRun, keep_figures, make_chain
-from experiments.plan import CellPlan
-from experiments.stages.retrain import make_retrain
+from experiments.tasks import Context, Task
 from experiments.workbench import open_setting
-from nas.space import Architecture
 from orchestration.stage import Stage
 from orchestration.stage_runs import Done
 from orchestration.tracking import Tracker
@@ -24,39 +21,33 @@ _SHOWN = ("epoch", "train/loss", "val/top1")
 
 
 def drive(argument: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Make one cell (`arch` is None), or retrain one random architecture.
+    """Make one task.
 
     Returns the ids of the MLflow runs and of the stages; what was found is in the store.
     """
-    plan: CellPlan = argument["plan"]
-    arch: Architecture | None = argument["arch"]
-    tracker = Tracker(argument["uri"], argument["experiment"])
-    parent_run_id: str | None = argument["parent_run_id"]
+    task: Task = argument["task"]
+    context = Context(
+        Tracker(argument["uri"], argument["experiment"]),
+        argument["tags"],
+        argument["parent_run_id"],
+    )
     with (
         Events(report) as events,
         open_setting(
-            plan.config,
-            tracker,
+            task.config,
+            context.tracker,
             events,
             code=argument["code"],
-            parent_run_id=parent_run_id,
-            tags=argument["tags"],
+            parent_run_id=context.parent_run_id,
+            tags=context.tags,
         ) as setting,
     ):
-        if arch is not None:
-            return {"run_id": None, "stages": [_told(make_retrain(plan.retrain(arch), setting))]}
-        run = CellRun.of(
-            plan,
-            tracker,
-            tags=argument["tags"],
-            part_of=argument["group"],
-            parent_run_id=parent_run_id,
-        )
-        with run.marked():
-            chain = make_chain(plan, setting)
-            figures = keep_figures(plan.config, chain)
-            run_id = run.show(CellResult(plan, chain, (), None, figures))
-        return {"run_id": run_id, "stages": [_told(done) for done in chain]}
+        made = task.make(setting, context)
+        return {
+            "has_run": made.has_run,
+            "run_id": made.run_id,
+            "stages": [_told(done) for done in made.stages],
+        }
 
 
 class Events(logging.Handler):

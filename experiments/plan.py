@@ -7,7 +7,7 @@ config; a test fails when a new one is not in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,37 +28,45 @@ from orchestration.scaling import Scaling
 from orchestration.stage import Stage
 
 # Raise a number when the code of that stage changes what the same config gives.
-CODE_VERSIONS = {"supernet": 1, "search": 2, "retrain": 2, "detect": 1}
+CODE_VERSIONS = {"supernet": 1, "search": 2, "retrain": 2, "detect": 1, "score": 1}
 
 # A prime apart, so that the random baseline's draw is not the searcher's or a sampler's.
 _BASELINE_SEED_OFFSET = 7919
 
-StageKind = Literal["supernet", "search", "retrain", "detect"]
-_ALL: frozenset[StageKind] = frozenset({"supernet", "search", "retrain"})
-_TRAINED: frozenset[StageKind] = frozenset({"supernet", "retrain"})
-_SPACE: frozenset[StageKind] = _ALL | {"detect"}  # what a network consists of
+StageKind = Literal["supernet", "search", "retrain", "detect", "score"]
+_IMAGES: frozenset[StageKind] = frozenset({"supernet", "search", "retrain", "score"})
+_NETWORK: frozenset[StageKind] = _IMAGES | {"detect"}
 _NONE: frozenset[StageKind] = frozenset()
 
 # Field → the stages whose result it can change. A section stands for all of its fields. Search
 # reads images only with an indicator that does; `data.root` decides only for `imagefolder`, whose
 # content nothing but its place names.
 FIELDS: dict[str, frozenset[StageKind]] = {
-    "space": _SPACE,
-    "seed": _SPACE,
-    "data.name": _ALL,
-    "data.root": _ALL,
-    "data.resolution": _SPACE,
-    "data.search_val_fraction": _ALL,
-    "data.augment": _ALL,
-    "data.max_train_images": _ALL,
-    "data.split_seed": _ALL,
-    "data.skip_unreadable": _ALL,
+    "space": _NETWORK,
+    "seed": _NETWORK,
+    "data.name": _IMAGES,
+    "data.root": _IMAGES,
+    "data.resolution": _NETWORK,
+    "data.search_val_fraction": _IMAGES,
+    "data.augment": _IMAGES,
+    "data.max_train_images": _IMAGES,
+    "data.split_seed": _IMAGES,
+    "data.skip_unreadable": _IMAGES,
     "supernet": frozenset({"supernet"}),
-    "search": frozenset({"search"}),
+    "search.indicator": frozenset({"search", "score"}),
+    "search.searcher": frozenset({"search"}),
+    "search.max_flops": frozenset({"search"}),
+    "search.min_flops": frozenset({"search"}),
+    "search.max_params": frozenset({"search"}),
+    "search.top_k": frozenset({"search"}),
+    "search.evolution": frozenset({"search"}),
+    "search.recalibration_images": frozenset({"search", "score"}),
+    "search.batch_size": frozenset({"search", "score"}),
     "retrain": frozenset({"retrain"}),
     "detect": frozenset({"detect"}),  # but for `_DETECT_PLACES`
-    # Says which architectures are retrained, and changes none of their results.
+    # These say which architectures are retrained, and change none of their results.
     "random_baseline": _NONE,
+    "correlate": _NONE,
     "name": _NONE,
     "data.num_workers": _NONE,
     "storage": _NONE,
@@ -85,6 +93,23 @@ class CellPlan:
         """The retraining of one architecture, found by whatever means."""
         config = self.config
         return retrain_stage(self.space, arch, config.data, config.retrain, config.seed)
+
+    def score(self, indicator: str, archs: Sequence[Architecture]) -> Stage:
+        """What an indicator that is not additive says of given architectures."""
+        search = self.config.search
+        needs = INDICATORS[indicator].needs_supernet and self.supernet is not None
+        config = {
+            **_common(self.space, self.config.seed),
+            "data": _data(self.config.data),
+            "search": {
+                "indicator": indicator,
+                "recalibration_images": search.recalibration_images,
+                "batch_size": search.batch_size,
+            },
+            "archs": [format_architecture(arch) for arch in archs],
+        }
+        inputs = {"supernet": self.supernet.fingerprint} if needs and self.supernet else {}
+        return _stage("score", config, inputs=inputs, name=f"score {indicator}")
 
     def detect(self, arch: Architecture) -> Stage | None:
         """The detector whose backbone is the retrained `arch`; None where none is asked for."""

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 from experiments.cell import CellRun, finished_chain, keep_figures
-from experiments.config import Config
 from experiments.detectors.run import detect_found, detection_place, known_retraining
-from experiments.driver import drive
-from experiments.plan import CellPlan
+from experiments.drivers import DriversResult, run_drivers, why_failed
 from experiments.provenance import provenance
 from experiments.stage_list import list_stages
 from experiments.stages.detect import Place, coco_of
@@ -25,40 +22,20 @@ from experiments.sweep_display import SweepDisplay
 from experiments.sweep_plan import RandomPlan, SweepPlan
 from experiments.sweep_result import CellRow, RandomRow, SweepResult
 from experiments.sweep_run import SweepRun
+from experiments.tasks import CellTask, RetrainTask
 from experiments.terminal import Display
 from experiments.workbench import (
-    at_home,
     check_places,
     connected,
     open_setting,
     scaling,
     source_tags,
 )
-from nas.space import Architecture, format_architecture
 from orchestration import capacity
 from orchestration.failure import JobError
 from orchestration.stage_store import StageStore
-from orchestration.sweep import DRIVER_BYTES, Ended, max_concurrent, run_tasks
+from orchestration.sweep import DRIVER_BYTES, max_concurrent
 from orchestration.tracking import CELL, INPUT, Tracker
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What one driver makes: a cell, or with `arch` a random architecture."""
-
-    name: str
-    plan: CellPlan
-    arch: Architecture | None
-
-    @property
-    def label(self) -> str:
-        """What people see."""
-        return self.name if self.arch is None else f"random {format_architecture(self.arch)}"
-
-    def is_there(self, store: StageStore) -> bool:
-        if self.arch is None:
-            return finished_chain(self.plan, store) is not None
-        return store.get(self.plan.retrain(self.arch).fingerprint) is not None
 
 
 def run_sweep(
@@ -74,9 +51,8 @@ def run_sweep(
     check_places(config, tracker)
     place = None if config.detect is None else detection_place(config)
     store = StageStore(config.storage.path)
-    tasks = [_Task(cell.config.name, cell, None) for cell in plan.cells]
-    tasks += [_Task("random", random.cell, random.arch) for random in plan.baseline]
-    missing = [not task.is_there(store) for task in tasks]
+    tasks: list[CellTask | RetrainTask] = [CellTask(cell, plan.group) for cell in plan.cells]
+    tasks += [RetrainTask(random.cell, random.arch) for random in plan.baseline]
     with ExitStack() as stack:
         if any(one.record is None for one in list_stages(plan, store).stages):
             stack.enter_context(connected(config, display.say))
@@ -84,28 +60,22 @@ def run_sweep(
                 capacity.num_jobs_at_once(scaling(config)),
                 plan.sharing,
                 capacity.driver_room(DRIVER_BYTES),
-                sum(missing),
+                sum(not task.is_there(store) for task in tasks),
             )
         code = provenance()
         run = SweepRun.of(plan, tracker, source_tags(code))
         run_id = run.start()
-        arguments = [
-            {
-                "plan": replace(task.plan, config=at_home(task.plan.config)),
-                "arch": task.arch,
-                "uri": tracker.uri,
-                "experiment": tracker.experiment,
-                "parent_run_id": run_id,
-                "group": plan.group,
-                "code": code,
-                "tags": {CELL: task.name, **source_tags(code)},
-            }
-            for task in tasks
-        ]
         with run.marked():
-            with display.live(plan.sweep.name, [task.label for task in tasks]):
-                ended, made = _run_all(arguments, missing, num_at_once or 1, config, display)
-            result = _collect(plan, tasks, ended, made, run_id)
+            drivers = run_drivers(
+                tasks,
+                tracker,
+                display,
+                title=plan.sweep.name,
+                parent_run_id=run_id,
+                code=code,
+                num_at_once=num_at_once or 1,
+            )
+            result = _collect(plan, tasks, drivers, run_id)
             if place is not None:
                 result = _detect(result, tracker, display, code, place)
         run.show(result)
@@ -163,69 +133,20 @@ def _detect(
     )
 
 
-def _run_all(
-    arguments: Sequence[dict[str, Any]],
-    missing: Sequence[bool],
-    num_at_once: int,
-    config: Config,
-    display: SweepDisplay,
-) -> tuple[list[Ended], dict[str, bool]]:
-    """What is there is shown from here, the rest is made by drivers.
-
-    Returns how each of them ended, and of every stage, by fingerprint, whether it was made now.
-    """
-    ended: dict[int, Ended] = {}
-    made: dict[str, bool] = {}
-
-    def heard(index: int, event: Mapping[str, Any]) -> None:
-        if event["what"] == "done":
-            is_new = not event["cached"]
-            made[event["fingerprint"]] = made.get(event["fingerprint"], False) or is_new
-        display.event(index, event)
-
-    for index, argument in enumerate(arguments):
-        if not missing[index]:
-            ended[index] = Ended(drive(argument, partial(heard, index)), None)
-            display.finished(index, ended[index])
-    wanted = [index for index, is_missing in enumerate(missing) if is_missing]
-    if wanted:
-        found = run_tasks(
-            drive,
-            [arguments[index] for index in wanted],
-            num_at_once=num_at_once,
-            max_failures=config.cluster.max_failures,
-            on_event=lambda number, event: heard(wanted[number], event),
-            on_end=lambda number, end: display.finished(wanted[number], end),
-        )
-        ended |= dict(zip(wanted, found, strict=True))
-    for index, end in ended.items():
-        if end.value is not None and _is_unseen(end.value):
-            # A driver that found the tracking server away has stored its results all the same.
-            end.value.update(drive(arguments[index], lambda event: None))
-    return [ended[index] for index in range(len(arguments))], made
-
-
-def _is_unseen(told: Mapping[str, Any]) -> bool:
-    """Whether MLflow was away when a driver told what it has made."""
-    run_ids = [stage["mlflow_run_id"] for stage in told["stages"]]
-    return None in run_ids or (len(run_ids) > 1 and told["run_id"] is None)
-
-
 def _collect(
     plan: SweepPlan,
-    tasks: Sequence[_Task],
-    ended: Sequence[Ended],
-    made: Mapping[str, bool],
+    tasks: Sequence[CellTask | RetrainTask],
+    drivers: DriversResult,
     run_id: str,
 ) -> SweepResult:
     """The rows of the result, from the store."""
     store = StageStore(plan.sweep.shared.storage.path)
     cells, baseline = [], []
-    for task, end in zip(tasks, ended, strict=True):
+    for task, end in zip(tasks, drivers.ended, strict=True):
         told = {"run_id": None, "stages": []} if end.value is None else end.value
-        if task.arch is not None:
-            record = store.get(task.plan.retrain(task.arch).fingerprint) if end.value else None
-            error = _why(end, is_there=record is not None)
+        if isinstance(task, RetrainTask):
+            record = store.get(task.stage.fingerprint) if end.value else None
+            error = why_failed(end, is_there=record is not None)
             baseline.append(RandomRow(RandomPlan(task.plan, task.arch), record, error))
             continue
         chain = finished_chain(task.plan, store) if end.value else None
@@ -233,7 +154,7 @@ def _collect(
             CellRow(
                 plan=task.plan,
                 chain=chain or (),
-                error=_why(end, is_there=chain is not None),
+                error=why_failed(end, is_there=chain is not None),
                 run_id=told["run_id"],
                 retrain_run_id=told["stages"][-1]["mlflow_run_id"] if chain else None,
             )
@@ -242,14 +163,7 @@ def _collect(
         plan=plan,
         cells=tuple(cells),
         baseline=tuple(baseline),
-        executed=tuple(fingerprint for fingerprint, is_new in made.items() if is_new),
-        cached=tuple(fingerprint for fingerprint, is_new in made.items() if not is_new),
+        executed=drivers.executed,
+        cached=drivers.cached,
         run_id=run_id,
     )
-
-
-def _why(end: Ended, *, is_there: bool) -> str | None:
-    """Why something failed; None if it did not."""
-    if end.error is None and not is_there:
-        return "its result has been deleted meanwhile: run the same command again."
-    return end.error

@@ -43,11 +43,16 @@ class GridConfig(Section):
     epochs: Annotated[tuple[PositiveInt, ...], AfterValidator(_each_once)] | None = None
 
 
-class SweepSettings(Section):
+class Seeds(Section):
+    """With which seeds everything is done; one, the experiment's own, if not given."""
+
+    seeds: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_each_once)] | None = None
+
+
+class SweepSettings(Seeds):
     """What the file of a sweep has beyond that of an experiment."""
 
     grid: GridConfig
-    seeds: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_each_once)] | None = None
 
     @model_validator(mode="after")
     def _names_an_axis(self) -> Self:

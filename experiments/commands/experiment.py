@@ -1,4 +1,4 @@
-"""Commands that make results: run, sweep."""
+"""Commands that make results: run, sweep, correlate."""
 
 from __future__ import annotations
 
@@ -83,6 +83,47 @@ def sweep(
             Console(),
             elapsed_s=time.perf_counter() - start_s,
             mlflow=where_to_look(settings.shared, arguments(config, overrides)),
+        )
+    if result.failures:
+        raise typer.Exit(1)
+
+
+def correlate(
+    config: ConfigFile,
+    overrides: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    max_concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Drivers at once; by default as many as find work.")
+    ] = None,
+) -> None:
+    """Retrain random architectures, and see how well indicators predict their order.
+
+    `seeds` in CONFIG repeats supernets and retrainings. What an earlier command has finished is not
+    done again.
+    """
+    from experiments.config_file import load_correlation
+    from experiments.correlation.plan import plan_correlation
+    from experiments.correlation.run import run_correlation
+    from experiments.plan import described
+    from experiments.report.correlation import print_correlation
+    from experiments.sweep_display import SweepDisplay
+    from experiments.tracking_uri import open_tracker, where_to_look
+
+    settings = load_correlation(config, overrides or [])
+    start_s = time.perf_counter()
+    plan = plan_correlation(settings, described(settings[0].data))
+    display = SweepDisplay(Console(stderr=True), quiet=quiet or json)
+    tracker = open_tracker(settings[0])
+    result = run_correlation(plan, tracker, display, num_at_once=max_concurrent)
+    if json:
+        print_json(result.to_json())
+    else:
+        print_correlation(
+            result,
+            Console(),
+            elapsed_s=time.perf_counter() - start_s,
+            mlflow=where_to_look(settings[0], arguments(config, overrides)),
         )
     if result.failures:
         raise typer.Exit(1)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from experiments.correlation.run import CorrelationResult
 from experiments.correlation.study import Study
 from experiments.report.style import COLORS, SERIES, in_style, new_figure
+from experiments.report.sweep_table import failures_table
 
 _BIN_COLORS = (COLORS["evolution"], COLORS["random"], COLORS["accuracy"], COLORS["exact"], *SERIES)
 
@@ -68,6 +72,26 @@ def correlation_figure(study: Study) -> Figure:
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=min(4, len(bins)), fontsize=8)
     return figure
+
+
+def print_correlation(
+    result: CorrelationResult, console: Console, *, elapsed_s: float, mlflow: str
+) -> None:
+    """The tables, what failed, and the command that opens the MLflow UI."""
+    if result.study is None:
+        console.print("Too few architectures have all their measurements to compare rankings.")
+    else:
+        console.print(agreement_table(result.study))
+        print_spreads(result.study, console)
+    if result.failures:
+        console.print(failures_table(result.failures))
+        console.print("The same command tries again what failed, and nothing else.")
+    num_made, num_cached = len(result.executed), len(result.cached)
+    console.print(f"Stages    {num_made} made, {num_cached} from the store", highlight=False)
+    console.print(f"Elapsed   {elapsed_s:.0f} s", highlight=False)
+    console.print(f"Results   {escape(result.plan.config.storage.path)}", highlight=False)
+    console.print(f"Figures   {escape(os.path.relpath(result.folder))}", highlight=False)
+    console.print(f"MLflow    [bold]{escape(mlflow)}[/]", highlight=False)
 
 
 def agreement_table(study: Study) -> Table:

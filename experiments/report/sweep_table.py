@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,7 +27,7 @@ def print_sweep(result: SweepResult, console: Console, *, elapsed_s: float, mlfl
         )
     console.print(_cost_table(result))
     if result.failures:
-        console.print(_failures_table(result))
+        console.print(failures_table(result.failures))
         console.print("The same command tries again what failed, and nothing else.")
     elif result.winner is not None:
         console.print(
@@ -109,10 +110,11 @@ def _cost_table(result: SweepResult) -> Table:
     return table
 
 
-def _failures_table(result: SweepResult) -> Table:
+def failures_table(failures: Mapping[str, str]) -> Table:
+    """What failed, by name, and why."""
     table = Table(title="what failed", title_justify="left", style="red")
-    table.add_column("cell", no_wrap=True)
+    table.add_column("what", no_wrap=True)
     table.add_column("why", overflow="fold")
-    for name, error in result.failures.items():
+    for name, error in failures.items():
         table.add_row(name, escape(error))
     return table
