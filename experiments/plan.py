@@ -53,7 +53,7 @@ FIELDS: dict[str, frozenset[StageKind]] = {
     "data.split_seed": _IMAGES,
     "data.skip_unreadable": _IMAGES,
     "supernet": frozenset({"supernet"}),
-    "search.indicator": frozenset({"search", "score"}),
+    "search.indicator": frozenset({"search"}),
     "search.searcher": frozenset({"search"}),
     "search.max_flops": frozenset({"search"}),
     "search.min_flops": frozenset({"search"}),

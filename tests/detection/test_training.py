@@ -236,7 +236,7 @@ def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalWorker
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        {"epochs": 3},
         {"optimizer": "adamw", "lr": 0.03, "warmup_lr": 0.003, "clip_norm": None, "epochs": 3},
     ],
     ids=["sgd", "adamw"],
@@ -447,6 +447,7 @@ def run_rank(rank: int, folder: str) -> None:
             with pytest.raises(CrashError):
                 train(config, RankContext(place / "pieces", dies_after=epoch))
         found["pieces"] = trained_by_rank(config, place / "pieces")
+        config.train_cfg.max_epochs = 1
         config.custom_hooks = [
             hook for hook in config.custom_hooks if hook.type != "SyncStatisticsHook"
         ]
@@ -475,6 +476,7 @@ def statistics(network: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value for name, value in network.items() if "running_" in name}
 
 
+@pytest.mark.slow
 def test_ranks_end_with_the_same_network_and_the_same_numbers(together: Path) -> None:
     first, second = of_ranks(together, "whole")
     assert_same_value(first, second)
@@ -483,6 +485,7 @@ def test_ranks_end_with_the_same_network_and_the_same_numbers(together: Path) ->
     assert all(row["train/loss"] > 0 for row in first["history"])
 
 
+@pytest.mark.slow
 def test_without_the_hook_every_rank_has_the_statistics_of_its_own_images(together: Path) -> None:
     first, second = of_ranks(together, "without hook")
     for part in ("network", "average"):
@@ -495,6 +498,7 @@ def test_without_the_hook_every_rank_has_the_statistics_of_its_own_images(togeth
     assert_same_value(*weights)
 
 
+@pytest.mark.slow
 def test_ranks_that_were_interrupted_end_as_if_they_had_not_been(together: Path) -> None:
     whole, pieces = (LocalWorkerContext(together / name) for name in ("whole", "pieces"))
     assert_same_end(whole, pieces)
@@ -505,6 +509,7 @@ def test_ranks_that_were_interrupted_end_as_if_they_had_not_been(together: Path)
         assert_same_value(found["average"], expected["average"])
 
 
+@pytest.mark.slow
 def test_the_detector_of_several_ranks_is_their_moving_average(together: Path) -> None:
     context = LocalWorkerContext(together / "whole")
     average = {

@@ -37,7 +37,10 @@ BASE = changed(
 
 # The same in a space that a detector can be built on.
 DETECTING = changed(
-    BASE, space="micro_detection", detect={"data": {"name": "digit_scenes"}, "image_size": 256}
+    BASE,
+    space="micro_detection",
+    detect={"data": {"name": "digit_scenes"}, "image_size": 256},
+    cluster__use_gpu=True,  # which half precision needs
 )
 
 # Another valid value for every field of a config.
@@ -90,6 +93,10 @@ OTHER: dict[str, Any] = {
     "search.recalibration_images": 64,
     "search.batch_size": 32,
     "random_baseline.num_architectures": 3,
+    "correlate.num_architectures": 5,
+    "correlate.num_strata": 2,
+    "correlate.num_bins": 2,
+    "correlate.indicators": ["bn"],
     "detect": {"data": {"name": "digit_scenes"}, "image_size": 128},
     "storage.path": "elsewhere",
     "tracking.uri": "http://localhost:5000",
@@ -173,6 +180,7 @@ def own_fingerprints(cell: CellPlan) -> dict[str, str]:
     cheapest = tuple(-1 if layer.fixed_identity else 0 for layer in layers)
     found = [cell.supernet, cell.search, cell.retrain(cheapest), cell.detect(cheapest)]
     stages = [stage for stage in found if stage is not None]
+    stages.append(cell.score("accuracy", [cheapest]))
     return {
         stage.kind: Stage(stage.kind, stage.config, stage.code_version).fingerprint
         for stage in stages
