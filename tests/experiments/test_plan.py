@@ -329,6 +329,7 @@ def test_a_space_is_what_it_contains_and_not_its_name(tmp_path: Path) -> None:
         "supernet",
         "search",
         "retrain",
+        "score",
     }
 
 
