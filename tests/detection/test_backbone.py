@@ -29,6 +29,7 @@ CHANNELS = {
     "spos_se": (56, 128, 432),
     "fairnas": (40, 96, 320),
     "fairnas_se": (40, 96, 320),
+    "micro_detection": (32, 64, 96),
 }
 NO_TAPS = {"cifar": "1, 2, 4, 8", "micro": "1, 2, 4"}
 
@@ -93,7 +94,12 @@ def test_every_built_in_space_is_covered() -> None:
 def test_features_of_the_built_in_spaces(name: str) -> None:
     (arch,) = random_architectures(load_space(name), 1)
     backbone = MODELS.build(
-        {"type": "SearchedBackbone", "space": name, "arch": format_architecture(arch)}
+        {
+            "type": "SearchedBackbone",
+            "space": name,
+            "arch": format_architecture(arch),
+            "in_channels": 3,
+        }
     ).eval()
     assert backbone.out_channels == CHANNELS[name]
     with torch.no_grad():
