@@ -73,12 +73,14 @@ def run_detection(plan: DetectionPlan, tracker: Tracker, display: Display) -> De
     config = plan.config
     check_places(config, tracker)
     place = detection_place(config, weights=plan.weights)
+    store = StageStore(config.storage.path)
+    is_made = all(one.record is not None for one in list_stages(plan, store).stages)
+    if not is_made:
+        check_backbone(plan)
     if not plan.is_pretrained:
         display.say("[yellow]![/] The backbone starts with random weights: no checkpoint is given.")
-    store = StageStore(config.storage.path)
     with ExitStack() as stack:
-        if any(one.record is None for one in list_stages(plan, store).stages):
-            check_backbone(plan)
+        if not is_made:
             stack.enter_context(connected(config, display.say))
         code = provenance()
         setting = stack.enter_context(

@@ -71,6 +71,21 @@ assert not heavy & set(sys.modules), sorted(heavy & set(sys.modules))
 """
 
 
+# The command itself, where every stage is in the store.
+CACHED = """
+import sys
+from experiments.cli import main
+
+sys.argv = ["bnnas", "detect", sys.argv[1], "--quiet", "--set=cluster.address=127.0.0.1:9"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = {"ray", "torch", "torchvision", "mmdet", "mmengine", "mmcv", "pycocotools"}
+assert not heavy & set(sys.modules), sorted(heavy & set(sys.modules))
+"""
+
+
 def assert_refused(outcome: Outcome, *words: str) -> None:
     """One sentence, and no worker was asked for."""
     _assert_refused(outcome, *words)
@@ -177,6 +192,16 @@ def test_other_images_are_numbered_and_drawn_at_their_threshold(
     for name in ("1_own.png", f"2_{scene.stem}.png"):
         ours, theirs = ((here / folder / name).read_bytes() for folder in ("all", "none"))
         assert ours != theirs
+    # A photograph that a camera has turned is as its viewers show it.
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.fromarray(pixels).save(here / "turned.jpg", exif=turned)
+    tail = base[4:]
+    bnnas("detect", "predict", here / "turned.jpg", *tail, "--output", "turned", "--json").json()
+    (listed,) = read_json(here / "turned" / "images.json")
+    assert (listed["width"], listed["height"]) == (50, 70)
+    with Image.open(here / "turned" / "1_turned.png") as drawn:
+        assert drawn.height / drawn.width == 70 / 50
     text = bnnas(*base, "--output", "text", "--threshold", 0).out
     assert "2 drawn" in text
     assert f"{all_drawn['num_detections']} of any score" in text
@@ -209,6 +234,8 @@ def test_a_wrong_request_to_predict_writes_nothing(
     unknown = refused(here / "unknown.png", "--annotations", truth)
     assert_refused(unknown, str(truth), "does not name 1 of the 1 images", "unknown.png")
     assert_refused(refused(scene, "--annotations", here / "no.json"), "no annotation file")
+    twice = refused(scene, scene, "--annotations", truth)
+    assert_refused(twice, "Several images are called", scene.name)
     assert_refused(refused(scene, checkpoint="0123456789"), "no detect stage", "'0123456789'")
     assert_refused(refused(scene, checkpoint="nowhere"), "'nowhere'", "at least 8 digits")
     retrain = detected.record("retrain").fingerprint[:12]
@@ -472,6 +499,10 @@ def test_images_that_cannot_be_used(
     assert files(here) <= {*before, "runs/mlflow.db"}
 
 
+def torchvision(name: str, weights: str | None = None) -> dict[str, Any]:
+    return {"torchvision": {"name": name, "weights": weights}, "space": None, "arch": None}
+
+
 BACKBONES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"space": "micro", "arch": "0 0 0 0 0 0 0 0"}, ("'micro'", "1, 2, 4", "8, 16, 32")),
     ({"torchvision": {"name": "resnet18"}}, ("torchvision", "space, arch say nothing")),
@@ -481,6 +512,8 @@ BACKBONES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"checkpoint": "0123456789"}, ("no retrain stage", "'0123456789'")),
     ({"checkpoint": "weights.pt", "arch": None}, ("'weights.pt'", "give space and arch")),
     ({"checkpoint": "weights.pt"}, ("weights.pt", "do not fit", "missing first_block")),
+    (torchvision("resnet19"), ("'resnet19'", "torchvision")),
+    (torchvision("resnet18", "IMAGENET"), ("'IMAGENET'", "resnet18 has", "IMAGENET1K_V1")),
 ]
 SECTIONS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"detect__batch_size": 9}, ("detect.batch_size is 9", "only 8 images")),
@@ -551,6 +584,22 @@ def test_the_process_that_starts_jobs_needs_neither_torch_nor_mmdetection(
         "detect_training.png",
         *(f"detections_{number}.png" for number in (1, 2, 3)),
     }
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_neither_does_the_command_that_finds_everything_made(
+    detected: Detected, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CACHED, str(detected.config)],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_answers_for_every_command(bnnas: Bnnas) -> None:
