@@ -1,8 +1,8 @@
 """What an experiment is: a YAML file read into frozen, validated values.
 
 `experiments.config_file` reads it, `experiments.sweep_config` makes a grid of it. The defaults of
-the training recipe are the paper's (section 4.1). Every field is classified in `experiments.plan`:
-either it decides a stage's result and is part of the stage's fingerprint, or it cannot and is not.
+the training recipe are the paper's (section 4.1). `experiments.stage_configs` classifies every
+field: either it decides a stage's result and is part of its fingerprint, or it cannot and is not.
 """
 
 from __future__ import annotations

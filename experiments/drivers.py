@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from experiments.config import Config
 from experiments.driver import drive
 from experiments.sweep_display import SweepDisplay
 from experiments.tasks import Task
-from experiments.workbench import source_tags
+from experiments.workbench import scaling, source_tags
+from orchestration import capacity
 from orchestration.stage_store import StageStore
-from orchestration.sweep import Ended, run_tasks
+from orchestration.sweep import DRIVER_BYTES, Ended, max_concurrent, run_tasks
 from orchestration.tracking import CELL, Tracker
 
 
@@ -102,6 +104,22 @@ def run_drivers(
         ended=tuple(ended[index] for index in range(len(tasks))),
         executed=tuple(fingerprint for fingerprint, is_new in made.items() if is_new),
         cached=tuple(fingerprint for fingerprint, is_new in made.items() if not is_new),
+    )
+
+
+def num_drivers(config: Config, *, sharing: int, num_missing: int) -> int:
+    """How many drivers the connected cluster has work for.
+
+    Args:
+        config: says what a job takes.
+        sharing: how many tasks wait for one and the same stage, at most.
+        num_missing: tasks that are not in the store.
+    """
+    return max_concurrent(
+        capacity.num_jobs_at_once(scaling(config)),
+        sharing,
+        capacity.driver_room(DRIVER_BYTES),
+        num_missing,
     )
 
 

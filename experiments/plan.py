@@ -1,82 +1,34 @@
-"""From a config to stages: what has to be made, and what decides each result.
-
-A stage's config holds every field that can change its result, and nothing else, so that two
-experiments that agree in those fields share the stage. `FIELDS` classifies every field of the
-config; a test fails when a new one is not in it.
-"""
+"""From the config of a cell to its stages, and what cannot be, before anything runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from experiments.budgets import budgets
-from experiments.coco.data import data_identity
-from experiments.config import Config, DataConfig, RetrainConfig
+from experiments.config import Config, DataConfig
 from experiments.detectors.detect_config import DetectConfig
+from experiments.stage_configs import (
+    detect_stage,
+    retrain_stage,
+    score_stage,
+    search_stage,
+    searched_backbone,
+    supernet_stage,
+)
 from experiments.workbench import scaling
 from nas.data import ImageSpec, MissingDataError, describe_data
 from nas.indicators import INDICATORS
 from nas.search import draw_legal, exact_search
-from nas.space import Architecture, SearchSpace, format_architecture, load_space
+from nas.space import Architecture, SearchSpace, load_space
 from nas.taps import select_taps
 from orchestration.scaling import Scaling
 from orchestration.stage import Stage
 
-# Raise a number when the code of that stage changes what the same config gives.
-CODE_VERSIONS = {"supernet": 1, "search": 2, "retrain": 2, "detect": 1, "score": 1}
-
 # A prime apart, so that the random baseline's draw is not the searcher's or a sampler's.
 _BASELINE_SEED_OFFSET = 7919
-
-StageKind = Literal["supernet", "search", "retrain", "detect", "score"]
-_IMAGES: frozenset[StageKind] = frozenset({"supernet", "search", "retrain", "score"})
-_NETWORK: frozenset[StageKind] = _IMAGES | {"detect"}
-_NONE: frozenset[StageKind] = frozenset()
-
-# Field → the stages whose result it can change. A section stands for all of its fields. Search
-# reads images only with an indicator that does; `data.root` decides only for `imagefolder`, whose
-# content nothing but its place names.
-FIELDS: dict[str, frozenset[StageKind]] = {
-    "space": _NETWORK,
-    "seed": _NETWORK,
-    "data.name": _IMAGES,
-    "data.root": _IMAGES,
-    "data.resolution": _NETWORK,
-    "data.search_val_fraction": _IMAGES,
-    "data.augment": _IMAGES,
-    "data.max_train_images": _IMAGES,
-    "data.split_seed": _IMAGES,
-    "data.skip_unreadable": _IMAGES,
-    "supernet": frozenset({"supernet"}),
-    "search.indicator": frozenset({"search"}),
-    "search.searcher": frozenset({"search"}),
-    "search.max_flops": frozenset({"search"}),
-    "search.min_flops": frozenset({"search"}),
-    "search.max_params": frozenset({"search"}),
-    "search.top_k": frozenset({"search"}),
-    "search.evolution": frozenset({"search"}),
-    "search.recalibration_images": frozenset({"search", "score"}),
-    "search.batch_size": frozenset({"search", "score"}),
-    "retrain": frozenset({"retrain"}),
-    "detect": frozenset({"detect"}),  # but for `_DETECT_PLACES`
-    # These say which architectures are retrained, and change none of their results.
-    "random_baseline": _NONE,
-    "correlate": _NONE,
-    "name": _NONE,
-    "data.num_workers": _NONE,
-    "storage": _NONE,
-    "tracking": _NONE,
-    "cluster": _NONE,
-}
-
-
-# Of the detect section: speeds and what is shown, and the data, which is known by its content.
-_DETECT_PLACES = {"num_workers", "log_interval", "num_images_shown", "data"}
 
 
 @dataclass(frozen=True)
@@ -96,20 +48,7 @@ class CellPlan:
 
     def score(self, indicator: str, archs: Sequence[Architecture]) -> Stage:
         """What an indicator that is not additive says of given architectures."""
-        search = self.config.search
-        needs = INDICATORS[indicator].needs_supernet and self.supernet is not None
-        config = {
-            **_common(self.space, self.config.seed),
-            "data": _data(self.config.data),
-            "search": {
-                "indicator": indicator,
-                "recalibration_images": search.recalibration_images,
-                "batch_size": search.batch_size,
-            },
-            "archs": [format_architecture(arch) for arch in archs],
-        }
-        inputs = {"supernet": self.supernet.fingerprint} if needs and self.supernet else {}
-        return _stage("score", config, inputs=inputs, name=f"score {indicator}")
+        return score_stage(self.space, self.config, indicator, archs, self.supernet)
 
     def detect(self, arch: Architecture) -> Stage | None:
         """The detector whose backbone is the retrained `arch`; None where none is asked for."""
@@ -172,25 +111,8 @@ def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
         from nas.sampling import fair_paths
 
         fair_paths(space, config.seed, 0)  # raises where strict fairness is impossible
-    indicator = INDICATORS[config.search.indicator]
-    supernet = None
-    if indicator.needs_supernet:
-        supernet_config = {
-            **_common(space, config.seed),
-            "data": _data(config.data),
-            "supernet": config.supernet.model_dump(mode="json"),
-        }
-        trainable, epochs = config.supernet.trainable, config.supernet.epochs
-        supernet = _stage("supernet", supernet_config, name=f"supernet {trainable} {epochs} epochs")
-    search_config = {**_common(space, config.seed), "search": _search(config)}
-    if not indicator.additive:
-        search_config["data"] = _data(config.data)
-    search = _stage(
-        "search",
-        search_config,
-        inputs={"supernet": supernet.fingerprint} if supernet else {},
-        name=f"search {config.search.indicator} {config.search.searcher}",
-    )
+    needs_supernet = INDICATORS[config.search.indicator].needs_supernet
+    supernet = supernet_stage(space, config) if needs_supernet else None
     rng = np.random.default_rng(config.seed + _BASELINE_SEED_OFFSET)
     return CellPlan(
         config=config,
@@ -199,7 +121,7 @@ def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
             draw_legal(space, limits, rng, config.random_baseline.num_architectures)
         ),
         supernet=supernet,
-        search=search,
+        search=search_stage(space, config, supernet),
     )
 
 
@@ -212,56 +134,6 @@ def described(data: DataConfig) -> ImageSpec:
         return describe_data(data.name, root=data.root, resolution=data.resolution)
     except MissingDataError as error:
         raise MissingDataError(f"data.root: {error}") from error
-
-
-def retrain_stage(
-    space: SearchSpace, arch: Architecture, data: DataConfig, recipe: RetrainConfig, seed: int
-) -> Stage:
-    """The retraining of one architecture."""
-    config = {
-        **_common(space, seed),
-        "data": _data(data),
-        "retrain": recipe.model_dump(mode="json"),
-        "arch": format_architecture(arch),
-    }
-    return _stage("retrain", config, name=f"retrain {format_architecture(arch)}")
-
-
-def searched_backbone(space: SearchSpace, arch: Architecture) -> dict[str, Any]:
-    """An architecture as MMDetection's `model.backbone`."""
-    return {
-        "type": "SearchedBackbone",
-        "space": _content(space),
-        "arch": format_architecture(arch),
-    }
-
-
-def detect_stage(
-    backbone: dict[str, Any],
-    detect: DetectConfig,
-    seed: int,
-    *,
-    retrain: str | None = None,
-    weights: str | None = None,
-) -> Stage:
-    """The training of a detector.
-
-    Args:
-        backbone: MMDetection's `model.backbone`.
-        detect: the recipe, less what changes no result.
-        seed: of everything that is random.
-        retrain: fingerprint of the stage that pretrained the backbone.
-        weights: SHA-256 of the file that holds its weights instead.
-    """
-    section = detect.model_dump(mode="json", exclude=_DETECT_PLACES)
-    config = {"backbone": backbone, "seed": seed, "weights": weights}
-    config["detect"] = {**section, "data": data_identity(detect.data)}
-    return _stage(
-        "detect",
-        config,
-        inputs={} if retrain is None else {"retrain": retrain},
-        name=f"detect {backbone.get('arch') or backbone['name']}",
-    )
 
 
 def check_batches(
@@ -319,43 +191,3 @@ def _check_shares(section: str, batch_size: int, scale: Scaling) -> None:
                 f"{section}.batch_size is {batch_size}, which {num_workers} workers "
                 f"(cluster.num_workers) cannot share evenly: give a multiple."
             )
-
-
-def _stage(
-    kind: StageKind, config: dict[str, Any], *, name: str, inputs: dict[str, str] | None = None
-) -> Stage:
-    return Stage(
-        kind=kind,
-        config=config,
-        code_version=CODE_VERSIONS[kind],
-        inputs=inputs or {},
-        name=name,
-    )
-
-
-def _common(space: SearchSpace, seed: int) -> dict[str, Any]:
-    return {"space": _content(space), "seed": seed}
-
-
-def _content(space: SearchSpace) -> dict[str, Any]:
-    content = space.to_dict()
-    del content["name"]  # what a space is called does not change what it gives
-    return content
-
-
-def _data(config: DataConfig) -> dict[str, Any]:
-    data = config.model_dump(mode="json")
-    del data["num_workers"]
-    if config.name != "imagefolder":
-        del data["root"]
-    elif config.root is not None:  # the same words in another folder name another place
-        data["root"] = str(Path(config.root).expanduser().absolute())
-    return data
-
-
-def _search(config: Config) -> dict[str, Any]:
-    """The search section less what the chosen indicator does not read."""
-    search = config.search.model_dump(mode="json")
-    if INDICATORS[config.search.indicator].additive:
-        del search["recalibration_images"], search["batch_size"]
-    return search

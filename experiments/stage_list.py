@@ -148,7 +148,7 @@ def _detection(plan: CellPlan | SweepPlan, store: StageStore) -> list[ListedStag
     if cells[0].config.detect is None:
         return []
     names = (DETECTION,) if isinstance(plan, SweepPlan) else (plan.config.name,)
-    best = best_cell(cells, store)
+    best = _best_cell(cells, store)
     if best is None:
         stage = cells[0].detect(some_architecture(cells[0]))
         assert stage is not None  # the config has a detect section
@@ -159,7 +159,7 @@ def _detection(plan: CellPlan | SweepPlan, store: StageStore) -> list[ListedStag
     return [ListedStage(stage, True, _stored(stage, [retrained], store), names, cell)]
 
 
-def best_cell(cells: Sequence[CellPlan], store: StageStore) -> tuple[CellPlan, StageRecord] | None:
+def _best_cell(cells: Sequence[CellPlan], store: StageStore) -> tuple[CellPlan, StageRecord] | None:
     """The cell whose network a detector is built on, and its retraining.
 
     None until all cells are done: another one might be the best.

@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.cell import CellRun, finished_chain, keep_figures
 from experiments.detectors.run import detect_found, detection_place, known_retraining
-from experiments.drivers import DriversResult, run_drivers, why_failed
+from experiments.drivers import DriversResult, num_drivers, run_drivers, why_failed
 from experiments.provenance import provenance
 from experiments.stage_list import list_stages
 from experiments.stages.detect import Place, coco_of
@@ -28,13 +28,10 @@ from experiments.workbench import (
     check_places,
     connected,
     open_setting,
-    scaling,
     source_tags,
 )
-from orchestration import capacity
 from orchestration.failure import JobError
 from orchestration.stage_store import StageStore
-from orchestration.sweep import DRIVER_BYTES, max_concurrent
 from orchestration.tracking import CELL, INPUT, Tracker
 
 
@@ -56,11 +53,9 @@ def run_sweep(
     with ExitStack() as stack:
         if any(one.record is None for one in list_stages(plan, store).stages):
             stack.enter_context(connected(config, display.say))
-            num_at_once = num_at_once or max_concurrent(
-                capacity.num_jobs_at_once(scaling(config)),
-                plan.sharing,
-                capacity.driver_room(DRIVER_BYTES),
-                sum(not task.is_there(store) for task in tasks),
+            num_missing = sum(not task.is_there(store) for task in tasks)
+            num_at_once = num_at_once or num_drivers(
+                config, sharing=plan.sharing, num_missing=num_missing
             )
         code = provenance()
         run = SweepRun.of(plan, tracker, source_tags(code))

@@ -18,6 +18,10 @@ from experiments.coco.digit_scenes import FORMAT, make_digit_scenes
 from experiments.detectors.detect_config import SCENE_FIELDS, DetectConfig, DetectionData
 
 SPLITS = ("train", "val")
+_LAYOUT = (
+    "detect.data.root has to be a folder in COCO's layout, with "
+    "annotations/instances_train2017.json and instances_val2017.json."
+)
 
 
 def annotation_file(root: str | Path, split: str) -> Path:
@@ -42,7 +46,7 @@ def data_identity(data: DetectionData) -> dict[str, Any]:
     files = {split: annotation_file(Path(data.root).expanduser(), split) for split in SPLITS}
     return {
         "name": data.name,
-        "annotations": {split: file_digest(file) for split, file in files.items()},
+        "annotations": {split: file_digest(file, _LAYOUT) for split, file in files.items()},
     }
 
 
@@ -104,20 +108,17 @@ def look_at(detect: DetectConfig, results: Path) -> DetectionImages:
     return DetectionImages(root, train, val)
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Path, mend: str) -> str:
     """SHA-256 of a file's content.
 
     Raises:
-        CocoError: it cannot be read.
+        CocoError: it cannot be read; the sentence ends with `mend`.
     """
     try:
         found = path.stat()
         return _digest(path, found.st_mtime_ns, found.st_size)
     except OSError as error:
-        raise CocoError(
-            f"{path} cannot be read ({error.strerror}): detect.data.root has to be a folder in "
-            "COCO's layout, with annotations/instances_train2017.json and instances_val2017.json."
-        ) from error
+        raise CocoError(f"{path} cannot be read ({error.strerror}): {mend}") from error
 
 
 @functools.lru_cache

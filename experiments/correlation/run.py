@@ -17,21 +17,19 @@ import numpy as np
 from experiments.config_file import dump_config
 from experiments.correlation.plan import CorrelationPlan
 from experiments.correlation.study import Row, Study
-from experiments.drivers import run_drivers, why_failed
+from experiments.drivers import num_drivers, run_drivers, why_failed
 from experiments.plan import CellPlan
 from experiments.provenance import provenance
 from experiments.stages.supernet import recorded_scores
 from experiments.sweep_display import SweepDisplay
 from experiments.tasks import RetrainTask, ScoreTask
 from experiments.tracking_uri import local_folder
-from experiments.workbench import check_places, connected, scaling, source_tags
+from experiments.workbench import check_places, connected, source_tags
 from nas.cost import COST_TABLES, gather_sum
 from nas.indicators import INDICATORS, additive_scores
 from nas.space import Architecture, format_architecture
-from orchestration import capacity
 from orchestration.group_run import GroupRun
 from orchestration.stage_store import StageRecord, StageStore
-from orchestration.sweep import DRIVER_BYTES, max_concurrent
 from orchestration.tracking import STAGE, Tracker
 
 
@@ -99,12 +97,7 @@ def run_correlation(
     with ExitStack() as stack:
         if num_missing:
             stack.enter_context(connected(config, display.say))
-            num_at_once = num_at_once or max_concurrent(
-                capacity.num_jobs_at_once(scaling(config)),
-                1,
-                capacity.driver_room(DRIVER_BYTES),
-                num_missing,
-            )
+            num_at_once = num_at_once or num_drivers(config, sharing=1, num_missing=num_missing)
         code = provenance()
         run = _group_run(plan, tracker, source_tags(code))
         run_id = run.start()

@@ -8,15 +8,9 @@ from pathlib import Path
 from experiments.coco.data import file_digest
 from experiments.detectors.config import DetectionConfig
 from experiments.find_stage import FINGERPRINT, find_stage
-from experiments.plan import (
-    check_batches,
-    check_detector_batch,
-    described,
-    detect_stage,
-    retrain_stage,
-    searched_backbone,
-)
+from experiments.plan import check_batches, check_detector_batch, described
 from experiments.section import ConfigError
+from experiments.stage_configs import detect_stage, retrain_stage, searched_backbone
 from experiments.workbench import scaling
 from nas.space import (
     Architecture,
@@ -96,7 +90,7 @@ def plan_detection(config: DetectionConfig) -> DetectionPlan:
         config.detect,
         config.seed,
         retrain=None if pretraining is None else pretraining.fingerprint,
-        weights=None if weights is None else file_digest(weights),
+        weights=None if weights is None else file_digest(weights, "give a checkpoint that can."),
     )
     return DetectionPlan(config, retrain, checkpoint, weights, stage)
 

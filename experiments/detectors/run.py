@@ -17,10 +17,11 @@ from experiments.coco.data import look_at
 from experiments.config import Config
 from experiments.detectors.config import DetectionConfig
 from experiments.detectors.plan import DetectionPlan
-from experiments.plan import CODE_VERSIONS, CellPlan
+from experiments.plan import CellPlan
 from experiments.provenance import provenance
 from experiments.quiet import quiet
 from experiments.section import ConfigError
+from experiments.stage_configs import CODE_VERSIONS
 from experiments.stage_list import list_stages
 from experiments.stages.detect import Place, detection_json, make_detect
 from experiments.stages.retrain import make_retrain, show_retrain

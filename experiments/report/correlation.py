@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from experiments.correlation.run import CorrelationResult
 from experiments.correlation.study import Study
+from experiments.report.closing import print_closing
 from experiments.report.style import COLORS, SERIES, in_style, new_figure
 from experiments.report.sweep_table import failures_table
 
@@ -88,10 +87,13 @@ def print_correlation(
         console.print("The same command tries again what failed, and nothing else.")
     num_made, num_cached = len(result.executed), len(result.cached)
     console.print(f"Stages    {num_made} made, {num_cached} from the store", highlight=False)
-    console.print(f"Elapsed   {elapsed_s:.0f} s", highlight=False)
-    console.print(f"Results   {escape(result.plan.config.storage.path)}", highlight=False)
-    console.print(f"Figures   {escape(os.path.relpath(result.folder))}", highlight=False)
-    console.print(f"MLflow    [bold]{escape(mlflow)}[/]", highlight=False)
+    print_closing(
+        console,
+        elapsed_s=elapsed_s,
+        storage=result.plan.config.storage.path,
+        figures=result.folder,
+        mlflow=mlflow,
+    )
 
 
 def agreement_table(study: Study) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from experiments.detectors.predict import IMAGE_LIST, Prediction
 from experiments.detectors.run import DetectionResult
+from experiments.report.closing import print_closing
 from experiments.report.numbers import count
 from experiments.stages.detect import DETECTIONS
 from orchestration.stage_store import StageRecord
@@ -40,10 +40,14 @@ def print_detection(
         f"{record.wall_s:.0f} s{how}",
         highlight=False,
     )
-    console.print(f"Elapsed   {elapsed_s:.0f} s", highlight=False)
-    console.print(f"Detector  {record.fingerprint[:12]} in {config.storage.path}", highlight=False)
-    console.print(f"Figures   {escape(os.path.relpath(result.figures))}", highlight=False)
-    console.print(f"MLflow    [bold]{escape(mlflow)}[/]", highlight=False)
+    console.print(f"Detector  {record.fingerprint[:12]}", highlight=False)
+    print_closing(
+        console,
+        elapsed_s=elapsed_s,
+        storage=config.storage.path,
+        figures=result.figures,
+        mlflow=mlflow,
+    )
 
 
 def ap_table(record: StageRecord, title: str) -> Table:

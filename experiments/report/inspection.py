@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.detectors.detect_config import DetectConfig, DetectionData
-from experiments.plan import detect_stage, searched_backbone
 from experiments.quiet import quiet
 from experiments.report.detection_table import cost_table
 from experiments.report.numbers import count
+from experiments.stage_configs import detect_stage, searched_backbone
 from experiments.stages.detect import build_config
 from nas.cost import COST_TABLES, layer_costs
 from nas.space import Architecture, SearchSpace, format_architecture

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from experiments.cell import CellResult
+from experiments.report.closing import print_closing
 from experiments.report.detection_table import ap_table
 from experiments.report.numbers import network_row, standard_error
 from orchestration.stage_runs import Done
@@ -68,10 +66,13 @@ def print_result(result: CellResult, console: Console, *, elapsed_s: float, mlfl
             f"{', '.join(others)}.",
             highlight=False,
         )
-    console.print(f"Elapsed   {elapsed_s:.0f} s", highlight=False)
-    console.print(f"Results   {config.storage.path}", highlight=False)
-    console.print(f"Figures   {os.path.relpath(result.figures)}", highlight=False)
-    console.print(f"MLflow    [bold]{escape(mlflow)}[/]", highlight=False)
+    print_closing(
+        console,
+        elapsed_s=elapsed_s,
+        storage=config.storage.path,
+        figures=result.figures,
+        mlflow=mlflow,
+    )
 
 
 def _cost_table(result: CellResult) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.report.ablation import Value, ablation_values, num_random
+from experiments.report.closing import print_closing
 from experiments.report.detection_table import ap_table
 from experiments.report.numbers import network_row
 from experiments.sweep_result import SweepResult
@@ -37,11 +37,13 @@ def print_sweep(result: SweepResult, console: Console, *, elapsed_s: float, mlfl
         )
     num_made, num_cached = len(result.executed), len(result.cached)
     console.print(f"Stages    {num_made} made, {num_cached} from the store", highlight=False)
-    console.print(f"Elapsed   {elapsed_s:.0f} s", highlight=False)
-    console.print(f"Results   {escape(result.plan.sweep.storage.path)}", highlight=False)
-    figures = os.path.relpath(figures_folder(result.plan.sweep))
-    console.print(f"Figures   {escape(figures)}", highlight=False)
-    console.print(f"MLflow    [bold]{escape(mlflow)}[/]", highlight=False)
+    print_closing(
+        console,
+        elapsed_s=elapsed_s,
+        storage=result.plan.sweep.storage.path,
+        figures=figures_folder(result.plan.sweep),
+        mlflow=mlflow,
+    )
 
 
 def _ablation_table(result: SweepResult) -> Table:

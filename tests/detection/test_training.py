@@ -392,9 +392,10 @@ def test_a_loss_that_is_no_number_is_named(scenes: Path, tmp_path: Path) -> None
     assert context.checkpoint is None
 
 
-def test_mixed_precision_without_a_gpu_is_refused(scenes: Path, tmp_path: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
+def test_mixed_precision_without_a_gpu_is_refused(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # wherever this runs
     config = small_config(scenes, precision="bfloat16")
     with pytest.raises(ValueError, match=r"on GPUs only.*detect\.precision to float32"):
         run(config, tmp_path / "job")

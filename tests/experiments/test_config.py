@@ -265,8 +265,9 @@ def test_an_override_changes_one_of_two_sections_that_share_an_anchor(tmp_path: 
 
 
 def test_a_config_cannot_be_changed(tmp_path: Path) -> None:
-    config = load(tmp_path, small())
-    for section, field in ((config, "seed"), (config.supernet, "epochs")):
+    detect = {"data": {"name": "digit_scenes"}}
+    config = load(tmp_path, changed(small(), detect=detect))
+    for section, field in ((config, "seed"), (config.supernet, "epochs"), (config.detect, "lr")):
         with pytest.raises(ValidationError, match="frozen"):
             setattr(section, field, 1)
 

@@ -14,7 +14,8 @@ from experiments.coco.data import annotation_file
 from experiments.coco.digit_scenes import make_digit_scenes
 from experiments.config import Config
 from experiments.detectors.detect_config import DetectConfig, DetectionData
-from experiments.plan import FIELDS, CellPlan, plan_cell
+from experiments.plan import CellPlan, plan_cell
+from experiments.stage_configs import FIELDS
 from nas.cost import flops_table, params_table
 from nas.data import ImageSpec
 from nas.search import InfeasibleBudgetError

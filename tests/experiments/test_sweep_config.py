@@ -11,8 +11,9 @@ import pytest
 
 from experiments.config import Config
 from experiments.config_file import dump_config, load_config, load_experiment, load_sweep
-from experiments.plan import FIELDS, plan_cell
+from experiments.plan import plan_cell
 from experiments.section import ConfigError
+from experiments.stage_configs import FIELDS
 from experiments.sweep_config import GridConfig, Sweep, SweepSettings
 from experiments.sweep_plan import SweepPlan, plan_sweep
 from nas.data import ImageSpec
