@@ -16,6 +16,7 @@ from mmengine.structures import InstanceData
 from detection.efficientdet import detector_cost
 from nas.cost import flops_table, layer_costs, params_table
 from nas.space import load_space, parse_architecture
+from tests.detection.examples import small_space
 
 CONFIGS = Path(__file__).parents[2] / "detection" / "configs"
 ROWS = sorted(CONFIGS.glob("efficientdet_d0_*.py"))
@@ -116,20 +117,9 @@ def test_a_neck_for_another_backbone_is_refused() -> None:
     MODELS.build(model)
 
 
-SMALL_SPACE = {
-    "name": "small",
-    "input": {"channels": 3, "resolution": 64, "num_classes": 10},
-    "stem": {"channels": 8, "stride": 2},
-    "first_block": {"channels": 8, "kernel": 3, "stride": 2},
-    "candidates": [[3, 2]],
-    "stages": [{"channels": c, "layers": 1, "stride": 2} for c in (12, 16, 24)],
-    "head": {"channels": 16},
-}
-
-
 def small_model() -> Any:
     model = read("searched").model
-    model.backbone.update(space=SMALL_SPACE, arch=[0, 0, 0])
+    model.backbone.update(space=small_space(3, 64), arch=[0, 0, 0])
     model.neck.update(out_channels=16, num_stages=1)
     model.bbox_head.update(num_classes=2, in_channels=16, feat_channels=16, stacked_convs=1)
     model.data_preprocessor.update(batch_augments=None, pad_size_divisor=64)

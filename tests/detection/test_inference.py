@@ -15,7 +15,7 @@ from detection.inference import Detector
 from detection.recipe import ImageFormat
 from detection.weights import WeightsError
 from orchestration.worker import LocalWorkerContext
-from tests.detection.test_training import (
+from tests.detection.runs import (
     DETECTIONS,
     DETECTOR,
     SMALL_BACKBONE,

@@ -19,19 +19,19 @@ from detection.bifpn import EFFICIENTDET_BN
 from detection.recipe import CocoFiles, ImageFormat, detector_config
 from detection.training import TRAINING_FILE
 from experiments.detectors.detect_config import DetectConfig
-from tests.detection.test_training import (
+from tests.detection.runs import (
     CLASS_NAMES,
     DETECTOR,
     GREY,
     NUM_TRAIN,
     SMALL_BACKBONE,
     SMALL_DETECT,
-    assert_same_value,
     run,
     saved,
     small_config,
     small_scenes,
 )
+from tests.interrupted import assert_same_value
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "detection" / "configs" / "efficientdet_d0_searched.py"

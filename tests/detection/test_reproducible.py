@@ -17,7 +17,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from detection.reproducible import EpochSampler, SeededCocoDataset
-from tests.detection.test_training import (
+from tests.detection.runs import (
     NUM_TRAIN,
     assert_same_end,
     run,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -23,64 +22,25 @@ from detection.recipe import CocoFiles, ImageFormat, detector_config
 from detection.training import TRAINING_FILE, train_detector
 from experiments.coco.digit_scenes import make_digit_scenes
 from orchestration.worker import LEDGER_NAME, LocalWorkerContext
+from tests.detection.runs import (
+    CLASS_NAMES,
+    DETECTIONS,
+    DETECTOR,
+    GREY,
+    LOSSES,
+    SMALL_DETECT,
+    assert_same_end,
+    kept,
+    run,
+    run_in_pieces,
+    saved,
+    small_config,
+    small_scenes,
+    train,
+)
+from tests.interrupted import CrashError, CrashingContext, assert_same_value, without_timings
 
-DETECTOR, DETECTIONS, LOSSES = "detector.pt", "detections.json", "losses.json"
 NUM_RANKS = 2
-NUM_TRAIN = 13  # three steps an epoch; the image that is left over is left out
-LOG_INTERVAL = 2
-CLASS_NAMES = tuple("0123456789")
-SMALL_SPACE = {
-    "name": "small",
-    "input": {"channels": 1, "resolution": 32, "num_classes": 10},
-    "stem": {"channels": 8, "stride": 2},
-    "first_block": {"channels": 8, "kernel": 3, "stride": 2},
-    "candidates": [[3, 2]],
-    "stages": [{"channels": c, "layers": 1, "stride": 2} for c in (12, 16, 24)],
-    "head": {"channels": 16},
-}
-GREY = ImageFormat((0.5,), (0.25,))
-SMALL_BACKBONE = {"type": "SearchedBackbone", "space": SMALL_SPACE, "arch": "0 0 0"}
-SMALL_DETECTOR = {
-    "model.neck.out_channels": 16,
-    "model.neck.num_stages": 1,
-    "model.bbox_head.in_channels": 16,
-    "model.bbox_head.feat_channels": 16,
-    "model.bbox_head.stacked_convs": 1,
-    "model.test_cfg.score_thr": 0.0,  # an untrained detector finds something, too
-    "model.test_cfg.nms_pre": 20,
-}
-SMALL_DETECT: dict[str, Any] = {
-    "image_size": 64,
-    "out_strides": (4, 8, 16),
-    "epochs": 5,
-    "batch_size": 4,
-    "lr": 1.6,
-    "warmup_lr": 0.16,
-    "warmup_epochs": 1,
-    "optimizer": "sgd",
-    "momentum": 0.9,
-    "weight_decay": 4e-5,
-    "clip_norm": 10.0,
-    "scale_range": (0.5, 1.5),
-    "flip_prob": 0.5,
-    "val_interval": 2,
-    "ema_momentum": 0.1,
-    "bn_momentum": 0.1,
-    "precision": "float32",
-    "options": {},
-}
-
-
-class CrashError(Exception):
-    """Stands for a killed process."""
-
-
-class CrashingContext(LocalWorkerContext):
-    """Dies as soon as an epoch's checkpoint is written."""
-
-    def report(self, metrics: Any, save: Any = None) -> None:
-        super().report(metrics, save)
-        raise CrashError
 
 
 class RankContext:
@@ -106,56 +66,6 @@ class RankContext:
             raise CrashError
 
 
-def small_scenes(folder: Path) -> Path:
-    return make_digit_scenes(folder, num_train=NUM_TRAIN, num_val=3, image_size=64)
-
-
-def small_config(
-    root: Path, backbone: Any = SMALL_BACKBONE, images: ImageFormat = GREY, **changes: Any
-) -> Config:
-    """A detector that trains an epoch in a fraction of a second."""
-    detect = dict(SMALL_DETECT)
-    setting: dict[str, Any] = {"seed": 3}
-    for name, value in changes.items():
-        (detect if name in detect else setting)[name] = value
-    detect["options"] = {**SMALL_DETECTOR, **detect["options"]}
-    return detector_config(
-        detect,
-        backbone=backbone,
-        images=images,
-        data=CocoFiles(str(root), CLASS_NAMES),
-        **setting,
-    )
-
-
-def train(config: Config, context: Any) -> None:
-    train_detector(
-        config,
-        context,
-        detector_file=DETECTOR,
-        detections_file=DETECTIONS,
-        losses_file=LOSSES,
-        log_interval=LOG_INTERVAL,
-    )
-
-
-def run(config: Config, folder: Path) -> LocalWorkerContext:
-    context = LocalWorkerContext(folder)
-    train(config, context)
-    return context
-
-
-def run_in_pieces(config: Config, folder: Path) -> LocalWorkerContext:
-    """One epoch a process."""
-    while True:
-        context = CrashingContext(folder)
-        try:
-            train(config, context)
-        except CrashError:
-            continue
-        return context
-
-
 @contextmanager
 def dying_in(step: str, number: int) -> Iterator[None]:
     """Die when `train_step` or `val_step` is called for the so-and-so-many-th time."""
@@ -172,51 +82,6 @@ def dying_in(step: str, number: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EfficientDet, step, counted)
         yield
-
-
-def saved(context: LocalWorkerContext, file: str) -> Any:
-    assert context.checkpoint is not None
-    return torch.load(context.checkpoint / file, weights_only=False)
-
-
-def kept(context: LocalWorkerContext, file: str) -> Any:
-    assert context.checkpoint is not None
-    return json.loads((context.checkpoint / file).read_text(encoding="utf-8"))
-
-
-def without_timings(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{key: row[key] for key in row if not key.endswith("epoch_s")} for row in history]
-
-
-def assert_same_value(ours: Any, theirs: Any) -> None:
-    if isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs)
-    elif isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            assert_same_value(ours[key], theirs[key])
-    elif isinstance(ours, list | tuple):
-        assert len(ours) == len(theirs)
-        for mine, other in zip(ours, theirs, strict=True):
-            assert_same_value(mine, other)
-    else:
-        assert ours == theirs
-
-
-def assert_same_training(ours: LocalWorkerContext, theirs: LocalWorkerContext) -> None:
-    """Equal weights, moving average, optimiser, schedule and history, to the bit."""
-    assert without_timings(ours.history) == without_timings(theirs.history)
-    mine, other = (saved(context, TRAINING_FILE) for context in (ours, theirs))
-    for part in ("state_dict", "ema_state_dict", "optimizer", "param_schedulers"):
-        assert_same_value(mine[part], other[part])
-
-
-def assert_same_end(ours: LocalWorkerContext, theirs: LocalWorkerContext) -> None:
-    """Also the detector, what it found, and the losses of all intervals."""
-    assert_same_training(ours, theirs)
-    assert_same_value(saved(ours, DETECTOR), saved(theirs, DETECTOR))
-    for file in (DETECTIONS, LOSSES):
-        assert kept(ours, file) == kept(theirs, file)
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,12 @@ from experiments.config_file import load_detection
 from experiments.detectors.plan import DetectionPlan, plan_detection
 from experiments.stages.detect import DETECTIONS
 from orchestration.stage_store import StageRecord, StageStore
+from tests.detection.examples import SMALL_DETECTOR, small_space
 from tests.experiments import command
 from tests.experiments.configs import Values, changed, write_yaml
 
 # Strides 8, 16 and 32, two candidates a layer.
-SPACE: Values = {
-    "name": "small",
-    "input": {"channels": 1, "resolution": 32, "num_classes": 10},
-    "stem": {"channels": 8, "stride": 2},
-    "first_block": {"channels": 8, "kernel": 3, "stride": 2},
-    "candidates": [[3, 1], [3, 2]],
-    "stages": [{"channels": channels, "layers": 1, "stride": 2} for channels in (12, 16, 24)],
-    "head": {"channels": 16},
-}
+SPACE: Values = small_space(1, 32, ((3, 1), (3, 2)))
 ARCH = "1 0 1"
 SCENES: Values = {"name": "digit_scenes", "num_train": 16, "num_val": 8, "image_size": 64}
 DETECT: Values = {
@@ -40,16 +33,7 @@ DETECT: Values = {
     "ema_momentum": 0.5,
     "bn_momentum": 0.1,
     "num_images_shown": 3,
-    "options": {
-        "model.neck.out_channels": 16,
-        "model.neck.num_stages": 1,
-        "model.bbox_head.in_channels": 16,
-        "model.bbox_head.feat_channels": 16,
-        "model.bbox_head.stacked_convs": 1,
-        "model.test_cfg.score_thr": 0.0,  # an untrained detector finds something, too
-        "model.test_cfg.nms_pre": 20,
-        "model.test_cfg.max_per_img": 20,
-    },
+    "options": {**SMALL_DETECTOR, "model.test_cfg.max_per_img": 20},
 }
 DATA: Values = {"name": "digits", "resolution": 32, "max_train_images": 128}
 RETRAIN: Values = {

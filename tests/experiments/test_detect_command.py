@@ -516,6 +516,7 @@ BACKBONES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     (torchvision("resnet18", "IMAGENET"), ("'IMAGENET'", "resnet18 has", "IMAGENET1K_V1")),
 ]
 SECTIONS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"detect__precision": "bfloat16"}, ("'bfloat16'", "on GPUs only", "cluster.use_gpu")),
     ({"detect__batch_size": 9}, ("detect.batch_size is 9", "only 8 images")),
     ({"cluster__num_workers": 3}, ("detect.batch_size is 8", "3 workers")),
     ({"detect__batchsize": 4}, ("detect.batchsize", "did you mean 'batch_size'?")),

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mmengine.runner import Runner
 
 from detection.backbone import SearchedBackbone
+from detection.training import TRAINING_FILE
 from detection.weights import WeightsError
 from experiments.coco.annotation_file import CocoError
-from experiments.detectors.plan import DetectionPlan
+from experiments.coco.data import scene_parameters
+from experiments.coco.digit_scenes import make_digit_scenes
+from experiments.config_file import load_detection
+from experiments.detectors.plan import DetectionPlan, plan_detection
 from experiments.stages import detect, retrain
-from experiments.stages.detect import DETECTIONS, DETECTOR, pixel_statistics
+from experiments.stages.detect import DETECTIONS, DETECTOR, build_config, pixel_statistics
 from experiments.stages.setting import IMAGES, WEIGHTS
 from nas.network import Subnet
 from nas.space import parse_architecture, space_from_dict
@@ -29,19 +35,24 @@ from tests.experiments.detectors import (
     without,
 )
 from tests.experiments.test_stages import (
-    assert_same_value,
     payload,
     put,
     run,
     run_in_pieces,
     saved,
 )
+from tests.interrupted import (
+    CrashError,
+    CrashingContext,
+    assert_same_value,
+    without_timings,
+)
 
+DEMO = Path(__file__).parents[2] / "experiments" / "configs" / "detect_digit_scenes.yaml"
 CLASS_NAMES = [str(digit) for digit in range(10)]
 GREY = {"mean": [0.3], "std": [0.4]}
 PUBLISHED = "3 -1 0 4 0 -1 -1 0 4 -1 4 4 1 4 2 0 0 4 0 2 2"
 RANDOM = without(small_detector(), "data", "retrain")
-TIMINGS = {"train/epoch_s", "val/epoch_s"}
 
 
 def detect_payload(plan: DetectionPlan, folder: Path) -> dict[str, Any]:
@@ -76,10 +87,6 @@ def trained_backbone(context: LocalWorkerContext) -> dict[str, torch.Tensor]:
     }
 
 
-def untimed(context: LocalWorkerContext) -> list[dict[str, float]]:
-    return [{key: row[key] for key in row if key not in TIMINGS} for row in context.history]
-
-
 def read_json(context: LocalWorkerContext, name: str) -> Any:
     assert context.checkpoint is not None
     return json.loads((context.checkpoint / name).read_text(encoding="utf-8"))
@@ -91,13 +98,56 @@ def test_an_interrupted_detector_is_the_uninterrupted_one(tmp_path: Path) -> Non
     config = detect_payload(plan, tmp_path)
     whole = run(detect.work, config, tmp_path / "whole")
     pieces = run_in_pieces(detect.work, config, tmp_path / "pieces")
-    assert untimed(whole) == untimed(pieces)
+    assert without_timings(whole.history) == without_timings(pieces.history)
     assert len(whole.history) == 3
     assert_same_value(saved(whole, DETECTOR), saved(pieces, DETECTOR))
     for name in (DETECTIONS, "losses.json"):
         assert read_json(whole, name) == read_json(pieces, name)
     # Two steps an epoch, each with its own losses.
     assert [step for step, _ in read_json(whole, "losses.json")["step/loss"]] == [1, 2, 3, 4, 5, 6]
+
+
+class Code:
+    """What a pickle runs when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self._path),)
+
+
+def test_code_in_a_checkpoint_is_not_run_when_a_training_goes_on(tmp_path: Path) -> None:
+    plan = detector_plan(tmp_path, RANDOM)
+    config = detect_payload(plan, tmp_path)
+    context = CrashingContext(tmp_path / "job")
+    with pytest.raises(CrashError):
+        detect.work(config, context)
+    assert context.checkpoint is not None
+    file = context.checkpoint / TRAINING_FILE
+    content = torch.load(file, weights_only=True)
+    torch.save({**content, "more": Code(tmp_path / "was run")}, file)
+    with pytest.raises(WeightsError, match="nothing in it was run"):
+        run(detect.work, config, tmp_path / "job")
+    assert not (tmp_path / "was run").exists()
+
+
+@pytest.mark.slow
+def test_the_demos_detector_does_clearly_better_than_an_untrained_one(tmp_path: Path) -> None:
+    """The demo's recipe on one worker, from random weights: its pretraining helps it further."""
+    plan = plan_detection(load_detection(DEMO, ["data=null", "retrain=null"]))
+    root = make_digit_scenes(
+        tmp_path / "scenes", **scene_parameters(plan.config.detect.data.model_dump())
+    )
+    pixels = pixel_statistics(plan.stage, None, StageStore(tmp_path / "runs"))
+    config = build_config(plan.stage.config, root=str(root), class_names=CLASS_NAMES, pixels=pixels)
+    config.update(work_dir=str(tmp_path / "runner"), log_level="ERROR")
+    config.default_hooks.update(checkpoint=None, logger=None)
+    untrained = Runner.from_cfg(config).val()["coco/bbox_mAP"]
+    place = {**detect_payload(plan, tmp_path)["place"], "pixels": pixels, "log_interval": 50}
+    trained = run(detect.work, {"stage": plan.stage.config, "place": place}, tmp_path / "job")
+    assert untrained < 0.01
+    assert trained.history[-1]["coco/bbox_mAP"] > 0.15
 
 
 @pytest.mark.parametrize("source", ["retrain", "file", "nothing"])

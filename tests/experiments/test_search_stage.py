@@ -34,7 +34,8 @@ from orchestration.stage import Stage
 from orchestration.stage_runs import Done
 from orchestration.stage_store import StageStore
 from tests.experiments.configs import small_plan
-from tests.experiments.test_stages import CrashError, payload, put, run, supernet_stage
+from tests.experiments.test_stages import payload, put, run, supernet_stage
+from tests.interrupted import CrashError
 
 
 def searching(tmp_path: Path, **changes: Any) -> CellPlan:

@@ -25,21 +25,7 @@ from orchestration.stage_store import StageRecord, StageStore
 from orchestration.train_job import Work
 from orchestration.worker import LocalWorkerContext
 from tests.experiments.configs import small_plan
-
-History = list[dict[str, float]]
-TIMINGS = {"train/epoch_s"}
-
-
-class CrashError(Exception):
-    """Stands for a killed process."""
-
-
-class CrashingContext(LocalWorkerContext):
-    """Dies as soon as an epoch's checkpoint is written."""
-
-    def report(self, metrics: Any, save: Any = None) -> None:
-        super().report(metrics, save)
-        raise CrashError
+from tests.interrupted import CrashError, assert_same_value, in_pieces, without_timings
 
 
 def payload(stage: Stage, folder: Path, **place: Any) -> dict[str, Any]:
@@ -55,13 +41,7 @@ def run(work: Work, config: dict[str, Any], folder: Path) -> LocalWorkerContext:
 
 def run_in_pieces(work: Work, config: dict[str, Any], folder: Path) -> LocalWorkerContext:
     """One epoch a process."""
-    while True:
-        context = CrashingContext(folder)
-        try:
-            work(config, context)
-        except CrashError:
-            continue
-        return context
+    return in_pieces(lambda context: work(config, context), folder)
 
 
 @contextmanager
@@ -80,25 +60,6 @@ def dying_in_batch(number: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "cross_entropy", counted)
         yield
-
-
-def without_timings(history: History) -> History:
-    return [{key: row[key] for key in row if key not in TIMINGS} for row in history]
-
-
-def assert_same_value(ours: Any, theirs: Any) -> None:
-    if isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs)
-    elif isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            assert_same_value(ours[key], theirs[key])
-    elif isinstance(ours, list | tuple):
-        assert len(ours) == len(theirs)
-        for mine, other in zip(ours, theirs, strict=True):
-            assert_same_value(mine, other)
-    else:
-        assert ours == theirs
 
 
 def assert_same_end(ours: LocalWorkerContext, theirs: LocalWorkerContext) -> None:

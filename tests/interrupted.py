@@ -1,0 +1,56 @@
+"""A training that is killed and goes on, and what it then has to be equal to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchestration.worker import LocalWorkerContext
+
+History = list[dict[str, float]]
+
+
+class CrashError(Exception):
+    """Stands for a killed process."""
+
+
+class CrashingContext(LocalWorkerContext):
+    """Dies as soon as an epoch's checkpoint is written."""
+
+    def report(self, metrics: Any, save: Any = None) -> None:
+        super().report(metrics, save)
+        raise CrashError
+
+
+def in_pieces(train: Callable[[LocalWorkerContext], None], folder: Path) -> LocalWorkerContext:
+    """Train one epoch a process, until there is no more to do."""
+    while True:
+        context = CrashingContext(folder)
+        try:
+            train(context)
+        except CrashError:
+            continue
+        return context
+
+
+def without_timings(history: History) -> History:
+    return [{key: row[key] for key in row if not key.endswith("epoch_s")} for row in history]
+
+
+def assert_same_value(ours: Any, theirs: Any) -> None:
+    """Equal to the bit, tensors within nested values included."""
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs)
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert_same_value(ours[key], theirs[key])
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert_same_value(mine, other)
+    else:
+        assert ours == theirs
