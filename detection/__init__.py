@@ -17,6 +17,8 @@ extra, and has to be imported before anything imports `mmcv.ops`.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from importlib import import_module
 
 _EXTRA = ("mmcv", "mmdet", "mmengine", "pycocotools")
@@ -45,8 +47,9 @@ def _register() -> None:
     from detection.mmcv_ops import install_operators
 
     install_operators()
-    for name in _REGISTERING:
-        import_module(f"detection.{name}")
+    with contextlib.redirect_stdout(io.StringIO()):  # mmdet prints which optional parts are absent
+        for name in _REGISTERING:
+            import_module(f"detection.{name}")
 
 
 _register()

@@ -160,6 +160,10 @@ print(sys.modules["mmcv.ops.nms"].ext_module.nms)
     assert run(program) == "from disk"
 
 
+def test_importing_the_package_prints_nothing() -> None:
+    assert run("import detection") == ""
+
+
 @pytest.mark.parametrize("missing", ["mmdet", "mmcv"])
 def test_a_missing_extra_is_one_sentence(missing: str) -> None:
     program = f"""
