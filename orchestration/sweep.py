@@ -105,11 +105,10 @@ def run_tasks(
     (results,) = outcome
     if isinstance(results, BaseException):
         raise results
-    ended: dict[int, Ended] = {}
-    for result in (results[number] for number in range(len(results))):
-        assert result.config is not None
-        ended[result.config[_INDEX]] = _ended(result.metrics or {}, result.error)
-    return [ended[index] for index in range(len(arguments))]
+    # Results come in the order of the grid. Their own configs are no help: a process that died
+    # before Tune had heard from it leaves none.
+    found = (results[index] for index in range(len(arguments)))
+    return [_ended(result.metrics or {}, result.error) for result in found]
 
 
 def _fit(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestration import sweep
 from orchestration.sweep import Ended, max_concurrent, run_tasks
 from tests.orchestration import jobs
 
@@ -85,3 +86,22 @@ def test_no_more_at_once_than_asked_for(ray_cluster: None, tmp_path: Path) -> No
     arguments = [{"from": 2, "marks": str(tmp_path), "alone": True, "n": n} for n in range(3)]
     ended, _ = run(arguments, num_at_once=1)
     assert [end.error for end in ended] == [None, None, None]
+
+
+def test_a_process_that_died_before_tune_heard_from_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Tune then knows nothing of the trial but its name: the result has no config."""
+    from ray.exceptions import ActorDiedError
+    from ray.tune import Result
+
+    def fit(*_: Any) -> list[Result]:
+        lost = Result({"trial_id": "1"}, None, ActorDiedError(), str(tmp_path))
+        done = Result({"trial_id": "2", "value": {"counted": 1}}, None, None, str(tmp_path))
+        return [lost, done]
+
+    monkeypatch.setattr(sweep, "_fit", fit)
+    (lost, done), _ = run([{"from": 1}, {"from": 1}])
+    assert lost.value is None
+    assert "its driver" in str(lost.error)
+    assert done == Ended({"counted": 1}, None)
