@@ -14,14 +14,14 @@ from typing import Any
 from experiments.config import Config
 from experiments.detectors.config import DetectionConfig
 from experiments.stages.setting import Setting, Watcher
-from orchestration import capacity, cluster
+from orchestration import capacity, cluster, json_text
 from orchestration.claims import Claims
 from orchestration.failure_log import FailureLog
 from orchestration.scaling import Scaling
 from orchestration.stage_runner import StageRunner
 from orchestration.stage_runs import StageRuns
 from orchestration.stage_store import StageStore
-from orchestration.tracking import Tracker
+from orchestration.tracking import CODE, Tracker
 
 AnyConfig = Config | DetectionConfig
 
@@ -107,8 +107,12 @@ def at_home(config: Config) -> Config:
 
 
 def source_tags(code: Mapping[str, Any]) -> dict[str, str]:
-    """MLflow's own tags for where a run comes from."""
-    tags = {"mlflow.source.name": str(code["command"]), "mlflow.source.type": "LOCAL"}
+    """MLflow's own tags for where a run comes from, and all of it in one."""
+    tags = {
+        CODE: json_text.dumps(code),
+        "mlflow.source.name": str(code["command"]),
+        "mlflow.source.type": "LOCAL",
+    }
     if code["commit"] is not None:
         tags["mlflow.source.git.commit"] = str(code["commit"])
     return tags

@@ -39,6 +39,7 @@ GROUP = "bnnas.group"
 PUBLISHED = "bnnas.published"
 ERROR = "bnnas.error"
 CELL = "bnnas.cell"
+CODE = "bnnas.code"  # where a result comes from, as JSON
 INPUT = "bnnas.input."  # and the kind of the stage whose run id it holds
 _PARENT = "mlflow.parentRunId"
 _EPOCH = "epoch"
@@ -89,7 +90,8 @@ class Tracker:
 
         Args:
             name: the run's name.
-            tags: further tags, such as ``bnnas.cell`` and ``bnnas.input.<kind>``.
+            tags: further tags, such as ``bnnas.cell`` and ``bnnas.input.<kind>``; where the record
+                says what code it was made with, the tag ``bnnas.code`` repeats it.
             figures: a folder of files.
             parent_run_id: a run of :meth:`start_group`; the parent of a run that has none yet.
 
@@ -98,6 +100,8 @@ class Tracker:
                 the mark of a complete run; the next call goes on from there.
         """
         tags = stage_tags(record.kind, record.fingerprint, tags, parent_run_id)
+        if record.code:
+            tags[CODE] = json_text.dumps(record.code)
         digest = _digest(record)
         start_ms, end_ms = to_ms(record.started_at), to_ms(record.finished_at)
         with self.session() as client:

@@ -202,6 +202,7 @@ def _group_run(plan: CorrelationPlan, tracker: Tracker, tags: Mapping[str, str])
             "data": config.data.name,
             "seeds": list(plan.seeds),
             "num_architectures": len(plan.archs),
+            "num_bins": config.correlate.num_bins,
             "indicators": list(config.correlate.indicators),
             "supernet_epochs": config.supernet.epochs,
             "trainable": config.supernet.trainable,

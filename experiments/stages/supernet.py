@@ -34,8 +34,8 @@ def make_supernet(stage: Stage, setting: Setting) -> Done:
 def work(config: dict[str, Any], context: WorkerContext) -> None:
     """Train a supernet; `config` is {"stage": the stage's config, "place": where things lie}.
 
-    Every epoch reports the loss and the score matrix [L, N] of Eq. 3 as one metric per candidate. A
-    supernet as a whole has no accuracy, so none is reported.
+    Every epoch reports the loss and the score matrix [L, N] of Eq. 3 as one metric per candidate,
+    and how many parameters train. A supernet as a whole has no accuracy, so none is reported.
     """
     from experiments.stages.epochs import EpochEnd, run_epochs
     from nas.early_bird import EarlyBirdStop
@@ -48,13 +48,17 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
     recipe, seed = stage["supernet"], stage["seed"]
     space = space_from_dict(stage["space"])
     supernet = Supernet(space, seed=seed, gamma_init=recipe["gamma_init"])
-    freeze_except(supernet, recipe["trainable"])
+    trained = freeze_except(supernet, recipe["trainable"])
+    sizes = {
+        "trained_params": float(sum(parameter.numel() for parameter in trained)),
+        "supernet_params": float(sum(parameter.numel() for parameter in supernet.parameters())),
+    }
     sampler = SAMPLERS[recipe["sampler"]]
     early_bird = EarlyBirdStop(**recipe["early_bird"]) if recipe["early_bird"] else None
 
     def epoch_end(epoch: int) -> EpochEnd:
         scores_LN = bn_scores(supernet)
-        metrics = {
+        metrics = sizes | {
             _score_metric(layer, choice): float(scores_LN[layer, choice])
             for layer, choice in np.argwhere(~np.isnan(scores_LN))
         }
@@ -92,7 +96,11 @@ def _finish(job: JobResult, folder: Path) -> Outcome:
     last = job.history[-1]
     return Outcome(
         result={"epochs": len(job.history)},
-        metrics={"train/final_loss": last["train/loss"], "epochs": float(len(job.history))},
+        metrics={
+            "train/final_loss": last["train/loss"],
+            "epochs": float(len(job.history)),
+            **{name: last[name] for name in ("trained_params", "supernet_params")},
+        },
     )
 
 

@@ -58,7 +58,15 @@ def search_table(stage: Mapping[str, Any], space: SearchSpace, scores_LN: ScoreT
         found=found,
         front=front,
         scores_LN=scores_LN,
-        metrics={"optimality_gap": found[chosen]["optimality_gap"]},
+        metrics={
+            "optimality_gap": found[chosen]["optimality_gap"],
+            **{
+                f"{name}/{number}": best[number]
+                for name, best in found.items()
+                for number in ("wall_s", "score", "optimality_gap", "num_evaluated")
+                if best[number] is not None
+            },
+        },
     )
 
 
