@@ -52,6 +52,7 @@ def patience(timeout_s: int, num_retries: int) -> Iterator[None]:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(num_retries),
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
     with _ENVIRONMENT_LOCK:
         before = {name: os.environ.get(name) for name in wanted}
@@ -91,7 +92,7 @@ def connect(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     from filelock import FileLock
 
-    database = Path(uri.removeprefix(_SQLITE)).expanduser().absolute()
+    database = _database(uri)
     database.parent.mkdir(parents=True, exist_ok=True)
     # Of two processes that create the tables at once, MLflow lets one fail.
     name = hashlib.sha256(str(database).encode()).hexdigest()
@@ -113,8 +114,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     if found is None:
         location = None
         if uri.startswith(_SQLITE):
-            folder = Path(uri.removeprefix(_SQLITE)).expanduser().absolute().parent
-            location = (folder / "artifacts").as_uri()
+            location = (_database(uri).parent / "artifacts").as_uri()
         try:
             return str(
                 client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS)
@@ -139,15 +139,33 @@ def check(uri: str, experiment: str) -> None:
     Raises:
         TrackingError: it does not.
     """
+    check_uri(uri)
+    with patience(timeout_s=5, num_retries=0), explained(uri):
+        if uri.startswith(_HTTP):
+            _check_version(uri)
+        experiment_id(connect(uri), uri, experiment)
+
+
+def check_uri(uri: str, *, must_exist: bool = False) -> None:
+    """Whether `uri` can name a server or database; touches no network.
+
+    Raises:
+        TrackingError: it cannot, or it is a SQLite file that must exist and does not.
+    """
     if not uri.startswith((*_HTTP, *_DATABASES)):
         raise TrackingError(
             f"Tracking URI {uri!r} is no MLflow server or database: set tracking.uri to "
             "http://HOST:PORT of a server, or to sqlite:////ABSOLUTE/PATH/mlflow.db."
         )
-    with patience(timeout_s=5, num_retries=0), explained(uri):
-        if uri.startswith(_HTTP):
-            _check_version(uri)
-        experiment_id(connect(uri), uri, experiment)
+    if must_exist and uri.startswith(_SQLITE) and not _database(uri).is_file():
+        raise TrackingError(
+            f"There is no MLflow database at {_database(uri)}: nothing was tracked there yet. Name "
+            "the config whose runs are meant, or the place with --uri."
+        )
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix(_SQLITE)).expanduser().absolute()
 
 
 @contextlib.contextmanager

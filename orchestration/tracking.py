@@ -41,7 +41,8 @@ ERROR = "bnnas.error"
 CELL = "bnnas.cell"
 CODE = "bnnas.code"  # where a result comes from, as JSON
 INPUT = "bnnas.input."  # and the kind of the stage whose run id it holds
-_PARENT = "mlflow.parentRunId"
+PARENT = "mlflow.parentRunId"
+RECORD = "record.json"  # the artifact that holds a stage's whole record
 _EPOCH = "epoch"
 _MAX_METRICS = 1000
 _MAX_PARAMS = 100
@@ -159,7 +160,7 @@ class Tracker:
         """
         tags = {**tags, GROUP: group or name}
         if parent_run_id is not None:
-            tags[_PARENT] = parent_run_id
+            tags[PARENT] = parent_run_id
         with self.session() as client:
             run = self.claim(GROUP, tags[GROUP], name, tags, to_ms(time.time()))
             run_id = str(run.info.run_id)
@@ -314,14 +315,14 @@ class Tracker:
         client, _ = self._connected()
         text = yaml.safe_dump(json_text.plain(record.config), sort_keys=False)
         client.log_text(run_id, text, "config.yaml")
-        client.log_text(run_id, json_text.dumps(dataclasses.asdict(record)), "record.json")
+        client.log_text(run_id, json_text.dumps(dataclasses.asdict(record)), RECORD)
 
 
 def stage_tags(
     kind: str, fingerprint: str, tags: Mapping[str, str], parent_run_id: str | None
 ) -> dict[str, str]:
     """The tags of a stage's run: what it is found by, its parent, and the caller's own."""
-    parent = {} if parent_run_id is None else {_PARENT: parent_run_id}
+    parent = {} if parent_run_id is None else {PARENT: parent_run_id}
     return {**tags, **parent, STAGE: kind, FINGERPRINT: fingerprint}
 
 

@@ -1,0 +1,85 @@
+"""The runs of an experiment as sections look at them: by kind, by parent, with their records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from experiments.evidence.values import (
+    REDUCTIONS,
+    MeanStd,
+    Number,
+    Show,
+    Tracked,
+    shown,
+)
+from orchestration.run_reader import TrackedExperiment, TrackedRun
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A tracked experiment."""
+
+    experiment: TrackedExperiment
+
+    @property
+    def runs(self) -> tuple[TrackedRun, ...]:
+        """Of this program, the oldest first."""
+        return self.experiment.runs
+
+    @cached_property
+    def by_id(self) -> Mapping[str, TrackedRun]:
+        """Run id → run."""
+        return {run.run_id: run for run in self.runs}
+
+    @cached_property
+    def _by_kind(self) -> Mapping[str, tuple[TrackedRun, ...]]:
+        return _grouped((run.kind, run) for run in self.runs)
+
+    @cached_property
+    def _by_parent(self) -> Mapping[str, tuple[TrackedRun, ...]]:
+        return _grouped((run.parent_run_id or "", run) for run in self.runs)
+
+    def of(self, kind: str) -> tuple[TrackedRun, ...]:
+        """The runs of a kind, the oldest first."""
+        return self._by_kind.get(kind, ())
+
+    def children(self, run: TrackedRun) -> tuple[TrackedRun, ...]:
+        """The runs that are nested under a run."""
+        return self._by_parent.get(run.run_id, ())
+
+    def input(self, run: TrackedRun, kind: str) -> TrackedRun | None:
+        """What a run was made from."""
+        return self.by_id.get(run.inputs.get(kind, ""))
+
+    def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
+        """The whole record of a finished stage, asked for once; None where it cannot be had."""
+        return self.experiment.record(run)
+
+
+def _grouped(pairs: Iterable[tuple[str, TrackedRun]]) -> dict[str, tuple[TrackedRun, ...]]:
+    groups: dict[str, list[TrackedRun]] = {}
+    for key, run in pairs:
+        groups.setdefault(key, []).append(run)
+    return {key: tuple(group) for key, group in groups.items()}
+
+
+def tracked(
+    runs: TrackedRun | Sequence[TrackedRun], metric: str, show: Show, how: str = "value"
+) -> Number | None:
+    """A metric of a run, or of several as one number; None where none of them has it."""
+    runs = [runs] if isinstance(runs, TrackedRun) else runs
+    having = [run for run in runs if metric in run.metrics]
+    if not having or (how == "std" and len(having) < 2):
+        return None
+    value = REDUCTIONS[how]([run.metrics[metric] for run in having])
+    source = Tracked(metric, tuple(run.run_id for run in having), how)
+    return Number(value, shown(value, show), source)
+
+
+def mean_std(runs: Sequence[TrackedRun], metric: str, show: Show) -> MeanStd | None:
+    """The mean of a metric over runs, ± its standard deviation where there are several."""
+    mean = tracked(runs, metric, show, "mean")
+    return None if mean is None else MeanStd(mean, tracked(runs, metric, show, "std"))

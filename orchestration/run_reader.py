@@ -1,0 +1,189 @@
+"""Reading back what was tracked: all runs of an experiment, a page at a time.
+
+Numbers and names come with the pages. Only a document, such as the record that holds a stage's
+whole history, costs a request of its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestration import json_text, mlflow_server
+from orchestration.mlflow_server import TrackingError
+from orchestration.tracking import (
+    CODE,
+    ERROR,
+    FINGERPRINT,
+    INPUT,
+    PARENT,
+    PUBLISHED,
+    RECORD,
+    STAGE,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT_S, _NUM_RETRIES = 20, 1
+_PAGE = 1000  # runs; MLflow sends no more than 50,000 at once
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run as MLflow has it.
+
+    Attributes:
+        run_id: MLflow's.
+        name: the run's name.
+        status: ``RUNNING``, ``FINISHED``, ``FAILED``, ``KILLED`` or ``SCHEDULED``.
+        params: flat.
+        metrics: the last value of each.
+        tags: all of them.
+        started_at: Unix time, seconds.
+        artifact_uri: where its documents lie.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    started_at: float
+    artifact_uri: str = field(repr=False)
+
+    @property
+    def kind(self) -> str:
+        """The stage's kind, or what the run is a group of: ``cell``, ``sweep``, …"""
+        return self.tags[STAGE]
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the stage; a group has none."""
+        return self.tags.get(FINGERPRINT)
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """The group that it was first part of."""
+        return self.tags.get(PARENT)
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed."""
+        return self.tags.get(ERROR) or None
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Kind → run id of what it was made from."""
+        return {
+            key.removeprefix(INPUT): run_id
+            for key, run_id in self.tags.items()
+            if key.startswith(INPUT)
+        }
+
+    @cached_property
+    def code(self) -> Mapping[str, Any]:
+        """Commit, command, versions and hardware that it was made with; empty if not told."""
+        try:
+            code = json_text.loads(self.tags.get(CODE, "{}"))
+        except ValueError:  # MLflow cuts tags that are too long
+            code = {}
+        return code if isinstance(code, dict) else {}
+
+
+@dataclass(frozen=True)
+class TrackedExperiment:
+    """The runs of an experiment, the oldest first.
+
+    Attributes:
+        uri: of the server or database.
+        name: the experiment's.
+        runs: those of this program.
+        num_foreign: how many others there are.
+    """
+
+    uri: str
+    name: str
+    runs: tuple[TrackedRun, ...]
+    num_foreign: int
+    _records: dict[str, Mapping[str, Any] | None] = field(default_factory=dict, repr=False, compare=False)
+
+    def document(self, run: TrackedRun, path: str) -> str | None:
+        """The text of one of a run's artifacts; None where it cannot be had."""
+        with mlflow_server.patience(_TIMEOUT_S, _NUM_RETRIES), tempfile.TemporaryDirectory() as to:
+            try:
+                client = mlflow_server.connect(self.uri)
+                return Path(client.download_artifacts(run.run_id, path, to)).read_text("utf-8")
+            except mlflow_server.server_errors() as error:
+                _log.warning(
+                    "%s of %s cannot be read: %s", path, run.name, mlflow_server.reason_of(error)
+                )
+                return None
+
+    def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
+        """The record of a stage that is finished: what `StageRecord` has; None without one."""
+        if not run.tags.get(PUBLISHED):
+            return None
+        if run.run_id not in self._records:
+            text = self.document(run, RECORD)
+            self._records[run.run_id] = None if text is None else json_text.loads(text)
+        return self._records[run.run_id]
+
+
+def read_experiment(uri: str, name: str) -> TrackedExperiment:
+    """Read all runs of an experiment; nothing is created.
+
+    Raises:
+        TrackingError: there is no such experiment, or the server or database is away or refuses.
+    """
+    mlflow_server.check_uri(uri, must_exist=True)
+    with mlflow_server.patience(_TIMEOUT_S, _NUM_RETRIES), mlflow_server.explained(uri):
+        client = mlflow_server.connect(uri)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None or experiment.lifecycle_stage != "active":
+            raise TrackingError(_no_such(uri, name, client))
+        found: list[Run] = []
+        token = None
+        while True:
+            page = client.search_runs(
+                [experiment.experiment_id],
+                max_results=_PAGE,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                break
+    ours = [run for run in found if STAGE in run.data.tags]
+    return TrackedExperiment(uri, name, tuple(map(_tracked, ours)), len(found) - len(ours))
+
+
+def _tracked(run: Run) -> TrackedRun:
+    return TrackedRun(
+        run_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status,
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        tags=dict(run.data.tags),
+        started_at=run.info.start_time / 1000,
+        artifact_uri=run.info.artifact_uri,
+    )
+
+
+def _no_such(uri: str, name: str, client: MlflowClient) -> str:
+    names = [each.name for each in client.search_experiments()]
+    near = difflib.get_close_matches(name, names, n=3) or sorted(names)[:5]
+    hint = f"there are {', '.join(map(repr, near))}" if near else "it holds none"
+    return f"MLflow at {uri} has no experiment {name!r}: {hint}; name one with --experiment."
