@@ -116,7 +116,9 @@ class TrackedExperiment:
     name: str
     runs: tuple[TrackedRun, ...]
     num_foreign: int
-    _records: dict[str, Mapping[str, Any] | None] = field(default_factory=dict, repr=False, compare=False)
+    _records: dict[str, Mapping[str, Any] | None] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def document(self, run: TrackedRun, path: str) -> str | None:
         """The text of one of a run's artifacts; None where it cannot be had."""
