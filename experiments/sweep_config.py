@@ -122,6 +122,7 @@ class Sweep:
             "data": shared.data.name,
             "max_flops": shared.search.max_flops,
             "retrain_epochs": shared.retrain.epochs,
+            "num_random": shared.random_baseline.num_architectures,
         }
 
     @property

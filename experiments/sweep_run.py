@@ -79,13 +79,13 @@ def figures_folder(sweep: Sweep) -> Path:
 
 def _draw(result: SweepResult) -> Path:
     """The figure of the ablation and the resolved cells."""
-    from experiments.report.ablation import ablation_figure
+    from experiments.report.ablation import ablation_figure, ablation_of
     from experiments.report.style import save_figure
 
     folder = figures_folder(result.plan.sweep)
     folder.mkdir(parents=True, exist_ok=True)
     if any(row.chain for row in result.cells):
-        save_figure(ablation_figure(result), folder / "ablation.png")
+        save_figure(ablation_figure(ablation_of(result)), folder / "ablation.png")
     for cell in result.plan.sweep.cells:
         (folder / f"{cell.name}.yaml").write_text(dump_config(cell), encoding="utf-8")
     return folder

@@ -7,7 +7,8 @@ retrained networks; several seeds give mean ± standard deviation.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -39,17 +40,39 @@ class Value(NamedTuple):
     spread: float
 
 
-def ablation_values(result: SweepResult) -> dict[Setting, dict[str, Value | None]]:
-    """Setting → indicator → value; None where every seed failed."""
+@dataclass(frozen=True)
+class Ablation:
+    """What the figure shows.
+
+    Attributes:
+        values: setting → indicator → value; None where every seed failed.
+        baseline: test top-1 of the best random architecture, the mean over seeds.
+        num_random: how many random architectures there were for each seed.
+    """
+
+    values: Mapping[Setting, Mapping[str, Value | None]]
+    baseline: float | None
+    num_random: int
+
+    @property
+    def indicators(self) -> list[str]:
+        """Of all settings, in alphabetical order."""
+        return sorted({indicator for row in self.values.values() for indicator in row})
+
+
+def ablation_of(result: SweepResult) -> Ablation:
+    """The ablation of a sweep that has just come to its end."""
     cells: dict[Setting, dict[str, list[CellRow]]] = {}
     for row in result.cells:
         config = row.plan.config
         setting = Setting(config.supernet.trainable, config.supernet.epochs)
         cells.setdefault(setting, {}).setdefault(config.search.indicator, []).append(row)
-    return {
+    values = {
         setting: {indicator: _value(rows) for indicator, rows in sorted(cells[setting].items())}
         for setting in sorted(cells)
     }
+    num_random = result.plan.sweep.shared.random_baseline.num_architectures
+    return Ablation(values, result.random_baseline, num_random)
 
 
 def _value(rows: Sequence[CellRow]) -> Value | None:
@@ -63,10 +86,9 @@ def _value(rows: Sequence[CellRow]) -> Value | None:
 
 
 @in_style
-def ablation_figure(result: SweepResult) -> Figure:
+def ablation_figure(ablation: Ablation) -> Figure:
     """Grouped bars with the random baseline as a dashed line (Fig. 5)."""
-    values = ablation_values(result)
-    indicators = sorted({indicator for row in values.values() for indicator in row})
+    values, indicators = ablation.values, ablation.indicators
     figure = new_figure(2.4 + 0.9 * len(values) * max(1, len(indicators) / 2), 4.0)
     axes = figure.subplots()
     width = 0.8 / len(indicators)
@@ -88,13 +110,13 @@ def ablation_figure(result: SweepResult) -> Figure:
             error_kw={"elinewidth": 1.0, "capsize": 2.5, "ecolor": "#333333"},
             label=f"ranked by {indicator}",
         )
-    if result.random_baseline is not None:
-        shown.append(100 * result.random_baseline)
+    if ablation.baseline is not None:
+        shown.append(100 * ablation.baseline)
         axes.axhline(
-            100 * result.random_baseline,
+            100 * ablation.baseline,
             color=COLORS["test"],
             linestyle="--",
-            label=f"best of {num_random(result)} random architectures",
+            label=f"best of {ablation.num_random} random architectures",
         )
     spreads = [value.spread for row in values.values() for value in row.values() if value]
     margin = max(1.0, 200 * max(spreads, default=0.0))
@@ -105,8 +127,3 @@ def ablation_figure(result: SweepResult) -> Figure:
     axes.grid(visible=False, axis="x")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=9)
     return figure
-
-
-def num_random(result: SweepResult) -> int:
-    """How many random architectures the baseline has for each seed."""
-    return result.plan.sweep.shared.random_baseline.num_architectures

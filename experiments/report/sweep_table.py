@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.report.ablation import Value, ablation_values, num_random
+from experiments.report.ablation import Value, ablation_of
 from experiments.report.closing import print_closing
 from experiments.report.detection_table import ap_table
 from experiments.report.numbers import network_row
@@ -48,21 +48,20 @@ def print_sweep(result: SweepResult, console: Console, *, elapsed_s: float, mlfl
 
 def _ablation_table(result: SweepResult) -> Table:
     """The paper's Fig. 5 as a table."""
-    values = ablation_values(result)
-    indicators = sorted({indicator for row in values.values() for indicator in row})
+    ablation = ablation_of(result)
     table = Table(
         title=f"{result.plan.sweep.name}: test top-1 of the retrained network, in percent",
         title_justify="left",
     )
     table.add_column("supernet trains")
     table.add_column("epochs", justify="right")
-    for indicator in indicators:
+    for indicator in ablation.indicators:
         table.add_column(f"ranked by {indicator}", justify="right")
-    for setting, row in values.items():
+    for setting, row in ablation.values.items():
         table.add_row(
             setting.trainable,
             str(setting.epochs),
-            *(_percent(row.get(indicator)) for indicator in indicators),
+            *(_percent(row.get(indicator)) for indicator in ablation.indicators),
         )
     return table
 
@@ -78,7 +77,7 @@ def _print_baseline(result: SweepResult, console: Console) -> None:
     spread = "the standard deviation over seeds" if seeds > 1 else "one standard error"
     if result.random_baseline is not None:
         console.print(
-            f"Random baseline, the best of {num_random(result)}: "
+            f"Random baseline, the best of {ablation_of(result).num_random}: "
             f"[bold]{100 * result.random_baseline:.2f}[/]. ± is {spread}.\n",
             highlight=False,
         )
