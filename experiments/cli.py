@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from experiments.commands import ask, detect, experiment, jobs, look
+from experiments.commands import ask, detect, experiment, jobs, look, report
 from experiments.commands.options import json_alone, print_json
 
 _FAILED, _WRONG, _INTERRUPTED = 1, 2, 130
@@ -37,6 +37,7 @@ for command in (
     jobs.submit,
     jobs.logs,
     jobs.stop,
+    report.report,
     look.inspect,
     look.ui,
     look.doctor,

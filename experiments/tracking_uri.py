@@ -29,6 +29,11 @@ def local_folder(storage: StorageConfig) -> Path:
     return Path(path).expanduser().absolute()
 
 
+def report_folder(storage: StorageConfig, name: str) -> Path:
+    """Where this machine keeps the report of an experiment."""
+    return local_folder(storage) / "reports" / name
+
+
 def open_tracker(config: Config | DetectionConfig) -> Tracker:
     """The tracker of an experiment; touches no network."""
     return Tracker(tracking_uri(config.tracking, config.storage), config.tracking.experiment)

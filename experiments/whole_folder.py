@@ -10,19 +10,24 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
+def whole_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """An empty folder to fill, which becomes `target` at the end; after an error it is gone.
 
+    With `replace`, what was there before is there until then.
+
     Raises:
-        OSError: `target` holds something, or cannot be written.
+        OSError: `target` holds something that is not to be replaced, or cannot be written.
     """
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    part, old = (target.with_name(f".{target.name}.{uuid.uuid4().hex}") for _ in range(2))
     try:
         part.mkdir(parents=True)
         yield part
+        if replace and target.exists():
+            target.rename(old)
         part.rename(target)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        for folder in (part, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_new(target: Path, option: str) -> None:

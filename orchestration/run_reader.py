@@ -10,7 +10,7 @@ import difflib
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +119,29 @@ class TrackedExperiment:
     _records: dict[str, Mapping[str, Any] | None] = field(
         default_factory=dict, repr=False, compare=False
     )
+
+    def part(self, run_id: str) -> TrackedExperiment:
+        """A group's run, what is nested under it at any depth, and what all of that was made from.
+
+        Raises:
+            TrackingError: there is no such run in the experiment.
+        """
+        by_id = {run.run_id: run for run in self.runs}
+        if run_id not in by_id:
+            raise TrackingError(
+                f"The experiment {self.name!r} has no run {run_id} of this program."
+            )
+        nested: dict[str, list[str]] = {}
+        for run in self.runs:
+            nested.setdefault(run.parent_run_id or "", []).append(run.run_id)
+        wanted, waiting = set(), [run_id]
+        while waiting:
+            one = waiting.pop()
+            if one in by_id and one not in wanted:
+                wanted.add(one)
+                waiting += [*nested.get(one, ()), *by_id[one].inputs.values()]
+        runs = tuple(run for run in self.runs if run.run_id in wanted)
+        return replace(self, runs=runs, num_foreign=0)
 
     def document(self, run: TrackedRun, path: str) -> str | None:
         """The text of one of a run's artifacts; None where it cannot be had."""

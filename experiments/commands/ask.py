@@ -12,10 +12,8 @@ from rich.console import Console
 from experiments.commands.options import ConfigFile, Json, Set, print_json
 
 if TYPE_CHECKING:
-    from experiments.config import Config
-    from experiments.detectors.config import DetectionConfig
+    from experiments.config_file import Experiment
     from experiments.stage_list import AnyPlan
-    from experiments.sweep_config import Sweep
 
 _FAILED = 1
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
@@ -30,9 +28,10 @@ def plan(
         typer.Option("--probe/--no-probe", help="Measure for some seconds what never ran before."),
     ] = True,
 ) -> None:
-    """Show what a cell or a sweep would make, what is there, and what the rest would cost.
+    """Show what an experiment would make, what is there, and what the rest would cost.
 
-    Nothing is started or written.
+    CONFIG is the file of a cell, a sweep, a correlation study or a detector. Nothing is started or
+    written.
     """
     from experiments.config_file import load_experiment
     from experiments.estimate import forecast
@@ -72,7 +71,7 @@ def status(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what of a cell or a sweep is done, running, failed and missing.
+    """Show what of an experiment is done, running, failed and missing.
 
     Its storage says so, and no cluster is asked. Without CONFIG, and with the address of a cluster:
     the jobs that were submitted there. Exit status 1 if something failed.
@@ -118,7 +117,9 @@ def _is_file(target: str | None) -> bool:
     return target is not None and (Path(target).exists() or target.endswith((".yaml", ".yml")))
 
 
-def _planned(settings: Config | Sweep | DetectionConfig) -> AnyPlan:
+def _planned(settings: Experiment) -> AnyPlan:
+    from experiments.correlation.config import Correlation
+    from experiments.correlation.plan import plan_correlation
     from experiments.detectors.config import DetectionConfig
     from experiments.detectors.plan import plan_detection
     from experiments.plan import described, plan_cell
@@ -127,6 +128,8 @@ def _planned(settings: Config | Sweep | DetectionConfig) -> AnyPlan:
 
     if isinstance(settings, Sweep):
         return plan_sweep(settings, described(settings.shared.data))
+    if isinstance(settings, Correlation):
+        return plan_correlation(settings, described(settings.shared.data))
     if isinstance(settings, DetectionConfig):
         return plan_detection(settings)
     return plan_cell(settings, described(settings.data))

@@ -27,23 +27,27 @@ def run(
     """
     from experiments.config_file import load_config
     from experiments.plan import described, plan_cell
+    from experiments.report.make import keep_report
     from experiments.report.result_table import print_result
     from experiments.run import run_cell
     from experiments.terminal import Display
-    from experiments.tracking_uri import open_tracker, where_to_look
+    from experiments.tracking_uri import open_tracker, report_folder, where_to_look
 
     settings = load_config(config, overrides or [])
     start_s = time.perf_counter()
     plan = plan_cell(settings, described(settings.data))
     display = Display(Console(stderr=True), quiet=quiet or json)
-    result = run_cell(plan, open_tracker(settings), display)
+    tracker = open_tracker(settings)
+    result = run_cell(plan, tracker, display)
+    page = keep_report(tracker, result.run_id, report_folder(settings.storage, settings.name))
     if json:
-        print_json(result.to_json())
+        print_json({**result.to_json(), "report": page and str(page)})
     else:
         print_result(
             result,
             Console(),
             elapsed_s=time.perf_counter() - start_s,
+            page=page,
             mlflow=where_to_look(settings, arguments(config, overrides)),
         )
 
@@ -64,24 +68,28 @@ def sweep(
     """
     from experiments.config_file import load_sweep
     from experiments.plan import described
+    from experiments.report.make import keep_report
     from experiments.report.sweep_table import print_sweep
     from experiments.sweep import run_sweep
     from experiments.sweep_display import SweepDisplay
     from experiments.sweep_plan import plan_sweep
-    from experiments.tracking_uri import open_tracker, where_to_look
+    from experiments.tracking_uri import open_tracker, report_folder, where_to_look
 
     settings = load_sweep(config, overrides or [])
     start_s = time.perf_counter()
     plan = plan_sweep(settings, described(settings.shared.data))
     display = SweepDisplay(Console(stderr=True), quiet=quiet or json)
-    result = run_sweep(plan, open_tracker(settings.shared), display, num_at_once=max_concurrent)
+    tracker = open_tracker(settings.shared)
+    result = run_sweep(plan, tracker, display, num_at_once=max_concurrent)
+    page = keep_report(tracker, result.run_id, report_folder(settings.storage, settings.name))
     if json:
-        print_json(result.to_json())
+        print_json({**result.to_json(), "report": page and str(page)})
     else:
         print_sweep(
             result,
             Console(),
             elapsed_s=time.perf_counter() - start_s,
+            page=page,
             mlflow=where_to_look(settings.shared, arguments(config, overrides)),
         )
     if result.failures:
@@ -107,23 +115,26 @@ def correlate(
     from experiments.correlation.run import run_correlation
     from experiments.plan import described
     from experiments.report.correlation import print_correlation
+    from experiments.report.make import keep_report
     from experiments.sweep_display import SweepDisplay
-    from experiments.tracking_uri import open_tracker, where_to_look
+    from experiments.tracking_uri import open_tracker, report_folder, where_to_look
 
     settings = load_correlation(config, overrides or [])
     start_s = time.perf_counter()
-    plan = plan_correlation(settings, described(settings[0].data))
+    plan = plan_correlation(settings, described(settings.shared.data))
     display = SweepDisplay(Console(stderr=True), quiet=quiet or json)
-    tracker = open_tracker(settings[0])
+    tracker = open_tracker(settings.shared)
     result = run_correlation(plan, tracker, display, num_at_once=max_concurrent)
+    page = keep_report(tracker, result.run_id, report_folder(settings.storage, settings.name))
     if json:
-        print_json(result.to_json())
+        print_json({**result.to_json(), "report": page and str(page)})
     else:
         print_correlation(
             result,
             Console(),
             elapsed_s=time.perf_counter() - start_s,
-            mlflow=where_to_look(settings[0], arguments(config, overrides)),
+            page=page,
+            mlflow=where_to_look(settings.shared, arguments(config, overrides)),
         )
     if result.failures:
         raise typer.Exit(1)

@@ -56,7 +56,7 @@ def submit(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Send an experiment or a sweep to a Ray cluster, and follow it.
+    """Send an experiment, a sweep or a correlation study to a Ray cluster, and follow it.
 
     Only the code and the config travel; the nodes must share storage.path and data.root.
     Ctrl-C ends the following, and not the job.

@@ -10,13 +10,21 @@ from rich.markup import escape
 
 
 def print_closing(
-    console: Console, *, elapsed_s: float, storage: str, figures: Path, mlflow: str
+    console: Console,
+    *,
+    elapsed_s: float,
+    storage: str,
+    figures: Path,
+    mlflow: str,
+    page: Path | None = None,
 ) -> None:
-    """Time, storage, figures, and the command that opens the MLflow UI."""
-    for name, text in (
+    """Time, storage, figures, the report's page, and the command that opens the MLflow UI."""
+    lines = [
         ("Elapsed", f"{elapsed_s:.0f} s"),
         ("Results", escape(storage)),
         ("Figures", escape(os.path.relpath(figures))),
+        *([] if page is None else [("Report", f"[bold]{escape(os.path.relpath(page))}[/]")]),
         ("MLflow", f"[bold]{escape(mlflow)}[/]"),
-    ):
+    ]
+    for name, text in lines:
         console.print(f"{name:9} {text}", highlight=False)

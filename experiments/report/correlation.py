@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,16 +17,23 @@ from experiments.correlation.study import Study
 from experiments.report.closing import print_closing
 from experiments.report.style import COLORS, SERIES, in_style, new_figure
 from experiments.report.sweep_table import failures_table
+from nas.ranking import Interval
 
+_X_LABELS = {"flops": "multiply-adds", "params": "parameters", "accuracy": "supernet's accuracy"}
 _BIN_COLORS = (COLORS["evolution"], COLORS["random"], COLORS["accuracy"], COLORS["exact"], *SERIES)
 
 
 @in_style
-def correlation_figure(study: Study) -> Figure:
-    """A panel for every indicator: its score against test top-1, coloured by FLOPs."""
-    num_columns = min(3, len(study.indicators))
+def correlation_figure(study: Study, taus: Mapping[str, Interval] | None = None) -> Figure:
+    """A panel for every indicator: its score against test top-1, coloured by FLOPs.
+
+    Two panels a row are as many as can be read on a phone. `taus` are those that are known already,
+    such as from MLflow; the others are computed, a second or so each.
+    """
+    taus = taus or {}
+    num_columns = min(2, len(study.indicators))
     num_rows = math.ceil(len(study.indicators) / num_columns)
-    figure = new_figure(3.4 * num_columns, 2.9 * num_rows + 0.5)
+    figure = new_figure(2.8 * num_columns, 2.4 * num_rows + 0.6)
     panels = np.atleast_1d(figure.subplots(num_rows, num_columns)).flatten()
     top1_B = 100 * study.top1_BS.mean(axis=1)
     several = len(study.seeds) > 1
@@ -43,12 +52,11 @@ def correlation_figure(study: Study) -> Figure:
                 elinewidth=0.7,
                 color=_BIN_COLORS[number % len(_BIN_COLORS)],
             )
-        found = study.agreement[indicator]
+        tau = taus.get(indicator) or study.agreement[indicator].tau
         axes.set_title(
-            f"{indicator}: τ {found.tau.value:.2f} [{found.tau.low:.2f}, {found.tau.high:.2f}]",
-            fontsize=9,
+            f"{indicator}\nτ {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]", fontsize=10
         )
-        axes.set_xlabel("score")
+        axes.set_xlabel(_X_LABELS.get(indicator, "score"))
         axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
     for axes in panels[: len(study.indicators) : num_columns]:
         axes.set_ylabel("test top-1 (%)")
@@ -69,12 +77,17 @@ def correlation_figure(study: Study) -> Figure:
         )
         for number in bins
     ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=min(4, len(bins)), fontsize=8)
+    figure.legend(handles=marks, loc="outside lower center", ncols=num_columns, fontsize=9)
     return figure
 
 
 def print_correlation(
-    result: CorrelationResult, console: Console, *, elapsed_s: float, mlflow: str
+    result: CorrelationResult,
+    console: Console,
+    *,
+    elapsed_s: float,
+    mlflow: str,
+    page: Path | None = None,
 ) -> None:
     """The tables, what failed, and the command that opens the MLflow UI."""
     if result.study is None:
@@ -93,6 +106,7 @@ def print_correlation(
         storage=result.plan.config.storage.path,
         figures=result.folder,
         mlflow=mlflow,
+        page=page,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
@@ -12,7 +14,9 @@ from experiments.report.numbers import network_row, standard_error
 from orchestration.stage_runs import Done
 
 
-def print_result(result: CellResult, console: Console, *, elapsed_s: float, mlflow: str) -> None:
+def print_result(
+    result: CellResult, console: Console, *, elapsed_s: float, mlflow: str, page: Path | None = None
+) -> None:
     """The final table and the one command that opens the MLflow UI."""
     config = result.plan.config
     table = Table(title=f"{config.name}: what was found", title_justify="left")
@@ -72,6 +76,7 @@ def print_result(result: CellResult, console: Console, *, elapsed_s: float, mlfl
         storage=config.storage.path,
         figures=result.figures,
         mlflow=mlflow,
+        page=page,
     )
 
 

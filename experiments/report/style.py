@@ -71,9 +71,16 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
+# Neither the time of day nor a version is written, so that equal data give equal files.
+_METADATA: dict[str, Any] = {
+    ".png": {"Software": None},
+    ".pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+
+
 @in_style
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a PNG, without the time of day in it, so that equal data give equal files."""
+    """Write a PNG or PDF, as the name says."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, metadata=_METADATA[path.suffix])
     return path

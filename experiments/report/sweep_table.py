@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,7 +17,14 @@ from experiments.sweep_result import SweepResult
 from experiments.sweep_run import figures_folder
 
 
-def print_sweep(result: SweepResult, console: Console, *, elapsed_s: float, mlflow: str) -> None:
+def print_sweep(
+    result: SweepResult,
+    console: Console,
+    *,
+    elapsed_s: float,
+    mlflow: str,
+    page: Path | None = None,
+) -> None:
     """The final tables and the command that opens the MLflow UI."""
     console.print(_ablation_table(result))
     _print_baseline(result, console)
@@ -43,6 +51,7 @@ def print_sweep(result: SweepResult, console: Console, *, elapsed_s: float, mlfl
         storage=result.plan.sweep.storage.path,
         figures=figures_folder(result.plan.sweep),
         mlflow=mlflow,
+        page=page,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from experiments import cli
 from tests.experiments.command import Outcome
 from tests.experiments.detectors import Detected, detect_in
+from tests.experiments.recorded import Recorded, record_in
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,6 +42,12 @@ def bnnas(
         return Outcome(status, captured.out, " ".join(captured.err.split()))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """A tracked experiment that the commands have made, for all tests."""
+    return record_in(tmp_path_factory.mktemp("recorded"))
 
 
 @pytest.fixture(scope="session")

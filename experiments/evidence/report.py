@@ -1,0 +1,92 @@
+"""The whole report as a value: every section, and what must be said of the experiment itself."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from experiments.evidence.ablation import ablation_section
+from experiments.evidence.comparison import comparison_section
+from experiments.evidence.correlation import correlation_section
+from experiments.evidence.cost import cost_section
+from experiments.evidence.detection import detection_section
+from experiments.evidence.early_bird import early_bird_section
+from experiments.evidence.evidence import Evidence
+from experiments.evidence.lineage import lineage_section
+from experiments.evidence.preference import preference_section
+from experiments.evidence.values import Block, Section
+
+SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
+    ablation_section,
+    early_bird_section,
+    correlation_section,
+    cost_section,
+    comparison_section,
+    detection_section,
+    preference_section,
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows.
+
+    Attributes:
+        title: of the page.
+        summary: how much there is, and where it was read.
+        sections: in their order.
+        gaps: what concerns all of them.
+    """
+
+    title: str
+    summary: str
+    sections: tuple[Section, ...]
+    gaps: tuple[str, ...] = ()
+
+
+def build_report(evidence: Evidence) -> Report:
+    """All sections; the last one says where every number comes from."""
+    sections = [section(evidence) for section in SECTIONS]
+    sections.append(lineage_section(evidence, sections))
+    sections = _with_own_names(sections)
+    experiment = evidence.experiment
+    gaps = []
+    if not evidence.runs:
+        gaps.append(
+            "Nothing is tracked in this experiment yet: `bnnas run CONFIG` or `bnnas sweep CONFIG` "
+            "with the same tracking.uri and tracking.experiment fill it."
+        )
+    if experiment.num_foreign:
+        gaps.append(
+            f"{experiment.num_foreign} run(s) of the experiment are of another program, and left "
+            "out."
+        )
+    return Report(experiment.name, _summary(evidence), tuple(sections), tuple(gaps))
+
+
+def _with_own_names(sections: Iterable[Section]) -> list[Section]:
+    """The same with names that are good for files, each of its own.
+
+    Tables and pictures are named after runs, of which several may have one name, of any characters.
+    """
+    taken: Counter[str] = Counter()
+
+    def own(block: Block) -> Block:
+        if isinstance(block, str):
+            return block
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", block.name).strip("-.")
+        taken[name] += 1
+        return replace(block, name=name if taken[name] == 1 else f"{name}-{taken[name]}")
+
+    return [
+        replace(section, blocks=tuple(own(block) for block in section.blocks))
+        for section in sections
+    ]
+
+
+def _summary(evidence: Evidence) -> str:
+    kinds = Counter(run.kind for run in evidence.runs)
+    found = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "no runs"
+    return f"Made from {found} of the MLflow experiment {evidence.experiment.name!r}."

@@ -1,0 +1,156 @@
+"""A report as files: one page that opens from disk, figures for a paper, tables for a notebook."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup, escape
+
+from experiments.evidence.report import Report
+from experiments.evidence.values import (
+    Cell,
+    Derived,
+    MeanStd,
+    Number,
+    Picture,
+    Published,
+    Table,
+    Tracked,
+)
+from experiments.report.style import save_figure
+
+PAGE = "report.html"
+_FIGURES, _TABLES = "figures", "tables"
+_TEMPLATE = "page.html.jinja"
+
+
+def write_page(report: Report, folder: Path) -> Path:
+    """Write the report into an empty folder; returns the page's path.
+
+    Beside the page lie `figures/NAME.png` and `.pdf`, and `tables/NAME.csv` and `.md`.
+    """
+    images = {}
+    for section in report.sections:
+        for picture in section.pictures:
+            png = _write_figure(picture, folder / _FIGURES)
+            images[picture.name] = base64.b64encode(png.read_bytes()).decode("ascii")
+        for table in section.tables:
+            _write_table(table, folder / _TABLES)
+    page = folder / PAGE
+    page.write_text(render_page(report, images), encoding="utf-8")
+    return page
+
+
+def render_page(report: Report, images: Mapping[str, str]) -> str:
+    """The page; `images` holds every picture's PNG in base 64, by name."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "code": _with_code,
+        "whence": whence,
+        "repr": repr,
+        "is_number": _is_number,
+    }
+    return environment.get_template(_TEMPLATE).render(report=report, images=images)
+
+
+def whence(source: Tracked | Published | Derived) -> str:
+    """Where a number comes from, in words."""
+    match source:
+        case Tracked(metric, (run_id,), _):
+            return f"{metric} of run {run_id}"
+        case Tracked(metric, run_ids, how):
+            return f"{how} of {metric} over {len(run_ids)} runs: {' '.join(run_ids)}"
+        case Published(where):
+            return f"published: {where}"
+        case Derived(rule):
+            return f"derived: {rule}"
+
+
+def table_csv(table: Table) -> str:
+    """With all digits; mean and standard deviation are columns of their own."""
+    wide = [
+        any(isinstance(row[column], MeanStd) for row in table.rows)
+        for column in range(len(table.columns))
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        name
+        for column, is_wide in zip(table.columns, wide, strict=True)
+        for name in ((column, f"{column}, ±") if is_wide else (column,))
+    )
+    for row in table.rows:
+        writer.writerow(
+            value
+            for cell, is_wide in zip(row, wide, strict=True)
+            for value in _values(cell)[: 2 if is_wide else 1]
+        )
+    return text.getvalue()
+
+
+def table_markdown(table: Table) -> str:
+    """As people read it, for a README or an issue."""
+    align = ["--:" if _is_number(table, column) else "---" for column in range(len(table.columns))]
+    rows = [table.columns, *([cell_text(cell) for cell in row] for row in table.rows)]
+    lines = ["| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in rows]
+    lines.insert(1, f"|{'|'.join(align)}|")
+    note = ["", table.note] if table.note else []
+    return "\n".join([f"**{table.title}**", "", *lines, *note, ""])
+
+
+def cell_text(cell: Cell) -> str:
+    """A cell as people read it."""
+    match cell:
+        case str():
+            return cell
+        case Number():
+            return cell.text
+        case MeanStd(mean, std):
+            return mean.text if std is None else f"{mean.text} ± {std.text}"
+
+
+def _values(cell: Cell) -> tuple[str | float, str | float]:
+    match cell:
+        case str():
+            return cell, ""
+        case Number():
+            return cell.value, ""
+        case MeanStd(mean, std):
+            return mean.value, "" if std is None else std.value
+
+
+def _is_number(table: Table, column: int) -> bool:
+    """Whether a column holds numbers, and whatever stands where one is missing."""
+    return any(not isinstance(row[column], str) for row in table.rows)
+
+
+def _write_figure(picture: Picture, folder: Path) -> Path:
+    save_figure(picture.figure, folder / f"{picture.name}.pdf")
+    return save_figure(picture.figure, folder / f"{picture.name}.png")
+
+
+def _write_table(table: Table, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{table.name}.csv").write_text(table_csv(table), encoding="utf-8")
+    (folder / f"{table.name}.md").write_text(table_markdown(table), encoding="utf-8")
+
+
+def _with_code(text: str) -> Markup:
+    """A paragraph in which `code` is marked as such."""
+    parts = re.split(r"`([^`]*)`", text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )

@@ -1,0 +1,119 @@
+"""Reading an experiment back: page by page, ours apart from others', nothing created."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from orchestration import run_reader
+from orchestration.run_reader import read_experiment
+from orchestration.tracking import Tracker, TrackingError
+from tests.orchestration.conftest import MlflowServer
+from tests.orchestration.records import make_record
+
+RECORD = make_record()
+
+
+def test_a_published_record_is_read_back(sqlite_uri: str) -> None:
+    tracker = Tracker(sqlite_uri, "e")
+    parent = tracker.start_group("s", {"bnnas.stage": "sweep"}, {"seed": 1})
+    tags = {"bnnas.input.data": "r1"}
+    run_id = tracker.publish(RECORD, name="supernet", tags=tags, parent_run_id=parent)
+    found = read_experiment(sqlite_uri, "e")
+    assert [run.kind for run in found.runs] == ["supernet", "sweep"]  # the oldest first
+    run = found.runs[0]
+    assert (run.run_id, run.parent_run_id, run.status) == (run_id, parent, "FINISHED")
+    assert (run.fingerprint, run.inputs) == (RECORD.fingerprint, {"data": "r1"})
+    assert run.params["supernet.epochs"] == "3"
+    assert run.metrics["top1"] == 0.3
+    assert run.code == RECORD.code
+    record = found.record(run)
+    assert record is not None
+    assert record["config"] == RECORD.config
+    assert [row["epoch"] for row in record["history"]] == [1, 2, 3]
+    assert found.record(found.runs[1]) is None  # a group has none
+
+
+def test_pages_are_put_together_and_others_are_counted(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Tracker(sqlite_uri, "e")
+    ours = [tracker.start_group(f"g{n}", {"bnnas.stage": "cell"}, {}) for n in range(7)]
+    client = MlflowClient(sqlite_uri)
+    experiment = client.get_experiment_by_name("e")
+    assert experiment is not None
+    for _ in range(4):
+        client.create_run(experiment.experiment_id)
+    asked = []
+    search = MlflowClient.search_runs
+
+    def counting(self: MlflowClient, *args: object, **options: object) -> object:
+        asked.append(options)
+        return search(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run_reader, "_PAGE", 3)
+    monkeypatch.setattr(MlflowClient, "search_runs", counting)
+    found = read_experiment(sqlite_uri, "e")
+    assert [run.run_id for run in found.runs] == ours
+    assert found.num_foreign == 4
+    assert len(asked) == 4  # 11 runs in pages of 3, and no request for a run of its own
+
+
+def test_a_part_holds_what_is_below_and_what_it_was_made_from(sqlite_uri: str) -> None:
+    tracker = Tracker(sqlite_uri, "e")
+    shared = tracker.publish(RECORD, name="shared", tags={})
+    mine = tracker.start_group("mine", {"bnnas.stage": "sweep"}, {})
+    other = tracker.start_group("other", {"bnnas.stage": "sweep"}, {})
+    cell = tracker.start_group(
+        "cell", {"bnnas.stage": "cell", "bnnas.input.supernet": shared}, {}, parent_run_id=mine
+    )
+    found = read_experiment(sqlite_uri, "e")
+    assert {run.run_id for run in found.part(mine).runs} == {mine, cell, shared}
+    assert {run.run_id for run in found.part(other).runs} == {other}
+    with pytest.raises(TrackingError, match="has no run"):
+        found.part("0" * 32)
+
+
+def test_an_experiment_that_is_not_there_names_the_near_ones(sqlite_uri: str) -> None:
+    Tracker(sqlite_uri, "ablation").check()
+    with pytest.raises(TrackingError, match="no experiment 'ablaton': there are 'ablation'"):
+        read_experiment(sqlite_uri, "ablaton")
+    client = MlflowClient(sqlite_uri)
+    experiment = client.get_experiment_by_name("ablation")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    with pytest.raises(TrackingError, match="no experiment 'ablation'"):
+        read_experiment(sqlite_uri, "ablation")
+
+
+def test_reading_creates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match="There is no MLflow database"):
+        read_experiment(f"sqlite:///{tmp_path}/deep/mlflow.db", "e")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TrackingError, match="no MLflow server or database"):
+        read_experiment("file:///somewhere", "e")
+
+
+def test_a_document_that_cannot_be_had_is_none(
+    sqlite_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = Tracker(sqlite_uri, "e")
+    run_id = tracker.publish(RECORD, name="supernet", tags={})
+    artifacts = Path(sqlite_uri.removeprefix("sqlite:///")).parent / "artifacts"
+    (artifacts / run_id / "artifacts" / "record.json").unlink()
+    found = read_experiment(sqlite_uri, "e")
+    assert found.record(found.runs[0]) is None
+    assert "record.json of supernet cannot be read" in caplog.text
+
+
+@pytest.mark.server
+def test_a_server_is_read_like_a_database(mlflow_server: MlflowServer) -> None:
+    tracker = Tracker(mlflow_server.uri, "read")
+    tracker.publish(RECORD, name="supernet", tags={})
+    found = read_experiment(mlflow_server.uri, "read")
+    record = found.record(found.runs[0])
+    assert record is not None
+    assert json.dumps(record["config"]) == json.dumps(dict(RECORD.config))
