@@ -71,14 +71,14 @@ def _with_own_names(sections: Iterable[Section]) -> list[Section]:
 
     Tables and pictures are named after runs, of which several may have one name, of any characters.
     """
-    taken: Counter[str] = Counter()
+    taken: Counter[tuple[str, str]] = Counter()
 
     def own(block: Block) -> Block:
         if isinstance(block, str):
             return block
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", block.name).strip("-.")
-        taken[name] += 1
-        return replace(block, name=name if taken[name] == 1 else f"{name}-{taken[name]}")
+        number = taken[type(block).__name__, name] = taken[type(block).__name__, name] + 1
+        return replace(block, name=name if number == 1 else f"{name}-{number}")
 
     return [
         replace(section, blocks=tuple(own(block) for block in section.blocks))

@@ -19,7 +19,12 @@ from experiments.report.style import COLORS, SERIES, in_style, new_figure
 from experiments.report.sweep_table import failures_table
 from nas.ranking import Interval
 
-_X_LABELS = {"flops": "multiply-adds", "params": "parameters", "accuracy": "supernet's accuracy"}
+_X_LABELS = {
+    "bn": "sum of mean |γ|",
+    "accuracy": "supernet's accuracy",
+    "flops": "multiply-adds",
+    "params": "parameters",
+}
 _BIN_COLORS = (COLORS["evolution"], COLORS["random"], COLORS["accuracy"], COLORS["exact"], *SERIES)
 
 

@@ -12,20 +12,18 @@ from experiments.report.make import Written
 
 
 def print_report(written: Written, console: Console) -> None:
-    """A row for every section, and the page's path."""
-    table = Table(title=f"report on {escape(written.report.title)}", title_justify="left")
-    table.add_column("section", overflow="fold")
-    for heading in ("figures", "tables"):
+    """A row for every section, what is missing, and the page's path."""
+    report = written.report
+    table = Table(title=f"report on {escape(report.title)}", title_justify="left")
+    table.add_column("section")
+    for heading in ("figures", "tables", "gaps"):
         table.add_column(heading, justify="right")
-    table.add_column("missing", overflow="fold")
-    for section in written.report.sections:
+    for section in report.sections:
+        numbers = (section.pictures, section.tables, section.missing)
         table.add_row(
-            escape(section.title.partition(":")[0]),
-            str(len(section.pictures) or ""),
-            str(len(section.tables) or ""),
-            escape(" ".join(section.missing)),
+            escape(section.title.partition(":")[0]), *(str(len(each) or "") for each in numbers)
         )
     console.print(table)
-    for gap in written.report.gaps:
-        console.print(f"[yellow]{escape(gap)}[/]", highlight=False)
+    for gap in (*report.gaps, *(gap for section in report.sections for gap in section.missing)):
+        console.print(f"[yellow]–[/] {escape(gap)}", highlight=False)
     console.print(f"Page      [bold]{escape(os.path.relpath(written.page))}[/]", highlight=False)

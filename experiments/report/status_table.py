@@ -12,7 +12,7 @@ _STYLES = {"done": "green", "running": "cyan", "failed": "red", "waiting": "dim"
 
 
 def print_status(status: ExperimentStatus, console: Console) -> None:
-    """A line for each cell of a sweep, then one for each stage."""
+    """A line for each cell of a sweep, or seed of a study, then one for each stage."""
     if len(status.cells) > 1:
         console.print(_cells_table(status))
     table = Table(title="stages", title_justify="left")

@@ -58,10 +58,7 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
 
     def epoch_end(epoch: int) -> EpochEnd:
         scores_LN = bn_scores(supernet)
-        metrics = sizes | {
-            _score_metric(layer, choice): float(scores_LN[layer, choice])
-            for layer, choice in np.argwhere(~np.isnan(scores_LN))
-        }
+        metrics = sizes | record_scores(scores_LN)
         if early_bird is None:
             return EpochEnd(metrics)
         stop = early_bird.update(scores_LN)
@@ -77,6 +74,14 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
         epoch_end=epoch_end,
         restore_state=early_bird.load_state_dict if early_bird else lambda state: None,
     )
+
+
+def record_scores(scores_LN: npt.NDArray[np.float64]) -> dict[str, float]:
+    """The score matrix [L, N] as metrics, one for every candidate that exists."""
+    return {
+        _score_metric(layer, choice): float(scores_LN[layer, choice])
+        for layer, choice in np.argwhere(~np.isnan(scores_LN))
+    }
 
 
 def recorded_scores(row: Mapping[str, float], space: SearchSpace) -> npt.NDArray[np.float64]:

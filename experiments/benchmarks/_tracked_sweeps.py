@@ -1,0 +1,158 @@
+"""Sweeps that nobody has trained, tracked as if: plans, searches and MLflow runs are the real ones.
+
+Only what training would measure is drawn at random: losses, scores, accuracies, times. That gives a
+report as many runs and as long histories as a test or a measurement wants, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.cell import CellRun
+from experiments.plan import CellPlan, described
+from experiments.provenance import provenance
+from experiments.stages.supernet import record_scores
+from experiments.stages.table_search import search_table
+from experiments.sweep_config import Sweep
+from experiments.sweep_plan import SweepPlan, plan_sweep
+from experiments.sweep_run import SweepRun
+from experiments.workbench import source_tags
+from nas.cost import COST_TABLES
+from nas.indicators import additive_scores
+from nas.space import parse_architecture
+from orchestration.stage import Stage
+from orchestration.stage_store import StageRecord
+from orchestration.tracking import CELL, INPUT, Tracker
+
+_STARTED_S = 1_700_000_000.0
+_NUM_TEST_IMAGES = 10_000.0
+
+
+class TrackedSweep:
+    """Tracks a sweep.
+
+    Args:
+        sweep: its indicators must be sums over layers.
+        tracker: where to.
+        seed: of what is drawn at random.
+    """
+
+    def __init__(self, sweep: Sweep, tracker: Tracker, seed: int = 0) -> None:
+        self._plan: SweepPlan = plan_sweep(sweep, described(sweep.shared.data))
+        self._tracker = tracker
+        self._rng = np.random.default_rng(seed)
+        self._code = provenance()
+        self._shown: dict[str, tuple[str, StageRecord]] = {}
+
+    def track(self) -> str:
+        """Every cell with all its stages; returns the sweep's run id."""
+        tags = source_tags(self._code)
+        run = SweepRun.of(self._plan, self._tracker, tags)
+        run_id = run.start()
+        for cell in self._plan.cells:
+            self._track_cell(cell, run_id)
+        run.finish(metrics={"random_baseline": float(self._rng.uniform(0.8, 0.85))})
+        return run_id
+
+    def _track_cell(self, plan: CellPlan, parent_run_id: str) -> None:
+        run = CellRun.of(
+            plan,
+            self._tracker,
+            tags={CELL: plan.config.name, **source_tags(self._code)},
+            part_of=self._plan.group,
+            parent_run_id=parent_run_id,
+        )
+        run_id = run.start()
+        inputs: dict[str, str] = {}
+        scores_LN = None
+        if plan.supernet is not None:
+            inputs["supernet"], supernet = self._supernet(plan, plan.supernet, run_id)
+            scores_LN = supernet
+        search = self._publish(plan.search, run_id, inputs, **self._search(plan, scores_LN))
+        arch = search[1].result["arch"]
+        retrained = self._retrain(plan, plan.retrain(parse_architecture(arch)), run_id, search[0])
+        tags = {f"{INPUT}{kind}": shown for kind, shown in inputs.items()}
+        run.finish(
+            metrics={
+                **{name: retrained[1].metrics[name] for name in ("top1", "flops", "params")},
+                "device_hours": 0.5,
+                "wall_s": 1800.0,
+            },
+            params={"winner": arch},
+            tags={**tags, f"{INPUT}search": search[0], f"{INPUT}retrain": retrained[0]},
+        )
+
+    def _supernet(
+        self, plan: CellPlan, stage: Stage, parent_run_id: str
+    ) -> tuple[str, np.ndarray[Any, np.dtype[np.float64]]]:
+        """Its run, and the scores after the last epoch: a walk that comes to rest."""
+        space, num_epochs = plan.space, plan.config.supernet.epochs
+        missing_LN = np.isnan(additive_scores("flops", space, bn_scores_LN=None, seed=0))
+        scores_LN = np.where(missing_LN, np.nan, self._rng.uniform(0.1, 1, missing_LN.shape))
+        history = []
+        for epoch in range(1, num_epochs + 1):
+            scores_LN = scores_LN + self._rng.normal(0, 0.1 / epoch, scores_LN.shape)
+            row = {"epoch": float(epoch), "train/loss": 2.3 / epoch, "train/top1": 0.1}
+            history.append(row | record_scores(scores_LN))
+        sizes = {"trained_params": 1e4, "supernet_params": 1e5, "epochs": float(num_epochs)}
+        run_id, _ = self._publish(
+            stage, parent_run_id, {}, result={"epochs": num_epochs}, history=history, metrics=sizes
+        )
+        return run_id, scores_LN
+
+    def _search(self, plan: CellPlan, bn_scores_LN: Any) -> dict[str, Any]:
+        config = plan.search.config
+        indicator = plan.config.search.indicator
+        table_LN = additive_scores(indicator, plan.space, bn_scores_LN=bn_scores_LN, seed=0)
+        outcome = search_table(config, plan.space, table_LN)
+        return {"result": outcome.result, "metrics": outcome.metrics, "history": []}
+
+    def _retrain(
+        self, plan: CellPlan, stage: Stage, parent_run_id: str, search_run_id: str
+    ) -> tuple[str, StageRecord]:
+        arch = parse_architecture(str(stage.config["arch"]))
+        costs = {name: table(plan.space).of(arch) for name, table in COST_TABLES.items()}
+        top1 = float(self._rng.uniform(0.8, 0.9))
+        history = [
+            {"epoch": float(epoch), "train/loss": 2.3 / epoch, "val/top1": top1 - 0.1 / epoch}
+            for epoch in range(1, plan.config.retrain.epochs + 1)
+        ]
+        measured = {"top1": top1, "test_loss": 0.5, "num_test_images": _NUM_TEST_IMAGES}
+        return self._publish(
+            stage,
+            parent_run_id,
+            {"search": search_run_id},
+            result={"arch": stage.config["arch"], **measured, **costs},
+            history=history,
+            metrics={**measured, **costs},
+        )
+
+    def _publish(
+        self, stage: Stage, parent_run_id: str, inputs: Mapping[str, str], **found: Any
+    ) -> tuple[str, StageRecord]:
+        if stage.fingerprint in self._shown:
+            return self._shown[stage.fingerprint]
+        wall_s = float(self._rng.uniform(10, 1000))
+        record = StageRecord(
+            kind=stage.kind,
+            fingerprint=stage.fingerprint,
+            config=stage.config,
+            inputs=stage.inputs,
+            device_hours=wall_s / 3600,
+            wall_s=wall_s,
+            started_at=_STARTED_S,
+            finished_at=_STARTED_S + wall_s,
+            code=self._code,
+            **found,
+        )
+        run_id = self._tracker.publish(
+            record,
+            name=stage.name,
+            tags={f"{INPUT}{kind}": shown for kind, shown in inputs.items()},
+            parent_run_id=parent_run_id,
+        )
+        self._shown[stage.fingerprint] = run_id, record
+        return self._shown[stage.fingerprint]

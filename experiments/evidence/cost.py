@@ -1,0 +1,194 @@
+"""The cost section: what a search takes, part by part (Table 1), and the searchers compared."""
+
+from __future__ import annotations
+
+from experiments.evidence.cell_groups import (
+    CellGroup,
+    Study,
+    average,
+    distinct,
+    studies,
+)
+from experiments.evidence.evidence import Evidence
+from experiments.evidence.fronts import fronts
+from experiments.evidence.published import published
+from experiments.evidence.searches import scored_table, search_groups, searcher_table
+from experiments.evidence.values import (
+    Block,
+    Cell,
+    Section,
+    Table,
+    decimals,
+    percent,
+    plain,
+)
+from nas.indicators import INDICATORS
+from orchestration.run_reader import TrackedRun
+
+_COLUMNS = (
+    "supernet trains",
+    "ranked by",
+    "epochs",
+    "seeds",
+    "epochs trained",
+    "trained parameters",
+    "of",
+    "searcher",
+    "search (s)",
+    "candidates",
+    "supernet (device-h)",
+    "search (device-h)",
+    "retraining (device-h)",
+    "whole (device-h)",
+    "whole (s)",
+    "test top-1 (%)",
+)
+_SWEEP = "bnnas sweep experiments/configs/ablation_quickstart.yaml"
+
+
+def cost_section(evidence: Evidence) -> Section:
+    """Cells with their cost, the paper's Table 1, and the searchers against each other."""
+    blocks: list[Block] = []
+    missing: list[str] = []
+    found = [study for study in studies(evidence) if study.groups]
+    for name, study in zip(distinct(f"cost-{one.name}" for one in found), found, strict=True):
+        blocks.append(_table(name, study))
+    if not found:
+        missing.append(f"No cell is finished, so nothing has a cost yet: `{_SWEEP}` makes some.")
+    missing += _without_sizes(found)
+    blocks.append(_published_table())
+    additive = search_groups(evidence, additive=True)
+    scored = search_groups(evidence, additive=False)
+    if additive:
+        blocks.append(searcher_table(additive))
+    missing += _untimed(evidence)
+    if scored:
+        blocks.append(scored_table(scored, additive))
+    else:
+        missing.append(
+            "No search by accuracy is tracked, so the counterpart of the paper's 1 GPU day is "
+            "missing: `bnnas sweep CONFIG` with grid.indicator [accuracy, bn] fills it."
+        )
+    pictures, undrawn = fronts(evidence, additive)
+    return Section(
+        "cost",
+        "What the search costs",
+        "Table 1",
+        (*blocks, *pictures),
+        (*missing, *undrawn),
+    )
+
+
+def _table(name: str, study: Study) -> Table:
+    rest = len(study.cells) - study.num_finished
+    notes = [
+        "Mean over the seeds ± standard deviation. Cells that share a supernet or a network each "
+        "count it, so that rows do not add up to what a sweep has taken. A search by an additive "
+        "indicator times all searchers."
+    ]
+    if rest:
+        notes.append(f"{rest} of {len(study.cells)} cells have no result and are left out.")
+    labels = [
+        (group.trains, group.label("indicator"), group.label("epochs")) for group in study.groups
+    ]
+    if len(set(labels)) < len(labels):
+        notes.append("Rows of equal names differ in a setting that is not shown.")
+    return Table(
+        name,
+        f"{study.name}: cost of a cell ({study.space} on {study.data})",
+        _COLUMNS,
+        tuple(map(_row, study.groups)),
+        " ".join(notes),
+    )
+
+
+def _row(group: CellGroup) -> tuple[Cell, ...]:
+    supernets, searches, retrained = (
+        group.stages[kind] for kind in ("supernet", "search", "retrain")
+    )
+    return (
+        group.trains,
+        group.label("indicator"),
+        "" if group.has_no_supernet else group.label("epochs"),
+        str(len(group.cells)),
+        average(supernets, "epochs", plain),
+        average(supernets, "trained_params", plain),
+        average(supernets, "supernet_params", plain),
+        group.searcher,
+        average(searches, "wall_s", decimals(2)),
+        _candidates(searches, group.searcher),
+        average(supernets, "device_hours", decimals(4)),
+        average(searches, "device_hours", decimals(4)),
+        average(retrained, "device_hours", decimals(4)),
+        average(group.cells, "device_hours", decimals(4)),
+        average(group.cells, "wall_s", decimals(1)),
+        average(group.cells, "top1", percent),
+    )
+
+
+def _candidates(searches: tuple[TrackedRun, ...], searcher: str) -> Cell:
+    """How many the searcher has evaluated; exact search evaluates none one by one."""
+    if searcher == "exact":
+        return "none"
+    return average(searches, "num_evaluated", plain) or average(
+        searches, f"{searcher}/num_evaluated", plain
+    )
+
+
+def _published_table() -> Table:
+    rows = published("table_1")
+    fields = ("method", "top1", "flops", "epochs", "trains", "search", "images")
+    return Table(
+        "cost-published",
+        f"Published, on ImageNet: {rows.source}",
+        (
+            "method",
+            "top-1 (%)",
+            "FLOPs (M)",
+            "supernet epochs",
+            "supernet trains",
+            "searching",
+            "searching data",
+        ),
+        rows.cells(fields),
+        "Not measured here, and not to be compared with networks on other images.",
+    )
+
+
+def _without_sizes(found: list[Study]) -> list[str]:
+    """Old supernets do not say how much of them trains."""
+    supernets = {
+        run.run_id: run
+        for study in found
+        for group in study.groups
+        for run in group.stages["supernet"]
+    }
+    num = sum("trained_params" not in run.metrics for run in supernets.values())
+    if not num:
+        return []
+    return [
+        f"{num} of {len(supernets)} supernets do not say how many parameters they train, because "
+        "an older version has made them: the same `bnnas sweep` in another storage.path fills it."
+    ]
+
+
+def _untimed(evidence: Evidence) -> list[str]:
+    """Searches by a sum over layers that do not say how long each searcher took."""
+    additive = {name for name, indicator in INDICATORS.items() if indicator.additive}
+    done = [
+        run
+        for run in evidence.of("search")
+        if run.status == "FINISHED" and run.params.get("search.indicator") in additive
+    ]
+    if not done:
+        return [
+            "No search by BN scores is tracked, so exact search and evolution cannot be compared: "
+            "`bnnas run experiments/configs/quickstart.yaml` makes one."
+        ]
+    num = sum("exact/wall_s" not in run.metrics for run in done)
+    if not num:
+        return []
+    return [
+        f"{num} of {len(done)} searches do not say how long exact search and evolution took, "
+        "because an older version has made them: the same command in another storage.path fills it."
+    ]

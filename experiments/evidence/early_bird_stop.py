@@ -1,0 +1,127 @@
+"""Supernets that the early-bird stop was allowed to end, beside equal ones of fixed length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experiments.evidence.evidence import Evidence, tracked
+from experiments.evidence.supernets import Supernet, grouped, titles, verdict
+from experiments.evidence.values import Cell, Section, Table, decimals, percent, plain
+from orchestration.run_reader import TrackedRun
+
+_NONE = "–"
+_COLUMNS = (
+    "supernet",
+    "supernet trains",
+    "seed",
+    "window, threshold",
+    "epochs configured",
+    "epochs done",
+    "device hours",
+    "device hours, fixed length",
+    "same winner",
+    "test top-1 (%)",
+    "test top-1, fixed length (%)",
+)
+
+
+def stopped_section(evidence: Evidence, supernets: Sequence[Supernet]) -> Section:
+    """As if it were a section of its own; `supernets` are all finished ones."""
+    stopped = [supernet for supernet in supernets if supernet.has_early_bird]
+    fixed = [supernet for supernet in supernets if not supernet.has_early_bird]
+    if not stopped:
+        gap = (
+            "No supernet has run with the early-bird stop: `bnnas sweep CONFIG --set "
+            "supernet.early_bird.window=5` trains some."
+        )
+        return Section("", "", "", (), (gap,))
+    missing = []
+    if any(_twin(supernet, fixed) is None for supernet in stopped):
+        missing.append(
+            "Not every supernet with the early-bird stop has one of fixed length beside it: "
+            "`bnnas sweep CONFIG --set supernet.early_bird=null` trains them."
+        )
+    return Section("", "", "", (_stopped_table(evidence, stopped, fixed),), tuple(missing))
+
+
+def _stopped_table(
+    evidence: Evidence, stopped: Sequence[Supernet], fixed: Sequence[Supernet]
+) -> Table:
+    ordered = sorted(stopped, key=lambda each: (each.order[:2], each.epochs, each.seed))
+    return Table(
+        "early-bird-stopped",
+        "Supernets that ran with the early-bird stop, beside those of fixed length",
+        _COLUMNS,
+        tuple(_stopped_row(evidence, each, _twin(each, fixed)) for each in ordered),
+        "Winner and top-1 are those of cells that ranked by the BN indicator; the two of a row "
+        "differ in the early-bird stop only.",
+    )
+
+
+def _twin(supernet: Supernet, fixed: Sequence[Supernet]) -> Supernet | None:
+    """The supernet that differs in the early-bird stop only."""
+    return next((each for each in fixed if each.fixed_length == supernet.fixed_length), None)
+
+
+def _stopped_row(evidence: Evidence, supernet: Supernet, twin: Supernet | None) -> tuple[Cell, ...]:
+    ours, theirs = _cells(evidence, supernet, twin)
+    winners = [cell.params.get("winner") for cell in (ours, theirs) if cell is not None]
+    same: Cell = _NONE
+    if ours is not None and theirs is not None and all(winners):
+        same = verdict(
+            winners[0] == winners[1], f"param winner of the cells {ours.run_id} and {theirs.run_id}"
+        )
+    params = supernet.run.params
+    title = titles(evidence, grouped([supernet], but=()))[0]
+    hours = decimals(4)
+    return (
+        title,
+        supernet.trainable,
+        str(supernet.seed),
+        ", ".join(
+            params.get(f"supernet.early_bird.{name}", "?") for name in ("window", "threshold")
+        ),
+        str(supernet.epochs),
+        tracked(supernet.run, "epochs", plain) or _NONE,
+        tracked(supernet.run, "device_hours", hours) or _NONE,
+        (twin and tracked(twin.run, "device_hours", hours)) or _NONE,
+        same,
+        (ours and tracked(ours, "top1", percent)) or _NONE,
+        (theirs and tracked(theirs, "top1", percent)) or _NONE,
+    )
+
+
+def _cells(
+    evidence: Evidence, supernet: Supernet, twin: Supernet | None
+) -> tuple[TrackedRun | None, TrackedRun | None]:
+    """A cell of each supernet that are alike in all else; the second is None where none is."""
+    ours = _cells_of(evidence, supernet)
+    theirs = [] if twin is None else _cells_of(evidence, twin)
+    for cell in ours:
+        for other in theirs:
+            if _settings(evidence, cell) == _settings(evidence, other):
+                return cell, other
+    return (ours[0] if ours else None), None
+
+
+def _cells_of(evidence: Evidence, supernet: Supernet) -> list[TrackedRun]:
+    return [
+        cell
+        for cell in evidence.of("cell")
+        if cell.status == "FINISHED"
+        and cell.inputs.get("supernet") == supernet.run.run_id
+        and cell.params.get("indicator") == "bn"
+    ]
+
+
+def _settings(evidence: Evidence, cell: TrackedRun) -> tuple[dict[str, str], ...]:
+    """What a cell searched and retrained with, the architecture left out."""
+    search, retrain = evidence.input(cell, "search"), evidence.input(cell, "retrain")
+    told = {name: cell.params.get(name, "") for name in ("max_flops", "retrain_epochs")}
+    return (
+        told,
+        {} if search is None else dict(search.params),
+        {}
+        if retrain is None
+        else {key: text for key, text in retrain.params.items() if key != "arch"},
+    )

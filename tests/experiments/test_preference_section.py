@@ -1,0 +1,259 @@
+"""The preference section against scores whose preferences are computed by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.container import ErrorbarContainer
+
+from experiments.evidence.evidence import Evidence
+from experiments.evidence.preference import preference_section
+from experiments.evidence.values import Cell, Derived, MeanStd, Section, Table
+from experiments.report.preference import Preference, Spread, preference_figure
+from orchestration.params import MAX_VALUE_CHARS, flatten_params
+from orchestration.run_reader import TrackedExperiment, TrackedRun
+
+# Two layers; candidates k3e1, k3e2, k5e1, k5e2, and their FLOPs in ascending order 0, 2, 1, 3.
+SPACE = {
+    "input": {"channels": 1, "resolution": 8, "num_classes": 10},
+    "stem": {"channels": 4, "stride": 1},
+    "first_block": {"channels": 4, "kernel": 3, "stride": 1},
+    "stages": [
+        {
+            "channels": 4,
+            "layers": 2,
+            "stride": 1,
+            "candidates": [[3, 1], [3, 2], [5, 1], [5, 2]],
+        }
+    ],
+    "head": {"channels": 8},
+    "fixed_identity": [],
+    "se": False,
+}
+Scores = Sequence[Sequence[float]]
+
+# Layer 0 has mean 2.5, layer 1 mean 25.
+UP: Scores = [(1.0, 2.0, 3.0, 4.0), (10.0, 20.0, 30.0, 40.0)]
+# The same but for the last two candidates of layer 1.
+TURNED: Scores = [(1.0, 2.0, 3.0, 4.0), (10.0, 20.0, 40.0, 30.0)]
+REFERENCE = {"gamma_init": 0.2, "weight_decay": 1e-4, "decay_bn_and_bias": False}
+
+
+def supernet(
+    run_id: str,
+    scores: Scores = UP,
+    trainable: str = "bn",
+    seed: int = 0,
+    epochs: int = 8,
+    status: str = "FINISHED",
+    **recipe: Any,
+) -> TrackedRun:
+    section = {"trainable": trainable, "epochs": epochs, "early_bird": None, **REFERENCE, **recipe}
+    config: dict[str, Any] = {
+        "space": SPACE,
+        "seed": seed,
+        "data": {"name": "digits"},
+        "supernet": section,
+    }
+    metrics = {
+        f"score/{layer:02d}.{choice}": value
+        for layer, row in enumerate(scores)
+        for choice, value in enumerate(row)
+    }
+    tags = {"bnnas.stage": "supernet", "bnnas.published": "x"}
+    return TrackedRun(run_id, run_id, status, flatten_params(config), metrics, tags, 0.0, "")
+
+
+def section_of(*runs: TrackedRun, records: Mapping[str, Any] | None = None) -> Section:
+    experiment = TrackedExperiment("", "e", runs, 0, dict(records or {}))
+    return preference_section(Evidence(experiment))
+
+
+def values(cell: Cell) -> list[float]:
+    """The mean, and the deviation where there is one."""
+    assert isinstance(cell, MeanStd)
+    assert isinstance(cell.mean.source, Derived)
+    return [each.value for each in (cell.mean, cell.std) if each is not None]
+
+
+def table(section: Section, name: str) -> Table:
+    return next(each for each in section.tables if each.name == name)
+
+
+def missing(section: Section) -> str:
+    return " ".join(section.missing)
+
+
+# --- what it prefers ---
+
+
+def test_preferences_are_shares_of_the_layers_means() -> None:
+    found = table(section_of(supernet("a")), "preference")
+    # In both layers alike: candidates at −60, −20, +20 and +60 % of the mean.
+    names = ["kernel 3", "kernel 5", "expansion 1", "expansion 2"]
+    assert [row[0] for row in found.rows] == names
+    assert [len(values(row[1])) for row in found.rows] == [1] * 4
+    shares = [values(row[1])[0] for row in found.rows]
+    assert shares == pytest.approx([-0.4, 0.4, -0.2, 0.2])
+
+
+def test_layers_show_their_mean_scores() -> None:
+    found = table(section_of(supernet("a")), "preference-layers")
+    assert [(row[0], values(row[1])[0]) for row in found.rows] == [("0", 2.5), ("1", 25.0)]
+
+
+def test_seeds_are_averaged_and_trainables_kept_apart() -> None:
+    flat: Scores = [(1.0,) * 4, (2.0,) * 4]
+    section = section_of(supernet("a"), supernet("b", flat, seed=1), supernet("c", flat, "all"))
+    found = table(section, "preference")
+    assert found.columns == ("candidates with", "all", "bn")
+    kernel5 = found.rows[1]
+    assert values(kernel5[1]) == [0]
+    # 0.4 and 0: mean 0.2, deviation 0.4 / √2.
+    assert values(kernel5[2]) == pytest.approx([0.2, 0.4 / math.sqrt(2)])
+    assert "bn scores highest kernel 5 (+20.00 %)" in section.pictures[0].alt
+
+
+def test_only_the_reference_recipe_of_the_longest_is_shown() -> None:
+    section = section_of(
+        supernet("short", TURNED, epochs=4),
+        supernet("a"),
+        supernet("b", seed=1),
+        supernet("odd", TURNED, gamma_init=1.0),
+    )
+    found = table(section, "preference-layers")
+    assert "8 epochs" in found.title
+    assert values(found.rows[1][1]) == [25.0, 0.0]
+    assert len(section.pictures) == 1
+
+
+def test_the_figure_shows_means_and_spreads() -> None:
+    preference = Preference(
+        {3: Spread(-0.4, 0.1), 5: Spread(0.4, 0.2)}, {1: Spread(0.0, 0.0)}, {2: Spread(7.0, 1.0)}
+    )
+    figure = preference_figure({"bn": preference})
+    drawn = []
+    for axes in figure.axes:
+        (bars,) = [each for each in axes.containers if isinstance(each, ErrorbarContainer)]
+        drawn.append(np.asarray(bars.lines[0].get_ydata()).tolist())
+    assert drawn == [[-40.0, 40.0], [0.0], [7.0]]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["3", "5"]
+
+
+# --- what changes the ranking ---
+
+
+def recipes(section: Section) -> dict[tuple[Cell, ...], tuple[Cell, ...]]:
+    """(trainable, γ, weight decay, decays) → (seeds, τ, share of best, τ with FLOPs)."""
+    return {row[2:6]: row[6:] for row in table(section, "recipes").rows}
+
+
+def test_recipes_are_compared_with_the_reference_of_the_same_seed() -> None:
+    section = section_of(
+        supernet("a"),
+        supernet("b", TURNED, seed=1),
+        supernet("c", TURNED, gamma_init=1.0),
+        supernet("d", TURNED, seed=1, gamma_init=1.0),
+        supernet("e", UP, decay_bn_and_bias=True),
+        supernet("f", UP, "all"),
+    )
+    found = recipes(section)
+    assert len(found) == 4
+    seeds, tau, best, size = found["bn", "1.0", "0.0001", "no"]
+    # Seed 0: τ is 1 in layer 0 and (5 − 1) / 6 in layer 1; seed 1: no difference.
+    assert seeds == "0, 1"
+    low = (1 + 4 / 6) / 2
+    assert values(tau) == pytest.approx([(low + 1) / 2, (1 - low) / math.sqrt(2)])
+    assert values(best)[0] == pytest.approx((0.5 + 1) / 2)
+    # FLOPs ascend as candidates 0, 2, 1, 3. In layer 0 candidates 1 and 2 disagree, 4 / 6; in layer
+    # 1 the scores ascend as 0, 1, 3, 2, which disagrees about (1, 2) and (2, 3): 2 / 6.
+    assert values(size)[0] == pytest.approx((4 / 6 + 2 / 6) / 2)
+    assert isinstance(tau, MeanStd)
+    assert isinstance(tau.mean.source, Derived)
+    assert "c with a, d with b" in tau.mean.source.rule
+    assert values(found["bn", "0.2", "0.0001", "yes"][1]) == pytest.approx([1])
+    assert values(found["all", "0.2", "0.0001", "no"][1]) == pytest.approx([1])
+
+
+def test_the_reference_is_compared_with_its_own_seeds() -> None:
+    found = recipes(section_of(supernet("a"), supernet("b", TURNED, seed=1)))
+    _, tau, best, _ = found["bn (reference)", "0.2", "0.0001", "no"]
+    assert values(tau) == pytest.approx([(1 + 4 / 6) / 2])
+    assert values(best) == [0.5]
+
+
+def test_the_reference_is_the_most_common_recipe_that_trains_bn() -> None:
+    runs = [supernet("a"), *(supernet(f"b{seed}", seed=seed, gamma_init=1.0) for seed in (0, 1))]
+    runs += [supernet(f"c{seed}", trainable="all", seed=seed) for seed in (0, 1, 2)]
+    found = recipes(section_of(*runs))
+    assert ("bn (reference)", "1.0", "0.0001", "no") in found
+
+
+def test_what_differs_in_more_than_the_recipe_is_not_compared() -> None:
+    section = section_of(supernet("a"), supernet("b", lr=2.0, gamma_init=1.0))
+    assert all("(reference)" in str(key[0]) for key in recipes(section))
+    assert "γ's initial value" in missing(section)
+
+
+def test_another_seed_is_not_compared() -> None:
+    section = section_of(supernet("a"), supernet("b", seed=1, gamma_init=1.0))
+    assert recipes(section)["bn", "1.0", "0.0001", "no"][1:3] == ("–", "–")
+    assert "shares no seed with the reference" in missing(section)
+
+
+def test_what_nothing_varies_is_said_with_its_command() -> None:
+    said = missing(section_of(supernet("a")))
+    for command in (
+        "--set supernet.gamma_init=1 --set name=gamma_init_1",
+        "--set supernet.decay_bn_and_bias=true",
+        "--set grid.trainable=[all,bn,last_bn]",
+    ):
+        assert f"`bnnas sweep CONFIG {command}`" in said
+    varied = section_of(
+        supernet("a"),
+        supernet("b", gamma_init=1.0),
+        supernet("c", decay_bn_and_bias=True),
+        supernet("d", trainable="all"),
+        supernet("e", trainable="last_bn"),
+    )
+    assert not varied.missing
+
+
+# --- odd data ---
+
+
+def test_nothing_tracked_is_said() -> None:
+    section = section_of()
+    assert not section.blocks
+    assert "No supernet has tracked its scores" in missing(section)
+
+
+@pytest.mark.parametrize("scores", [UP[:1], [UP[0], (1.0, math.nan, 2.0, 3.0)]])
+def test_scores_that_are_not_whole_leave_a_gap(scores: Scores) -> None:
+    section = section_of(supernet("odd", scores))
+    assert not section.blocks
+    assert "odd tracked no whole table of finite scores" in missing(section)
+
+
+def test_vanished_layers_have_no_preference() -> None:
+    section = section_of(supernet("a", [(0.0,) * 4, UP[1]]))
+    assert values(table(section, "preference").rows[0][1]) == pytest.approx([-0.4])
+
+
+def test_supernets_that_are_not_finished_are_left_out() -> None:
+    section = section_of(supernet("a", status="FAILED"), supernet("b", seed=1, status="RUNNING"))
+    assert not section.blocks
+    assert "2 supernets are not finished" in missing(section)
+
+
+def test_a_space_that_was_cut_is_read_from_one_record() -> None:
+    runs = [supernet("a"), supernet("b", seed=1)]
+    for each in runs:
+        assert isinstance(each.params, dict)
+        each.params["space.stages"] = f"[{'x' * (MAX_VALUE_CHARS - 30)} … cut, see config.yaml"
+    section = section_of(*runs, records={"a": {"config": {"space": SPACE}}})
+    assert values(table(section, "preference-layers").rows[0][1]) == [2.5, 0.0]
