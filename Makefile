@@ -26,9 +26,10 @@ CODE := nas orchestration detection experiments tests
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(STAMP) ## the paper's ablation in small, then detection, on real images
+demo: $(STAMP) ## the paper's ablation in small, detection, and a report, on real images
 	@$(BIN)/bnnas sweep experiments/configs/ablation_quickstart.yaml
 	@$(BIN)/bnnas detect experiments/configs/detect_digit_scenes.yaml
+	@$(BIN)/bnnas report
 
 test: $(STAMP) ## run the tests
 	@$(BIN)/pytest
