@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,9 +70,16 @@ def _grouped(pairs: Iterable[tuple[str, TrackedRun]]) -> dict[str, tuple[Tracked
 def tracked(
     runs: TrackedRun | Sequence[TrackedRun], metric: str, show: Show, how: str = "value"
 ) -> Number | None:
-    """A metric of a run, or of several as one number; None where none of them has it."""
+    """A metric of a run, or of several as one number; None where none of them has it.
+
+    Of several, those whose value is no number are left out.
+    """
     runs = [runs] if isinstance(runs, TrackedRun) else runs
-    having = [run for run in runs if metric in run.metrics]
+    having = [
+        run
+        for run in runs
+        if metric in run.metrics and (how == "value" or math.isfinite(run.metrics[metric]))
+    ]
     if not having or (how == "std" and len(having) < 2):
         return None
     value = REDUCTIONS[how]([run.metrics[metric] for run in having])

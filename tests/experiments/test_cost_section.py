@@ -1,0 +1,390 @@
+"""Table 1 by hand: means over seeds, what is kept apart, and what is found again in MLflow."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from experiments.evidence.cell_groups import distinct, studies
+from experiments.evidence.cost import cost_section
+from experiments.evidence.evidence import Evidence
+from experiments.evidence.values import (
+    REDUCTIONS,
+    Cell,
+    Derived,
+    MeanStd,
+    Number,
+    Published,
+    Section,
+    Table,
+    Tracked,
+)
+from orchestration.run_reader import TrackedExperiment, TrackedRun
+from tests.experiments.test_figures import points
+
+SPACE = {"space.input.resolution": "28", "space.input.num_classes": "10"}
+
+
+class Runs:
+    """Runs of an experiment, one after the other."""
+
+    def __init__(self) -> None:
+        self.runs: list[TrackedRun] = []
+        self.records: dict[str, Mapping[str, Any] | None] = {}
+
+    def add(
+        self,
+        run_id: str,
+        kind: str,
+        params: Mapping[str, object] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        status: str = "FINISHED",
+        name: str | None = None,
+    ) -> str:
+        tags = {"bnnas.stage": kind, "bnnas.published": "yes"}
+        tags |= {f"bnnas.input.{key}": value for key, value in (inputs or {}).items()}
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        run = TrackedRun(
+            run_id=run_id,
+            name=name or run_id,
+            status=status,
+            params={key: str(value) for key, value in (params or {}).items()},
+            metrics=dict(metrics or {}),
+            tags=tags,
+            started_at=float(len(self.runs)),
+            artifact_uri="",
+        )
+        self.runs.append(run)
+        self.records.setdefault(run_id, None)
+        return run_id
+
+    def supernet(self, run_id: str, seed: int, *, trainable: str = "bn", epochs: int = 10) -> str:
+        params = SPACE | {
+            "data.name": "digits",
+            "seed": seed,
+            "supernet.trainable": trainable,
+            "supernet.epochs": epochs,
+        }
+        metrics = {
+            "epochs": epochs - seed,
+            "trained_params": 50.0,
+            "supernet_params": 500.0,
+            "device_hours": 0.1 * (seed + 1),
+            "wall_s": 9.0,
+        }
+        return self.add(run_id, "supernet", params, metrics)
+
+    def search(self, run_id: str, seed: int, supernet: str, *, evolution_s: float = 0.2) -> str:
+        params = SPACE | {
+            "seed": seed,
+            "search.indicator": "bn",
+            "search.searcher": "exact",
+            "search.max_flops": 400000,
+        }
+        metrics = {
+            "wall_s": 0.5 + seed,
+            "device_hours": 0.001,
+            "exact/wall_s": 0.002,
+            "evolution/wall_s": evolution_s,
+            "evolution/optimality_gap": 0.01 * seed,
+            "evolution/num_evaluated": 1000.0,
+            "random/wall_s": 0.1,
+            "random/optimality_gap": 0.2,
+            "random/num_evaluated": 1000.0,
+        }
+        return self.add(run_id, "search", params, metrics, inputs={"supernet": supernet})
+
+    def accuracy_search(self, run_id: str, seed: int, supernet: str) -> str:
+        params = SPACE | {
+            "seed": seed,
+            "data.name": "digits",
+            "search.indicator": "accuracy",
+            "search.searcher": "evolution",
+        }
+        metrics = {"wall_s": 60.0, "num_evaluated": 300.0, "device_hours": 0.02}
+        return self.add(run_id, "search", params, metrics, inputs={"supernet": supernet})
+
+    def retrain(self, run_id: str, seed: int, **more: object) -> str:
+        params = SPACE | {"data.name": "digits", "seed": seed, "arch": run_id, **more}
+        metrics = {"top1": 0.9, "device_hours": 0.3, "num_test_images": 359.0, "val/top1": 0.8}
+        return self.add(run_id, "retrain", params, metrics)
+
+    def cell(
+        self,
+        run_id: str,
+        seed: int,
+        inputs: Mapping[str, str],
+        *,
+        indicator: str = "bn",
+        trainable: str = "bn",
+        epochs: int = 10,
+        parent: str | None = None,
+        top1: float = 0.9,
+    ) -> str:
+        params = {
+            "trainable": trainable,
+            "indicator": indicator,
+            "epochs": epochs,
+            "seed": seed,
+            "space": "micro",
+            "data": "digits",
+            "max_flops": 400000,
+            "retrain_epochs": 8,
+            "winner": "0 1 2",
+        }
+        metrics = {"top1": top1, "flops": 3e5, "params": 2e4, "device_hours": 0.5, "wall_s": 40.0}
+        return self.add(run_id, "cell", params, metrics, inputs=inputs, parent=parent)
+
+    @property
+    def evidence(self) -> Evidence:
+        return Evidence(TrackedExperiment("", "test", tuple(self.runs), 0, dict(self.records)))
+
+
+def two_seeds(runs: Runs) -> Runs:
+    """A sweep of one setting with two seeds."""
+    runs.add("sweep", "sweep", {"space": "micro", "data": "digits", "winner": "cell1"})
+    for seed in (0, 1):
+        supernet = runs.supernet(f"supernet{seed}", seed)
+        inputs = {
+            "supernet": supernet,
+            "search": runs.search(f"search{seed}", seed, supernet),
+            "retrain": runs.retrain(f"retrain{seed}", seed),
+        }
+        runs.cell(f"cell{seed}", seed, inputs, parent="sweep", top1=0.9 + 0.02 * seed)
+    return runs
+
+
+def table(section: Section, name: str) -> Table:
+    """One of a section's tables."""
+    return next(each for each in section.tables if each.name == name)
+
+
+def column(found: Table, name: str) -> list[Cell]:
+    """The cells below a heading."""
+    return [row[found.columns.index(name)] for row in found.rows]
+
+
+def numbers(section: Section) -> Iterator[Number]:
+    """All numbers of all tables."""
+    for each in section.tables:
+        for row in each.rows:
+            assert len(row) == len(each.columns), each.name
+            for cell in row:
+                if isinstance(cell, MeanStd):
+                    yield cell.mean
+                    if cell.std is not None:
+                        yield cell.std
+                elif isinstance(cell, Number):
+                    yield cell
+
+
+def check_found_again(section: Section, evidence: Evidence) -> int:
+    """Every tracked number is what MLflow gives; returns how many there are."""
+    found = [number for number in numbers(section) if isinstance(number.source, Tracked)]
+    for number in found:
+        assert isinstance(number.source, Tracked)
+        values = [
+            evidence.by_id[run_id].metrics[number.source.metric] for run_id in number.source.run_ids
+        ]
+        assert number.value == REDUCTIONS[number.source.how](values)
+    return len(found)
+
+
+def number_of(cell: Cell) -> Number:
+    """The number of a cell, or its mean."""
+    assert not isinstance(cell, str), cell
+    return cell.mean if isinstance(cell, MeanStd) else cell
+
+
+def test_two_seeds_are_one_row_with_their_spread() -> None:
+    evidence = two_seeds(Runs()).evidence
+    section = cost_section(evidence)
+    found = table(section, "cost-sweep")
+    assert [row[:4] for row in found.rows] == [("bn", "bn", "10", "2")]
+    (top1,) = column(found, "test top-1 (%)")
+    assert isinstance(top1, MeanStd)
+    assert top1.std is not None
+    assert (top1.mean.text, top1.std.text) == ("91.00", "1.41")
+    assert top1.std.value == statistics.stdev([0.9, 0.92])
+    by_column = {
+        "epochs trained": 9.5,  # 10 and 9: the early bird ended one
+        "trained parameters": 50.0,
+        "of": 500.0,
+        "search (s)": 1.0,
+        "supernet (device-h)": 0.15,
+        "retraining (device-h)": 0.3,
+        "whole (device-h)": 0.5,
+        "whole (s)": 40.0,
+    }
+    for name, value in by_column.items():
+        assert number_of(column(found, name)[0]).value == pytest.approx(value), name
+    assert column(found, "candidates") == ["none"]  # exact search samples none
+    assert check_found_again(section, evidence) > 15
+
+
+def test_a_shared_supernet_counts_once_in_a_row() -> None:
+    runs = Runs()
+    supernet = runs.supernet("supernet", 0)
+    search = runs.search("search", 0, supernet)
+    for number in (0, 1):  # the same search, retrained with another seed
+        inputs = {"supernet": supernet, "search": search, "retrain": runs.retrain(f"r{number}", 0)}
+        runs.cell(f"cell{number}", number, inputs)
+    (study,) = studies(runs.evidence)
+    (group,) = study.groups
+    assert [run.run_id for run in group.stages["supernet"]] == ["supernet"]
+    assert [run.run_id for run in group.stages["retrain"]] == ["r0", "r1"]
+
+
+def test_of_two_cells_with_one_seed_the_later_counts() -> None:
+    runs = Runs()
+    for run_id, top1 in (("old", 0.5), ("new", 0.7)):
+        runs.cell(run_id, 0, {}, top1=top1)
+    (study,) = studies(runs.evidence)
+    assert [[cell.run_id for cell in group.cells] for group in study.groups] == [["new"]]
+
+
+def test_other_settings_spaces_and_recipes_are_rows_and_tables_of_their_own() -> None:
+    runs = Runs()
+    runs.cell("a", 0, {"retrain": runs.retrain("ra", 0, **{"retrain.lr": 1})})
+    runs.cell("b", 1, {"retrain": runs.retrain("rb", 1, **{"retrain.lr": 2})})
+    runs.cell("c", 0, {}, epochs=100)
+    runs.cell("d", 0, {}, epochs=30)
+    runs.runs[-1].params["space"] = "nano"  # type: ignore[index]
+    section = cost_section(runs.evidence)
+    nano, micro = section.tables[:2]
+    assert [row[2] for row in nano.rows] == ["30"]
+    assert [row[2:4] for row in micro.rows] == [("10", "1"), ("10", "1"), ("100", "1")]
+    assert "Rows of equal names" in micro.note
+    assert "Rows of equal names" not in nano.note
+
+
+def test_the_paper_stands_in_a_table_of_its_own() -> None:
+    section = cost_section(two_seeds(Runs()).evidence)
+    published = table(section, "cost-published")
+    assert [number_of(cell).value for cell in column(published, "top-1 (%)")] == [
+        75.73,
+        75.67,
+        74.07,
+        74.12,
+    ]
+    assert number_of(column(published, "searching")[1]).text == "0.14s on CPU"
+    for each in section.tables:
+        of_others = {
+            isinstance(number.source, Published)
+            for row in each.rows
+            for cell in row
+            if not isinstance(cell, str)
+            for number in [number_of(cell)]
+        }
+        assert of_others == {each is published}
+
+
+def test_searchers_are_compared_over_the_searches_of_one_problem() -> None:
+    runs = two_seeds(Runs())
+    section = cost_section(runs.evidence)
+    found = table(section, "searchers")
+    assert [row[:5] for row in found.rows] == [("micro", "digits", "bn", "400.0 k", "2")]
+    assert number_of(column(found, "exact (ms)")[0]).text == "2.0"
+    assert number_of(column(found, "evolution gap, mean (%)")[0]).text == "0.50"
+    assert number_of(column(found, "evolution gap, max (%)")[0]).text == "1.00"
+    assert number_of(column(found, "random gap, mean (%)")[0]).value == 0.2
+
+
+def test_a_candidate_by_accuracy_costs_so_many_of_those_by_scores() -> None:
+    runs = two_seeds(Runs())
+    runs.accuracy_search("slow", 0, "supernet0")
+    section = cost_section(runs.evidence)
+    found = table(section, "scored-searches")
+    # 60 s for 300 candidates; evolution on scores took 0.2 s for 1,000.
+    per_thousand = number_of(column(found, "1,000 candidates (s)")[0])
+    longer = number_of(column(found, "times longer a candidate")[0])
+    assert (per_thousand.value, longer.value) == pytest.approx((200.0, 1000.0))
+    assert isinstance(longer.source, Derived)
+    assert not any("accuracy" in sentence for sentence in section.missing)
+
+
+def test_the_front_is_that_of_the_longest_supernet_and_the_lowest_seed() -> None:
+    runs = Runs()
+    for run_id, seed, epochs in (("a", 0, 10), ("b", 1, 100), ("c", 0, 100), ("d", 0, 30)):
+        runs.search(f"search-{run_id}", seed, runs.supernet(run_id, seed, epochs=epochs))
+    runs.records["search-c"] = {
+        "config": {"search": {"max_flops": 4e5}},
+        "result": {
+            "front": [{"flops": 1e5, "score": 1.0}, {"flops": 3e5, "score": 2.0}],
+            "found": {"exact": {"flops": 3e5, "score": 2.0, "optimality_gap": 0.0}},
+        },
+    }
+    (picture,) = cost_section(runs.evidence).pictures
+    assert points(picture.figure.axes[0].lines[0]) == ([0.1, 0.3], [1.0, 2.0])
+    assert "2 architectures from 1 at 100.0 k FLOPs to 2 at 300.0 k" in picture.alt
+    assert "supernet bn of 100 epochs, seed 0" in picture.title
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        {},
+        {"config": {}, "result": {"front": [], "found": {}}},
+        {
+            "config": {"search": {"max_flops": None}},
+            "result": {"front": [{"flops": 1.0, "score": math.nan}], "found": {}},
+        },
+    ],
+)
+def test_a_search_without_a_front_is_said_to_have_none(record: Mapping[str, Any] | None) -> None:
+    runs = two_seeds(Runs())
+    runs.records["search0"] = record
+    section = cost_section(runs.evidence)
+    assert not section.pictures
+    assert any(sentence.startswith("The front of search0") for sentence in section.missing)
+
+
+def test_an_empty_experiment_names_the_commands() -> None:
+    section = cost_section(Runs().evidence)
+    assert [each.name for each in section.tables] == ["cost-published"]
+    assert len(section.missing) == 3
+    assert all("`bnnas " in sentence for sentence in section.missing)
+
+
+def test_odd_runs_leave_gaps() -> None:
+    runs = Runs()
+    runs.add("sweep", "sweep", status="RUNNING")
+    runs.add("running", "cell", parent="sweep", status="RUNNING")
+    runs.cell("nan", 0, {}, parent="sweep", top1=math.nan)
+    runs.cell("lost", 1, {"supernet": "elsewhere", "search": "elsewhere"}, parent="sweep")
+    old = runs.add("old", "supernet", {"seed": 2}, {"wall_s": math.nan, "device_hours": math.inf})
+    params = {"search.indicator": "bn", "seed": "two"}
+    search = runs.add("old-search", "search", params, inputs={"supernet": old})
+    runs.cell("made-before", 2, {"supernet": old, "search": search}, parent="sweep")
+    runs.add("odd", "search", {"search.indicator": "of another version"})
+    runs.add("bare", "search", {"search.indicator": "accuracy"}, {"wall_s": 1.0})
+    section = cost_section(runs.evidence)
+    found = table(section, "cost-sweep")
+    assert "2 of 4 cells have no result" in found.note
+    assert {number_of(cell).text for cell in column(found, "test top-1 (%)")} == {"90.00"}
+    assert column(found, "supernet (device-h)") == ["", ""]
+    assert "searchers" not in [each.name for each in section.tables]
+    assert any("1 of 1 supernets do not say" in sentence for sentence in section.missing)
+    assert any("1 of 1 searches do not say" in sentence for sentence in section.missing)
+    check_found_again(section, runs.evidence)
+
+
+def test_a_search_that_reads_no_supernet_is_said_to_read_none() -> None:
+    runs = Runs()
+    search = runs.add("search", "search", {"search.indicator": "flops"}, {"wall_s": 1.0})
+    runs.cell("cell", 0, {"search": search}, indicator="flops")
+    found = table(cost_section(runs.evidence), "cost-cells-run-alone--micro-on-digits")
+    assert found.rows[0][:3] == ("no supernet", "flops", "")
+
+
+def test_file_names_are_distinct() -> None:
+    assert distinct(["a b", "a-b", "c", "a b"]) == ["a-b", "a-b-2", "c", "a-b-3"]
