@@ -1,25 +1,30 @@
 """Reading a config file: YAML, overrides, and one sentence for whatever is wrong.
 
 An unknown key, a wrong type or an impossible combination names the field, before any cluster is
-touched.
+touched. What a file is, its sections say: one with a `grid` is a sweep, one with `detect` and no
+`supernet` a detector, one with `correlate` a correlation study, and any other a cell. The cell that
+a study is about can be run by itself, too.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from experiments.config import Config
+from experiments.correlation.config import Correlation
 from experiments.detectors.config import DetectionConfig
 from experiments.section import ConfigError
 from experiments.sweep_config import Seeds, Sweep, SweepSettings
 
+Experiment = Config | Sweep | Correlation | DetectionConfig
 _Model = TypeVar("_Model", bound=BaseModel)
+Command = Literal["run", "sweep", "correlate", "detect"]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -28,37 +33,46 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     A `space` that is a path is taken relative to the file. Raises ConfigError with one sentence.
     """
     values = read_values(path, overrides)
-    if "grid" in values:
+    command = _command_of(values)
+    if command == "sweep":
         raise ConfigError(f"{path} has a grid, so it is a sweep: start it with 'bnnas sweep'.")
-    if "detect" in values and "supernet" not in values:
+    if command == "detect":
         raise ConfigError(f"{path} has no search in it: start it with 'bnnas detect'.")
+    if "seeds" in values:
+        raise ConfigError(
+            f"{path} has seeds, which sweeps and correlation studies are repeated with: start it "
+            "with 'bnnas correlate', or with a grid with 'bnnas sweep'; one cell has one seed."
+        )
     return _validate(path, Config, values)
 
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     """The same for the file of a sweep, which has a `grid`."""
     values = read_values(path, overrides)
-    if "grid" not in values:
-        raise ConfigError(f"{path} has no grid, so it is one cell: start it with 'bnnas run'.")
+    if (command := _command_of(values)) != "sweep":
+        what = {"correlate": "a correlation study", "detect": "a detector"}.get(command, "one cell")
+        raise ConfigError(f"{path} has no grid, so it is {what}: start it with 'bnnas {command}'.")
     grid, seeds = values.pop("grid"), values.pop("seeds", None)
     settings = _validate(path, SweepSettings, {"grid": grid or {}, "seeds": seeds})
     return Sweep.of(settings, [_validate(path, Config, cell) for cell in settings.cells(values)])
 
 
-def load_experiment(
-    path: str | Path, overrides: Sequence[str] = ()
-) -> Config | Sweep | DetectionConfig:
-    """Whichever of the three the file is."""
-    values = read_values(path, overrides)
-    if "grid" in values:
-        return load_sweep(path, overrides)
-    if "detect" in values and "supernet" not in values:
-        return load_detection(path, overrides)
-    return load_config(path, overrides)
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Whichever of the four the file is."""
+    loaders: Mapping[Command, Callable[[str | Path, Sequence[str]], Experiment]] = {
+        "run": load_config,
+        "sweep": load_sweep,
+        "correlate": load_correlation,
+        "detect": load_detection,
+    }
+    return loaders[_command_of(read_values(path, overrides))](path, overrides)
 
 
-def load_correlation(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, ...]:
-    """The file of one cell, for a correlation study: once for each of its `seeds`."""
+def load_correlation(path: str | Path, overrides: Sequence[str] = ()) -> Correlation:
+    """The file of one cell, for a correlation study: once for each of its `seeds`.
+
+    Without a `correlate` section the study has that section's defaults.
+    """
     values = read_values(path, overrides)
     if "grid" in values:
         raise ConfigError(
@@ -67,7 +81,7 @@ def load_correlation(path: str | Path, overrides: Sequence[str] = ()) -> tuple[C
         )
     seeds = _validate(path, Seeds, {"seeds": values.pop("seeds", None)}).seeds
     given = [{**values, "seed": seed} for seed in seeds] if seeds else [values]
-    return tuple(_validate(path, Config, each) for each in given)
+    return Correlation(tuple(_validate(path, Config, each) for each in given))
 
 
 def load_detection(
@@ -79,7 +93,7 @@ def load_detection(
     """
     values = {} if path is None else read_values(path)
     if "supernet" in values:
-        command = "sweep" if "grid" in values else "run"
+        command = _command_of(values)
         raise ConfigError(
             f"{path} is an experiment with a search: 'bnnas {command}' starts it, and ends in "
             "detection where it has a detect section. For 'bnnas detect', name the backbone: space "
@@ -101,8 +115,13 @@ def load_detection(
 
 
 def dump_config(config: Config | DetectionConfig) -> str:
-    """The resolved config as YAML that `load_config` reads back to an equal value."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    """The resolved config as YAML that is read back to an equal value.
+
+    A `correlate` section that nobody gave is left out, because the file of a cell would become that
+    of a study by it.
+    """
+    left_out = {"correlate"} - config.model_fields_set
+    return yaml.safe_dump(config.model_dump(mode="json", exclude=left_out), sort_keys=False)
 
 
 def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -126,6 +145,15 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     if isinstance(space, str) and (path.parent / space).is_file():
         values["space"] = str(path.parent / space)
     return values
+
+
+def _command_of(values: Mapping[str, Any]) -> Command:
+    """The command that starts a file with these values."""
+    if "grid" in values:
+        return "sweep"
+    if "detect" in values and "supernet" not in values:
+        return "detect"
+    return "correlate" if "correlate" in values else "run"
 
 
 def _validate(path: str | Path, model: type[_Model], values: dict[str, Any]) -> _Model:

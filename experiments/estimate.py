@@ -2,7 +2,7 @@
 
 Costs are device hours: hours of a worker's GPU, or of a worker's cores without one. They come from
 earlier runs in the same store where one is comparable, else from `experiments.probe`, and grow with
-the epochs, or for a search with the candidates.
+the epochs, or where architectures are scored with their number.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from orchestration.fingerprint import fingerprint
 from orchestration.json_text import JSON
 from orchestration.stage_store import StageRecord, StageStore
 
-# Fields of a stage's own section that make an epoch, or a candidate, cheaper or dearer.
+# The section of a stage's config that says what an epoch, or a candidate, costs; else its kind's.
+_SECTIONS = {"score": "search"}
+# The fields of that section that make one cheaper or dearer.
 _DECISIVE = {
     "supernet": ("batch_size", "precision", "trainable", "sampler"),
     "search": ("indicator", "recalibration_images", "batch_size"),
     "retrain": ("batch_size", "precision"),
     "detect": ("batch_size", "precision", "image_size", "val_interval", "data", "options"),
 }
+# Where architectures are scored, the metric that counts them.
+_NUM_SCORED = {"search": "num_evaluated", "score": "num_scored"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Rate:
     """What stages of one kind cost.
 
     Attributes:
-        hours: device hours for an epoch, or for a candidate of a search.
+        hours: device hours for an epoch, or for an architecture that is scored.
         once_hours: device hours that a stage takes besides, however long it is.
         flops: of the network that was retrained; None for other kinds.
         basis: how that is known.
@@ -119,16 +123,19 @@ def likeness(kind: str, config: Mapping[str, Any]) -> str:
     """The same for stages whose epochs, or candidates, cost the same on the same machine.
 
     A retraining's architecture is no part of it: retrainings are compared by their FLOPs. Neither
-    is a detector's backbone, of which there are few in one experiment.
+    is a detector's backbone, of which there are few in one experiment. A search scores its
+    candidates as a correlation study its architectures.
     """
-    section = config[kind]
+    section = _SECTIONS.get(kind, kind)
     alike: dict[str, JSON] = {"space": config.get("space"), "data": config.get("data")}
-    alike |= {field: section.get(field) for field in _DECISIVE[kind]}
-    return fingerprint(kind, alike, code_version=1)
+    alike |= {field: config[section].get(field) for field in _DECISIVE[section]}
+    return fingerprint(section, alike, code_version=1)
 
 
 def num_units(kind: str, config: Mapping[str, Any]) -> int:
-    """Epochs of a training, or candidates of a search, that a stage consists of at most."""
+    """Epochs of a training, or architectures to score, that a stage consists of at most."""
+    if kind == "score":
+        return len(config["archs"])
     if kind != "search":
         return int(config[kind]["epochs"])
     evolution = config["search"]["evolution"]
@@ -180,23 +187,23 @@ def _rate_of(records: Sequence[StageRecord]) -> Rate:
 def _unit_hours(record: StageRecord) -> float:
     """Device hours that grew with the epochs; the rest is starting workers, loading, and the like.
 
-    Of a search all of them: its generations do not say how long they took.
+    Where architectures are scored all of them: the rounds do not say how long they took.
     """
-    if record.kind == "search":
+    if record.kind in _NUM_SCORED:
         return record.device_hours
     epochs_s = sum(row["train/epoch_s"] + row.get("val/epoch_s", 0.0) for row in record.history)
     return record.device_hours * min(1.0, epochs_s / record.wall_s)
 
 
 def _units_done(record: StageRecord) -> float:
-    is_search = record.kind == "search"
-    return record.metrics["num_evaluated"] if is_search else float(len(record.history))
+    metric = _NUM_SCORED.get(record.kind)
+    return float(len(record.history)) if metric is None else record.metrics[metric]
 
 
 def _by_likeness(records: Iterable[StageRecord]) -> dict[str, list[StageRecord]]:
     """The stages that were jobs, those that compare together."""
     groups: dict[str, list[StageRecord]] = {}
     for record in records:
-        if record.kind in _DECISIVE and record.history:
+        if _SECTIONS.get(record.kind, record.kind) in _DECISIVE and record.history:
             groups.setdefault(likeness(record.kind, record.config), []).append(record)
     return groups

@@ -21,7 +21,8 @@ from typing import Any
 import yaml
 
 from experiments.config import Config
-from experiments.config_file import load_experiment, read_values
+from experiments.config_file import Experiment, load_experiment, read_values
+from experiments.correlation.config import Correlation
 from experiments.detectors.config import DetectionConfig
 from experiments.find_stage import FINGERPRINT
 from experiments.provenance import COMMIT_VARIABLE, commit
@@ -31,10 +32,15 @@ from nas.space import built_in_spaces, load_space
 _SOURCE_ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("nas", "orchestration", "detection", "experiments")
 # Everything that a wheel holds beyond documents; a test compares with the files under git.
-_SUFFIXES = frozenset({".py", ".yaml", ".html", ".css", ".typed"})
+_SUFFIXES = frozenset({".py", ".yaml", ".html", ".css", ".jinja", ".typed"})
 _LEFT_OUT = frozenset({"__pycache__", "results", "benchmarks"})
 _TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
-_COMMANDS = {Config: "run", Sweep: "sweep", DetectionConfig: "detect"}
+_COMMANDS = {
+    Config: "run",
+    Sweep: "sweep",
+    Correlation: "correlate",
+    DetectionConfig: "detect",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def pack(
     """Check an experiment or a sweep, and put what it needs into an empty folder.
 
     Args:
-        config: a YAML file of an experiment, a sweep or a detector.
+        config: a YAML file of an experiment, a sweep, a correlation study or a detector.
         overrides: `key.path=value`, as for `bnnas run`.
         folder: is filled.
         variables: names of environment variables whose values travel too. By itself only
@@ -95,9 +101,9 @@ def pack(
     )
 
 
-def _check_places(experiment: Config | Sweep | DetectionConfig) -> None:
+def _check_places(experiment: Experiment) -> None:
     """Raise ValueError where something would lie in the temporary folder of the job."""
-    config = experiment.shared if isinstance(experiment, Sweep) else experiment
+    config = experiment.shared if isinstance(experiment, Sweep | Correlation) else experiment
     storage, tracking = experiment.storage.path, experiment.tracking.uri
     data, boxes = config.data, None if config.detect is None else config.detect.data
     places = [

@@ -107,7 +107,12 @@ class Probe:
         }
         splits, load_s = self._load(one, place)
         bench = _Bench(one, splits, device, place)
-        measure = {"supernet": _supernet_s, "search": _candidate_s, "retrain": _retrain_s}
+        measure = {
+            "supernet": _supernet_s,
+            "score": _candidate_s,
+            "search": _candidate_s,
+            "retrain": _retrain_s,
+        }
         unit_s, once_s = measure[one.stage.kind](bench)
         flops = None
         if one.stage.kind == "retrain":
@@ -169,7 +174,7 @@ def _candidate_s(bench: _Bench) -> tuple[float, float]:
     from nas.zero_cost import ZERO_COST_PROXIES
 
     plan, data, device = bench.one.plan, bench.data, bench.device
-    assert isinstance(plan, CellPlan)  # nothing else searches
+    assert isinstance(plan, CellPlan)  # nothing else has scores
     search, arch = bench.config["search"], some_architecture(plan)
     if search["indicator"] in ZERO_COST_PROXIES:
         score = make_scorer({"stage": dict(bench.config), "place": bench.place}, device)

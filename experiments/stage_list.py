@@ -1,4 +1,4 @@
-"""The stages of a cell or of a sweep, each once, with the cells that need it: a dry run.
+"""The stages of an experiment, each once, with the cells that need it: a dry run.
 
 What `bnnas plan` prices and what `bnnas status` looks up. Nothing here connects to a cluster, and
 nothing is written.
@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments.budgets import budgets
 from experiments.cell import finished_chain
+from experiments.correlation.plan import CorrelationPlan
 from experiments.detectors.plan import DetectionPlan
 from experiments.plan import CellPlan
 from experiments.sweep_plan import RandomPlan, SweepPlan
@@ -66,10 +67,11 @@ class StageList:
 
     Attributes:
         name: the experiment's.
-        cells: the names of its cells in their order, and `BASELINE` where there is one.
-        stages: supernets, searches, retrainings, the detector; where the architecture is not known
-            yet, one for each cell, so that there are at most so many: equal ones are retrained
-            once.
+        cells: the names of its cells in their order, and `BASELINE` where there is one; those of a
+            correlation study are its seeds.
+        stages: supernets, scores, searches, retrainings, the detector; where the architecture is
+            not known yet, one for each cell, so that there are at most so many: equal ones are
+            retrained once.
     """
 
     name: str
@@ -82,13 +84,15 @@ class StageList:
         return f"{len(one.cells)} of {len(self.cells)}" if is_shared else "\n".join(one.cells)
 
 
-AnyPlan = CellPlan | SweepPlan | DetectionPlan
+AnyPlan = CellPlan | SweepPlan | CorrelationPlan | DetectionPlan
 
 
 def list_stages(plan: AnyPlan, store: StageStore) -> StageList:
     """The stages of a plan; what is in the store says which architectures are known."""
     if isinstance(plan, DetectionPlan):
         return StageList(plan.config.name, (plan.config.name,), tuple(_detector(plan, store)))
+    if isinstance(plan, CorrelationPlan):
+        return _study(plan, store)
     if isinstance(plan, SweepPlan):
         name, cells, baseline = plan.sweep.name, plan.cells, plan.baseline
     else:
@@ -121,6 +125,25 @@ def _detector(plan: DetectionPlan, store: StageStore) -> Iterator[ListedStage]:
         yield ListedStage(plan.retrain, True, pretraining, names, plan)
     inputs = [] if pretraining is None else [pretraining]
     yield ListedStage(plan.stage, True, _stored(plan.stage, inputs, store), names, plan)
+
+
+def _study(plan: CorrelationPlan, store: StageStore) -> StageList:
+    """The supernets and scores of a correlation study, and all its retrainings."""
+    listed = []
+    for cell in plan.cells:
+        names = (f"seed {cell.config.seed}",)
+        read: list[StageRecord] = []
+        if cell.supernet is not None:
+            record = _stored(cell.supernet, [], store)
+            listed.append(ListedStage(cell.supernet, True, record, names, cell))
+            read += [] if record is None else [record]
+        for stage in plan.scores(cell):
+            listed.append(ListedStage(stage, True, _stored(stage, read, store), names, cell))
+        for arch in plan.archs:
+            stage = cell.retrain(arch)
+            listed.append(ListedStage(stage, True, store.get(stage.fingerprint), names, cell))
+    seeds = tuple(f"seed {seed}" for seed in plan.seeds)
+    return StageList(plan.config.name, seeds, tuple(_each_once(listed)))
 
 
 def _chain(cell: CellPlan, store: StageStore) -> list[ListedStage]:
@@ -188,5 +211,5 @@ def _each_once(listed: Iterable[ListedStage]) -> list[ListedStage]:
             cells = tuple(dict.fromkeys((*same.cells, *one.cells)))
             one = dataclasses.replace(same, cells=cells)
         merged[key] = one
-    kinds = ("supernet", "search", "retrain", "detect")
+    kinds = ("supernet", "score", "search", "retrain", "detect")
     return sorted(merged.values(), key=lambda one: (kinds.index(one.stage.kind), not one.is_known))

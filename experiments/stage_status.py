@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 from experiments.estimate import num_units
 from experiments.stage_list import ListedStage, StageList
+from experiments.stages.score import GivenArchitectures
 from nas.indicators import INDICATORS
+from nas.space import parse_architecture
 from orchestration.claims import BEAT_S, Claims, Holder
 from orchestration.failure_log import FailureLog, FailureNote
 
@@ -54,13 +56,15 @@ class StageStatus:
 
     @property
     def epoch(self) -> int:
-        """The epochs, or a search's generations, that its maker has finished."""
+        """The epochs, or the rounds in which architectures are scored, that are finished."""
         return 0 if self.holder is None else int(self.holder.note.get("epoch", 0))
 
     @property
     def num_epochs(self) -> int | None:
         """How many there will be at most; None where it is no matter of epochs."""
         kind, config = self.listed.stage.kind, self.listed.stage.config
+        if kind == "score":
+            return GivenArchitectures(list(map(parse_architecture, config["archs"]))).num_rounds
         if kind != "search":
             return num_units(kind, config)
         is_additive = INDICATORS[config["search"]["indicator"]].additive
@@ -90,7 +94,7 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class ExperimentStatus:
-    """How far a cell or a sweep is; stages in the order of the list, cells likewise."""
+    """How far an experiment is; stages in the order of the list, cells likewise."""
 
     listed: StageList
     stages: tuple[StageStatus, ...]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from experiments.budgets import budgets
 from experiments.config import Config
+from experiments.correlation.config import Correlation
 from experiments.plan import CellPlan, plan_cell
 from nas.data import ImageSpec
 from nas.indicators import INDICATORS
@@ -65,16 +65,16 @@ class CorrelationPlan:
         return fingerprint("correlate", key, code_version=1)
 
 
-def plan_correlation(experiments: Sequence[Config], images: ImageSpec) -> CorrelationPlan:
-    """Work out a study from its experiment, which comes once for every seed.
+def plan_correlation(settings: Correlation, images: ImageSpec) -> CorrelationPlan:
+    """Work out the architectures and the stages of a study.
 
     Raises ValueError where the space or the budgets cannot be, or hold too few architectures.
     """
-    first = experiments[0]
+    first = settings.shared
     needs_supernet = any(INDICATORS[name].needs_supernet for name in first.correlate.indicators)
     indicator = "bn" if needs_supernet else "flops"
     cells = []
-    for config in experiments:
+    for config in settings.cells:
         search = config.search.model_copy(update={"indicator": indicator, "searcher": "exact"})
         baseline = config.random_baseline.model_copy(update={"num_architectures": 0})
         changes = {"search": search, "random_baseline": baseline, "detect": None}

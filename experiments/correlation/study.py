@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,7 @@ from nas.spread import Spread, spread
 FloatArray = npt.NDArray[np.float64]
 
 _BOOTSTRAP_SEED = 0
+_SCORE = "score/"  # before an indicator's name, in the table
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ class Study:
                 "flops_bin": int(self.bins_B[index]),
                 "top1": row.top1[number],
                 "test_loss": row.test_loss[number],
-                **{f"score/{name}": row.scores[name][number] for name in self.indicators},
+                **{f"{_SCORE}{name}": row.scores[name][number] for name in self.indicators},
             }
             for index, row in enumerate(self.rows)
             for number, seed in enumerate(self.seeds)
@@ -177,3 +180,68 @@ class Study:
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue()
+
+    @classmethod
+    def from_csv(cls, text: str, num_bins: int) -> Self:
+        """The study whose `csv` gave the text.
+
+        Raises:
+            ValueError: the text is damaged: columns, seeds or numbers are missing, or one is NaN.
+        """
+        if not text.endswith("\n"):
+            raise ValueError("the table ends in the middle of a line.")
+        try:
+            lines = list(csv.DictReader(io.StringIO(text)))
+        except csv.Error as error:
+            raise ValueError(f"the table is no CSV: {error}.") from error
+        groups = [list(lines) for _, lines in itertools.groupby(lines, key=_arch)]
+        rows = tuple(_row(group) for group in groups)
+        seeds = {tuple(int(_field(line, "seed")) for line in group) for group in groups}
+        if len(seeds) != 1:
+            raise ValueError(
+                f"the table has {len(seeds)} lists of seeds, where every architecture has one and "
+                "the same: rows are missing."
+            )
+        if len({row.arch for row in rows}) < len(rows):
+            raise ValueError("the table has an architecture in two places: its rows are mixed up.")
+        return cls(rows, seeds.pop(), num_bins)
+
+
+def _row(lines: list[dict[str, str]]) -> Row:
+    """One architecture from its lines of a CSV, of which each seed has one."""
+    first = lines[0]
+    indicators = [name.removeprefix(_SCORE) for name in first if str(name).startswith(_SCORE)]
+    if any(_costs(line) != _costs(first) for line in lines):
+        raise ValueError(f"the table gives {_arch(first)!r} several costs.")
+    flops, params = _costs(first)
+    return Row(
+        arch=_arch(first),
+        flops=flops,
+        params=params,
+        top1=_numbers(lines, "top1"),
+        test_loss=_numbers(lines, "test_loss"),
+        scores={name: _numbers(lines, f"{_SCORE}{name}") for name in indicators},
+    )
+
+
+def _arch(line: Mapping[str, str]) -> str:
+    return _field(line, "arch")
+
+
+def _costs(line: dict[str, str]) -> tuple[float, ...]:
+    return _numbers([line], "flops") + _numbers([line], "params")
+
+
+def _numbers(lines: Iterable[Mapping[str, str]], column: str) -> tuple[float, ...]:
+    numbers = tuple(float(_field(line, column)) for line in lines)
+    if any(math.isnan(number) for number in numbers):
+        raise ValueError(f"the table's {column} is NaN for an architecture.")
+    return numbers
+
+
+def _field(line: Mapping[str, str | None], column: str) -> str:
+    """A cell of the table; a line that was cut off, or a table without the column, has none."""
+    value = line.get(column)
+    if value is None:
+        raise ValueError(f"the table has no {column} for an architecture.")
+    return value

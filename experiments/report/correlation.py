@@ -32,10 +32,11 @@ _BIN_COLORS = (COLORS["evolution"], COLORS["random"], COLORS["accuracy"], COLORS
 def correlation_figure(study: Study, taus: Mapping[str, Interval] | None = None) -> Figure:
     """A panel for every indicator: its score against test top-1, coloured by FLOPs.
 
-    Two panels a row are as many as can be read on a phone. `taus` are those that are known already,
-    such as from MLflow; the others are computed, a second or so each.
+    Two panels a row are as many as can be read on a phone. `taus` are what is to be shown, such as
+    MLflow's; if not given they are the study's own, which take a second or so each.
     """
-    taus = taus or {}
+    if taus is None:
+        taus = {name: found.tau for name, found in study.agreement.items()}
     num_columns = min(2, len(study.indicators))
     num_rows = math.ceil(len(study.indicators) / num_columns)
     figure = new_figure(2.8 * num_columns, 2.4 * num_rows + 0.6)
@@ -57,10 +58,9 @@ def correlation_figure(study: Study, taus: Mapping[str, Interval] | None = None)
                 elinewidth=0.7,
                 color=_BIN_COLORS[number % len(_BIN_COLORS)],
             )
-        tau = taus.get(indicator) or study.agreement[indicator].tau
-        axes.set_title(
-            f"{indicator}\nτ {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]", fontsize=10
-        )
+        tau = taus.get(indicator)
+        shown = "" if tau is None else f"τ {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
+        axes.set_title(f"{indicator}\n{shown}", fontsize=10)
         axes.set_xlabel(_X_LABELS.get(indicator, "score"))
         axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
     for axes in panels[: len(study.indicators) : num_columns]:

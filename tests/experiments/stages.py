@@ -12,7 +12,7 @@ EPOCH_S = 30.0
 
 def record_of(stage: Stage, **changes: Any) -> StageRecord:
     """A record as a finished stage leaves one: so many epochs of half a minute, and an hour."""
-    section = stage.config[stage.kind]
+    section = stage.config.get(stage.kind, {})
     epochs = [{"epoch": float(n), "train/epoch_s": EPOCH_S} for n in range(1, 3)]
     values: dict[str, Any] = {
         "kind": stage.kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +11,14 @@ import yaml
 from pydantic import ValidationError
 
 from experiments.config import Config, SupernetConfig
-from experiments.config_file import dump_config, load_config, load_experiment
+from experiments.config_file import (
+    dump_config,
+    load_config,
+    load_correlation,
+    load_experiment,
+    load_sweep,
+)
+from experiments.correlation.config import Correlation
 from experiments.section import ConfigError
 from experiments.sweep_config import Sweep
 from nas.data import DATASETS
@@ -18,6 +26,7 @@ from nas.indicators import INDICATORS
 from nas.sampling import SAMPLERS
 from nas.search import SEARCHERS
 from nas.trainable import TRAINABLES
+from tests.experiments.command import Outcome, assert_refused
 from tests.experiments.configs import changed, small, write_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "experiments" / "configs").glob("*.yaml"))
@@ -44,10 +53,50 @@ def test_there_are_published_configs() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_published_configs_load_and_survive_a_dump(path: Path, tmp_path: Path) -> None:
     experiment = load_experiment(path)
-    for config in experiment.cells if isinstance(experiment, Sweep) else [experiment]:
+    configs = experiment.cells if isinstance(experiment, Sweep | Correlation) else (experiment,)
+    for config in configs:
         dumped = tmp_path / "dumped.yaml"
         dumped.write_text(dump_config(config), encoding="utf-8")
-        assert load_experiment(dumped) == config
+        again = load_experiment(dumped)
+        assert isinstance(again, Correlation) == isinstance(experiment, Correlation)
+        assert (again.shared if isinstance(again, Correlation) else again) == config
+
+
+STUDY = {"correlate": {"num_architectures": 5}, "seeds": [3, 1]}
+
+
+def test_a_file_with_a_correlate_section_is_a_study_and_a_cell(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path / "study.yaml", {**small(), **STUDY})
+    study = load_experiment(path)
+    assert study == load_correlation(path)
+    assert isinstance(study, Correlation)
+    assert [cell.seed for cell in study.cells] == [3, 1]
+    assert (study.name, study.shared.correlate.num_architectures) == ("small", 5)
+    del (values := {**small(), **STUDY})["seeds"]
+    cell = load(tmp_path, values)
+    assert load_correlation(tmp_path / "config.yaml").cells == (cell,)
+    # A cell is none, also where its resolved config is read; any can be asked about, by name.
+    plain = write_yaml(tmp_path / "plain.yaml", small())
+    assert isinstance(load_experiment(plain), Config)
+    assert load_correlation(plain).cells == (load_config(plain),)
+
+
+def test_the_ui_of_a_study_is_where_it_tracks(
+    bnnas: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    values = {**small(), **STUDY, "storage": {"path": str(tmp_path / "runs")}}
+    path = write_yaml(tmp_path / "study.yaml", values)
+    assert_refused(bnnas("ui", path), "no tracking database", str(tmp_path / "runs"))
+
+
+def test_seeds_are_not_of_one_cell(tmp_path: Path) -> None:
+    for values in ({**small(), **STUDY}, {**small(), "seeds": [0, 1]}):
+        message = complaint(tmp_path, values)
+        for words in ("has seeds", "'bnnas correlate'", "'bnnas sweep'", "one cell has one seed"):
+            assert words in message
+    path = write_yaml(tmp_path / "study.yaml", {**small(), **STUDY})
+    with pytest.raises(ConfigError, match="is a correlation study: start it with 'bnnas correl"):
+        load_sweep(path)
 
 
 def test_a_space_beside_the_config_is_found_from_anywhere(

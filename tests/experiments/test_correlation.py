@@ -143,7 +143,7 @@ def write_study(folder: Path, **changes: Any) -> Path:
 
 def planned(path: Path) -> CorrelationPlan:
     settings = load_correlation(path)
-    return plan_correlation(settings, described(settings[0].data))
+    return plan_correlation(settings, described(settings.shared.data))
 
 
 def test_seeds_share_the_architectures_and_strata_their_number(tmp_path: Path) -> None:

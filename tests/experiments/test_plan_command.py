@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from experiments.commands import ask
-from experiments.config_file import load_sweep
+from experiments.config_file import load_correlation, load_sweep
+from experiments.correlation.plan import CorrelationPlan, plan_correlation
 from experiments.sweep_plan import SweepPlan, plan_sweep
 from nas.data import describe_data
 from nas.space import format_architecture
@@ -23,6 +25,7 @@ from tests.experiments.configs import changed, small, small_plan, write_config, 
 from tests.experiments.stages import put
 from tests.nas.examples import TINY
 
+ACCURACY = {"recalibration_images": 64, "batch_size": 64}
 GRID = {"trainable": ["all", "bn"], "indicator": ["accuracy", "bn"], "epochs": [1, 2, 3]}
 LIGHT = """
 import sys
@@ -58,6 +61,17 @@ def write_sweep(folder: Path, **changes: Any) -> Path:
 
 def sweep_plan(path: Path) -> SweepPlan:
     return plan_sweep(load_sweep(path), describe_data("digits"))
+
+
+def write_study(folder: Path, **changes: Any) -> Path:
+    """Two seeds; for each a supernet, the scores of two indicators, and six retrainings."""
+    correlate = {"num_architectures": 6, "indicators": ["bn", "accuracy", "flops", "naswot"]}
+    write_config(folder, seeds=[4, 2], correlate=correlate, search=ACCURACY, **changes)
+    return (folder / "small.yaml").rename(folder / "study.yaml")
+
+
+def study_plan(path: Path) -> CorrelationPlan:
+    return plan_correlation(load_correlation(path), describe_data("digits"))
 
 
 def of_kind(document: dict[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -168,8 +182,82 @@ def test_a_plan_with_measurements_changes_nothing(tmp_path: Path) -> None:
     }
 
 
-def test_neither_command_needs_a_cluster_a_tracker_or_torch(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path)
+def test_a_study_needs_supernets_scores_and_all_its_retrainings(tmp_path: Path) -> None:
+    path = write_study(tmp_path)
+    plan = study_plan(path)
+    document = planned(path, "--no-probe")
+    assert document["name"] == "small"
+    kinds = [stage["kind"] for stage in document["stages"]]
+    assert kinds == ["supernet"] * 2 + ["score"] * 4 + ["retrain"] * 12
+    assert {stage["fingerprint"] for stage in document["stages"]} == {
+        stage.fingerprint for stage in plan.stages
+    }
+    for cell in plan.cells:
+        name = f"seed {cell.config.seed}"
+        ours = [stage for stage in document["stages"] if stage["cells"] == [name]]
+        assert len(ours) == 1 + 2 + 6
+        retrainings = {cell.retrain(arch).fingerprint for arch in plan.archs}
+        assert retrainings <= {stage["fingerprint"] for stage in ours}
+    assert (document["num_cached"], document["num_missing"]) == (0, 18)
+    assert {stage["device_hours_estimate"] for stage in document["stages"]} == {None}
+
+
+def test_a_study_costs_what_earlier_runs_say(tmp_path: Path) -> None:
+    path = write_study(tmp_path)
+    store, plan = StageStore(tmp_path / "runs"), study_plan(path)
+    first, second = plan.cells
+    assert first.supernet is not None
+    supernet = put(store, first.supernet, device_hours=0.25)
+    accuracy, _ = plan.scores(first)
+    put(
+        store,
+        accuracy,
+        metrics={"num_scored": 6.0},
+        device_hours=0.5,
+        made_from={"supernet": supernet.attempt},
+    )
+    put(store, second.retrain(plan.archs[0]), metrics={"flops": 1000.0})
+    document = planned(path, "--no-probe")
+    cached = {stage["fingerprint"] for stage in document["stages"] if stage["cached"]}
+    assert cached == {
+        first.supernet.fingerprint,
+        accuracy.fingerprint,
+        second.retrain(plan.archs[0]).fingerprint,
+    }
+    by_name = {(stage["name"], *stage["cells"]): stage for stage in of_kind(document, "score")}
+    # Half an hour for six architectures, as many as the other seed has.
+    other = by_name["score accuracy", "seed 2"]
+    assert other["device_hours_estimate"] == pytest.approx(0.5)
+    assert other["basis"] == "1 earlier run"
+    assert by_name["score naswot", "seed 4"]["device_hours_estimate"] is None
+    assert None not in {s["device_hours_estimate"] for s in of_kind(document, "retrain")}
+    # Scores are of one supernet, and are made anew with it.
+    store.delete(first.supernet.fingerprint)
+    again = planned(path, "--no-probe")
+    assert not [stage for stage in of_kind(again, "score") if stage["cached"]]
+
+
+def test_a_study_scores_at_the_cost_of_an_earlier_search(tmp_path: Path) -> None:
+    earlier = small_plan(tmp_path, search={"indicator": "accuracy", **ACCURACY})
+    store, path = StageStore(tmp_path / "runs"), write_study(tmp_path)
+    put(store, earlier.search, metrics={"num_evaluated": 12.0}, device_hours=0.5)
+    scores = {stage["name"]: stage for stage in of_kind(planned(path, "--no-probe"), "score")}
+    assert scores["score accuracy"]["device_hours_estimate"] == pytest.approx(0.5 / 12 * 6)
+    assert scores["score naswot"]["device_hours_estimate"] is None
+
+
+def test_a_study_is_measured_where_nothing_ran(tmp_path: Path) -> None:
+    document = planned(write_study(tmp_path))
+    assert document["device_hours_estimate"] > 0
+    bases = {stage["basis"].partition(",")[0] for stage in document["stages"]}
+    assert bases == {"measured on this machine's CPU"}
+
+
+@pytest.mark.parametrize("write", [write_sweep, write_study])
+def test_neither_command_needs_a_cluster_a_tracker_or_torch(
+    tmp_path: Path, write: Callable[[Path], Path]
+) -> None:
+    path = write(tmp_path)
     before = content(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", LIGHT, str(path)],

@@ -15,11 +15,18 @@ from typer.testing import CliRunner
 from experiments.coco.digit_scenes import make_digit_scenes
 from experiments.commands import ask
 from experiments.config import Config
-from experiments.config_file import load_config, load_detection, load_experiment, load_sweep
+from experiments.config_file import (
+    load_config,
+    load_correlation,
+    load_detection,
+    load_experiment,
+    load_sweep,
+)
+from experiments.correlation.config import Correlation
 from experiments.detectors.config import DetectionConfig
 from experiments.detectors.detect_config import DetectConfig
 from experiments.sweep_config import Sweep
-from tests.nas.data_files import write_fashion_mnist
+from tests.nas.data_files import write_cifar10, write_fashion_mnist
 
 CONFIGS = sorted((Path(__file__).parents[2] / "experiments" / "configs").glob("*.yaml"))
 
@@ -52,9 +59,15 @@ def scene_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_it_plans(path: Path, image_root: Path, scene_root: Path, tmp_path: Path) -> None:
+def test_it_plans(
+    path: Path,
+    image_root: Path,
+    scene_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     experiment = load_experiment(path)
-    config = experiment.shared if isinstance(experiment, Sweep) else experiment
+    config = experiment.shared if isinstance(experiment, Sweep | Correlation) else experiment
     data = None if config.data is None else config.data.name
     arguments = ["plan", str(path), "--no-probe", "--json", f"--set=storage.path={tmp_path}"]
     if data == "imagefolder":
@@ -62,6 +75,9 @@ def test_it_plans(path: Path, image_root: Path, scene_root: Path, tmp_path: Path
     elif data == "fashion_mnist":
         write_fashion_mnist(tmp_path / "fashion", gzipped=False, num_train=400)
         arguments.append(f"--set=data.root={tmp_path}/fashion")
+    elif data == "cifar10":
+        write_cifar10(tmp_path / "cifar", monkeypatch)
+        arguments.append(f"--set=data.root={tmp_path}/cifar")
     if config.detect is not None and config.detect.data.name == "coco":
         arguments.append(f"--set=detect.data.root={scene_root}")
     result = CliRunner().invoke(app, arguments)
@@ -69,11 +85,15 @@ def test_it_plans(path: Path, image_root: Path, scene_root: Path, tmp_path: Path
     document = json.loads(result.stdout)
     assert document["name"] == path.stem
     cells = {name for stage in document["stages"] for name in stage["cells"]} - {"random"}
-    assert len(cells) == (len(experiment.cells) if isinstance(experiment, Sweep) else 1)
+    if isinstance(experiment, Sweep | Correlation):
+        assert len(cells) == len(experiment.cells)
+    else:
+        assert len(cells) == 1
     assert document["num_cached"] == 0
     kinds = {stage["kind"] for stage in document["stages"]}
     assert ("detect" in kinds) == (config.detect is not None)
-    assert ("search" in kinds) == (not isinstance(experiment, DetectionConfig))
+    assert ("search" in kinds) == (not isinstance(experiment, DetectionConfig | Correlation))
+    assert ("score" in kinds) == isinstance(experiment, Correlation)
 
 
 TABLE_3 = ("searched", "efficientnet_b0", "mobilenet_v2", "resnet18", "shufflenet_v2_x1_0")
@@ -128,6 +148,19 @@ def test_the_papers_baselines(
     assert_paper(config, space, sampler, max_flops)
     assert (config.supernet.trainable, config.supernet.epochs) == ("all", epochs)
     assert (config.search.indicator, config.search.searcher) == ("accuracy", "evolution")
+
+
+def test_the_papers_correlation() -> None:
+    """Section 4.5.2: 600 epochs on CIFAR-10, 100 architectures drawn at random, retrained."""
+    (config,) = load_correlation(path_of("correlation_cifar10")).cells
+    assert (config.data.name, config.supernet.epochs, config.retrain.epochs) == (
+        "cifar10",
+        600,
+        240,
+    )
+    correlate = config.correlate
+    assert (correlate.num_architectures, correlate.num_strata) == (100, 1)
+    assert {"bn", "accuracy", "naswot", "synflow"} <= set(correlate.indicators)
 
 
 def assert_paper(config: Config, space: str, sampler: str, max_flops: float) -> None:

@@ -18,6 +18,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from experiments.commands import ask
+from experiments.correlation.plan import CorrelationPlan
 from experiments.plan import CellPlan
 from experiments.stage_list import BASELINE, list_stages
 from experiments.stage_status import ExperimentStatus, StageStatus, look_up
@@ -28,7 +29,7 @@ from orchestration.stage import Stage
 from orchestration.stage_store import StageStore
 from tests.experiments.configs import small_plan
 from tests.experiments.stages import put
-from tests.experiments.test_plan_command import sweep_plan, write_sweep
+from tests.experiments.test_plan_command import study_plan, sweep_plan, write_study, write_sweep
 
 BEAT_S = 0.05
 
@@ -41,7 +42,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["status", *map(str, arguments)])
 
 
-def status_of(plan: CellPlan | SweepPlan, folder: Path) -> ExperimentStatus:
+def status_of(plan: CellPlan | SweepPlan | CorrelationPlan, folder: Path) -> ExperimentStatus:
     storage = folder / "runs"
     return look_up(list_stages(plan, StageStore(storage)), str(storage), patience_s=0.5)
 
@@ -157,6 +158,33 @@ def test_the_cells_of_a_sweep(tmp_path: Path) -> None:
     # Two supernets, two searches, one retraining that both found; one baseline is left, and
     # of the other cells supernet, search and retraining.
     assert (document["num_done"], document["num_failed"], document["num_missing"]) == (5, 1, 6)
+
+
+def test_a_study_is_as_far_as_its_seeds(tmp_path: Path) -> None:
+    path = write_study(tmp_path)
+    plan, store = study_plan(path), StageStore(tmp_path / "runs")
+    first, second = plan.cells
+    supernet = put(store, supernet_of(first))
+    accuracy, naswot = plan.scores(first)
+    put(store, naswot)
+    put(store, accuracy, made_from={"supernet": supernet.attempt})
+    for arch in plan.archs:
+        put(store, first.retrain(arch))
+    put(store, second.retrain(plan.archs[0]))
+    fail(tmp_path, second.retrain(plan.archs[1]), "gone")
+    status = status_of(plan, tmp_path)
+    assert status.cells == {"seed 4": "done", "seed 2": "failed"}
+    other, _ = plan.scores(second)
+    with claimed(tmp_path, other, epoch=1):
+        status = status_of(plan, tmp_path)
+        assert status.cells == {"seed 4": "done", "seed 2": "running"}
+        one = found(status, other)
+        # Ten architectures are a round, and there are six.
+        assert (one.state, one.epoch, one.num_epochs) == ("running", 1, 1)
+    result = run(path, "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert (document["num_done"], document["num_failed"], document["num_missing"]) == (10, 1, 7)
 
 
 def test_a_process_of_this_machine_that_is_gone_is_not_running(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from experiments.config import Config
 from experiments.config_file import load_config, load_experiment
+from experiments.correlation.config import Correlation
 from experiments.package import pack
 from experiments.plan import plan_cell
 from experiments.provenance import commit, provenance
@@ -115,6 +116,24 @@ def test_a_sweep_travels_with_its_grid(
         fingerprints(cell) for cell in here.cells
     ]
     assert package.entrypoint == "python -m experiments sweep config.yaml"
+
+
+def test_a_study_travels_with_its_seeds(
+    tmp_path: Path, package_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path, seeds=[0, 1], correlate={"num_architectures": 5})
+    package = pack(config, [], package_folder)
+    monkeypatch.chdir(package_folder)
+    here, there = load_experiment(config), load_experiment("config.yaml")
+    assert isinstance(here, Correlation)
+    assert isinstance(there, Correlation)
+    assert there.shared.correlate == here.shared.correlate
+    assert [fingerprints(cell) for cell in there.cells] == [
+        fingerprints(cell) for cell in here.cells
+    ]
+    assert package.entrypoint == "python -m experiments correlate config.yaml"
+    with pytest.raises(ValueError, match="absolute path"):
+        pack(config, ["storage.path=bnnas-runs"], package_folder)
 
 
 @pytest.mark.parametrize(
