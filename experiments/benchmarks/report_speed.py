@@ -2,9 +2,9 @@
 
     python -m experiments.benchmarks.report_speed [--runs 1000] [--json]
 
-The sweeps are tracked without training (`_tracked_sweeps`): twelve cells, each with a supernet
-of its own of up to 100 epochs, in the `spos` space. The report is made by the command in a process of its own,
-imports and all; once for the first sweep, once for all of them.
+The sweeps are tracked without training (`_tracked_sweeps`): twelve cells, each with a supernet of
+its own of up to 100 epochs, in the `spos` space. The report is made by the command in a process of
+its own, imports and all; once for the first sweep, once for all of them.
 """
 
 from __future__ import annotations

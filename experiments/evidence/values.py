@@ -50,9 +50,15 @@ class Published:
 
 @dataclass(frozen=True)
 class Derived:
-    """A number that follows from others; `rule` says how, in words."""
+    """A number that follows from others.
+
+    Attributes:
+        rule: how, in words.
+        run_ids: the runs that have the others; empty for what is computed from no run.
+    """
 
     rule: str
+    run_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
