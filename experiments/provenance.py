@@ -13,7 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from orchestration.credentials import without_credentials
+from orchestration.run_reader import PROGRAM
+
 COMMIT_VARIABLE = "BNNAS_COMMIT"
+_OUR_SCRIPTS = (PROGRAM, "cli.py", "__main__.py", "-c")
 _LIBRARIES = ("torch", "torchvision", "ray", "mlflow", "numpy")
 _OPTIONAL = ("onedl-mmdetection", "onedl-mmengine", "onedl-mmcv", "mmdet", "mmengine", "mmcv")
 
@@ -22,7 +26,7 @@ def provenance() -> dict[str, Any]:
     """Plain values that a stage's record keeps; nothing in it is part of a fingerprint."""
     return {
         "commit": commit(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
         "python": platform.python_version(),
         **{library: importlib.metadata.version(library) for library in _LIBRARIES},
         **_versions(_OPTIONAL),
@@ -32,6 +36,13 @@ def provenance() -> dict[str, Any]:
             "num_cpus": os.cpu_count(),
         },
     }
+
+
+def command() -> str:
+    """What was typed, as it can be typed again."""
+    script = Path(sys.argv[0]).name
+    program = PROGRAM if script in _OUR_SCRIPTS else script
+    return without_credentials(shlex.join([program, *sys.argv[1:]]))
 
 
 def commit() -> str | None:

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestration.credentials import without_credentials
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -38,7 +40,13 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class TrackingError(ValueError):
-    """The tracking server cannot be used; the message says which, why, and how to mend it."""
+    """The tracking server cannot be used; the message says which, why, and how to mend it.
+
+    A password in its URI is not repeated.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_credentials(message))
 
 
 @contextlib.contextmanager
@@ -189,6 +197,11 @@ def explained(uri: str) -> Iterator[None]:
         else:
             mend = "check that its folder exists and may be written, or set tracking.uri"
         raise TrackingError(f"MLflow at {uri} cannot be used ({reason}): {mend}.") from error
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether a request has failed because nobody answers."""
+    return any(sign in str(error) for sign in _CONNECTION_ERRORS)
 
 
 def reason_of(error: BaseException) -> str:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
+import re
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestration import json_text, mlflow_server
+from orchestration.credentials import without_credentials
 from orchestration.mlflow_server import TrackingError
 from orchestration.tracking import (
     CODE,
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _TIMEOUT_S, _NUM_RETRIES = 20, 1
+PROGRAM = "bnnas"
 _PAGE = 1000  # runs; MLflow sends no more than 50,000 at once
 
 
@@ -50,7 +55,6 @@ class TrackedRun:
         metrics: the last value of each.
         tags: all of them.
         started_at: Unix time, seconds.
-        artifact_uri: where its documents lie.
     """
 
     run_id: str
@@ -60,7 +64,6 @@ class TrackedRun:
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     started_at: float
-    artifact_uri: str = field(repr=False)
 
     @property
     def kind(self) -> str:
@@ -100,6 +103,15 @@ class TrackedRun:
             code = {}
         return code if isinstance(code, dict) else {}
 
+    @property
+    def command(self) -> str | None:
+        """What it was made with, as it can be given again; None if not told."""
+        told = self.code.get("command") or self.tags.get("mlflow.source.name")
+        if not told:
+            return None
+        # What `python -c` runs has no name of its own.
+        return re.sub("^-c ", f"{PROGRAM} ", without_credentials(str(told)))
+
 
 @dataclass(frozen=True)
 class TrackedExperiment:
@@ -119,6 +131,7 @@ class TrackedExperiment:
     _records: dict[str, Mapping[str, Any] | None] = field(
         default_factory=dict, repr=False, compare=False
     )
+    _documents: _Documents | None = field(default=None, repr=False, compare=False)
 
     def part(self, run_id: str) -> TrackedExperiment:
         """A group's run, what is nested under it at any depth, and what all of that was made from.
@@ -144,25 +157,44 @@ class TrackedExperiment:
         return replace(self, runs=runs, num_foreign=0)
 
     def document(self, run: TrackedRun, path: str) -> str | None:
-        """The text of one of a run's artifacts; None where it cannot be had."""
-        with mlflow_server.patience(_TIMEOUT_S, _NUM_RETRIES), tempfile.TemporaryDirectory() as to:
-            try:
-                client = mlflow_server.connect(self.uri)
-                return Path(client.download_artifacts(run.run_id, path, to)).read_text("utf-8")
-            except mlflow_server.server_errors() as error:
-                _log.warning(
-                    "%s of %s cannot be read: %s", path, run.name, mlflow_server.reason_of(error)
-                )
-                return None
+        """The text of one of a run's artifacts; None, with a warning, where it cannot be had."""
+        return None if self._documents is None else self._documents.text(run, path)
 
     def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
         """The record of a stage that is finished: what `StageRecord` has; None without one."""
-        if not run.tags.get(PUBLISHED):
-            return None
         if run.run_id not in self._records:
-            text = self.document(run, RECORD)
-            self._records[run.run_id] = None if text is None else json_text.loads(text)
+            self._records[run.run_id] = self._read_record(run)
         return self._records[run.run_id]
+
+    def _read_record(self, run: TrackedRun) -> Mapping[str, Any] | None:
+        text = self.document(run, RECORD) if run.tags.get(PUBLISHED) else None
+        try:
+            record = None if text is None else json_text.loads(text)
+        except ValueError as error:
+            _log.warning("%s of the run %s is damaged: %s", RECORD, run.name, error)
+            return None
+        return record if isinstance(record, dict) else None
+
+
+class _Documents:
+    """The artifacts of runs, over one connection."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client = client
+        self._is_away = False
+
+    def text(self, run: TrackedRun, path: str) -> str | None:
+        if self._is_away:  # that was said, and each further request would wait as long again
+            return None
+        with mlflow_server.patience(_TIMEOUT_S, 0), tempfile.TemporaryDirectory() as to:
+            try:
+                file = self._client.download_artifacts(run.run_id, path, to)
+                return Path(file).read_text("utf-8")
+            except Exception as error:  # noqa: BLE001  # every artifact store has errors of its own
+                reason = mlflow_server.reason_of(error)
+                self._is_away = mlflow_server.is_away(error)
+                _log.warning("%s of the run %s cannot be read: %s", path, run.name, reason)
+                return None
 
 
 def read_experiment(uri: str, name: str) -> TrackedExperiment:
@@ -190,8 +222,10 @@ def read_experiment(uri: str, name: str) -> TrackedExperiment:
             token = page.token
             if not token:
                 break
-    ours = [run for run in found if STAGE in run.data.tags]
-    return TrackedExperiment(uri, name, tuple(map(_tracked, ours)), len(found) - len(ours))
+    # Pages are cut anew for each request: a run that is deleted meanwhile moves the others.
+    found = list({run.info.run_id: run for run in found}.values())
+    ours = tuple(_tracked(run) for run in found if STAGE in run.data.tags)
+    return TrackedExperiment(uri, name, ours, len(found) - len(ours), {}, _Documents(client))
 
 
 def _tracked(run: Run) -> TrackedRun:
@@ -200,11 +234,15 @@ def _tracked(run: Run) -> TrackedRun:
         name=run.info.run_name or run.info.run_id,
         status=run.info.status,
         params=dict(run.data.params),
-        metrics=dict(run.data.metrics),
+        metrics={name: _as_logged(value) for name, value in run.data.metrics.items()},
         tags=dict(run.data.tags),
         started_at=run.info.start_time / 1000,
-        artifact_uri=run.info.artifact_uri,
     )
+
+
+def _as_logged(value: float) -> float:
+    """MLflow keeps infinity as the largest float."""
+    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
 
 
 def _no_such(uri: str, name: str, client: MlflowClient) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from experiments.evidence.cell_groups import Study, is_done, studies
 from experiments.evidence.evidence import Evidence, mean_std, tracked
 from experiments.evidence.values import (
     Block,
@@ -22,61 +22,70 @@ from experiments.report.numbers import count, standard_error
 from orchestration.run_reader import TrackedRun
 
 _COMMAND = "bnnas sweep experiments/configs/ablation_quickstart.yaml"
+_ENDED_EARLY = ("FAILED", "KILLED")
+_NUM_FIGURES = 20  # sweeps that are drawn, the newest; the others have their tables
+_NUM_NAMED = 5  # failures that are told with their reasons
+
+Cells = dict[Setting, dict[str, list[TrackedRun]]]
 
 
 def ablation_section(evidence: Evidence) -> Section:
     """Every sweep, the newest first, and then the cells that were run on their own."""
     blocks: list[Block] = []
     missing: list[str] = []
-    sweeps = evidence.of("sweep")[::-1]
-    for sweep in sweeps:
-        found = _sweep(evidence, sweep)
-        blocks += found.blocks
-        missing += found.missing
-    alone = [cell for cell in evidence.of("cell") if cell.parent_run_id not in evidence.by_id]
-    if alone:
-        blocks.append(_cells_table("cells", "Cells that were run on their own", alone, evidence))
-    if not sweeps:
+    found = studies(evidence)
+    for number, study in enumerate(found):
+        if study.sweep is not None:
+            missing += _gaps(evidence, study, study.sweep)
+            blocks += _sweep(evidence, study, study.sweep, draw=number < _NUM_FIGURES)
+        else:
+            name = f"{study.space} on {study.data}, cells that were run on their own"
+            blocks.append(_cells_table(f"cells-{study.space}", name, study.cells, evidence))
+    without_cells = [sweep for sweep in evidence.of("sweep") if not evidence.children(sweep)]
+    for sweep in without_cells:
+        missing += [f"The sweep {sweep.name} has no cell yet: {_again(sweep)} goes on with it."]
+    if not evidence.of("sweep"):
         missing.append(f"No sweep is tracked: `{_COMMAND}` makes the ablation.")
     title = "Ablation: what trains, what ranks, for how long"
     return Section("ablation", title, "Fig. 5", tuple(blocks), tuple(missing))
 
 
-def _sweep(evidence: Evidence, sweep: TrackedRun) -> Section:
-    """One sweep, as if it were a section of its own."""
-    cells = [run for run in evidence.children(sweep) if run.kind == "cell"]
-    done = [cell for cell in cells if _is_done(cell)]
+def _sweep(evidence: Evidence, study: Study, sweep: TrackedRun, *, draw: bool) -> list[Block]:
+    """The figure and the tables of a sweep."""
+    title = f"{sweep.name}: {study.space} on {study.data}"
+    by_setting = _by_setting(study.cells)
+    if not study.num_finished or not by_setting:
+        return [f"{title}: no cell has come to its end."]
+    several = len({cell.params.get("seed") for cell in study.cells}) > 1
+    baseline = tracked(sweep, "random_baseline", percent)
     blocks: list[Block] = []
-    missing = _gaps(sweep, cells)
-    title = f"{sweep.name}: {sweep.params.get('space')} on {sweep.params.get('data')}"
-    if done:
-        baseline = tracked(sweep, "random_baseline", percent)
-        ablation = _values(evidence, cells, sweep, baseline)
-        blocks.append(
-            Picture(
-                f"ablation-{sweep.name}",
-                f"{title}, test top-1 of the retrained networks",
-                _alt(ablation),
-                ablation_figure(ablation),
-            )
-        )
-        blocks.append(_ablation_table(evidence, sweep, cells, baseline))
-        blocks.append(_cells_table(f"cells-{sweep.name}", f"{title}, every cell", cells, evidence))
-    else:
-        blocks.append(f"{title}: no cell has come to its end.")
-    return Section("", "", "", tuple(blocks), tuple(missing))
+    if draw:
+        ablation = _values(evidence, by_setting, sweep, baseline, several=several)
+        what = f"{title}, test top-1 of the retrained networks"
+        figure = ablation_figure(ablation)
+        blocks.append(Picture(f"ablation-{sweep.name}", what, _alt(ablation), figure))
+    blocks.append(_ablation_table(evidence, sweep, by_setting, baseline, several=several))
+    blocks.append(_cells_table(f"cells-{sweep.name}", f"{title}, cells", study.cells, evidence))
+    return blocks
 
 
-def _gaps(sweep: TrackedRun, cells: Sequence[TrackedRun]) -> list[str]:
+def _gaps(evidence: Evidence, study: Study, sweep: TrackedRun) -> list[str]:
     """What a sweep does not show, and why."""
     gaps = []
-    again = f"`{sweep.tags.get('mlflow.source.name', 'bnnas sweep CONFIG')}`"
-    failed = [cell for cell in cells if cell.status in ("FAILED", "KILLED")]
+    cells, again = study.cells, _again(sweep)
+    failed = [cell for cell in cells if cell.status in _ENDED_EARLY]
+    others = [
+        run for run in evidence.children(sweep) if run.kind != "cell" and run.status in _ENDED_EARLY
+    ]
     if failed:
-        reasons = "; ".join(f"{cell.name}: {cell.error or cell.status.lower()}" for cell in failed)
         gaps.append(
             f"{len(failed)} of {len(cells)} cells of the sweep {sweep.name} have failed "
-            f"({reasons}): {again} tries them again, and nothing else."
+            f"({_reasons(failed)}): {again} tries them again, and nothing else."
+        )
+    if others:
+        gaps.append(
+            f"{len(others)} stages of the sweep {sweep.name} outside its cells have failed "
+            f"({_reasons(others)}): {again} tries them again, and nothing else."
         )
     running = [cell for cell in cells if cell.status == "RUNNING"]
     if running or sweep.status == "RUNNING":
@@ -84,87 +93,122 @@ def _gaps(sweep: TrackedRun, cells: Sequence[TrackedRun]) -> list[str]:
             f"The sweep {sweep.name} has not come to its end ({len(running)} of {len(cells)} cells "
             f"at work): if nothing is running any more, {again} goes on with it."
         )
-    elif sweep.status in ("FAILED", "KILLED") and not failed:
-        why = sweep.error or "its run was ended early"
-        gaps.append(f"The sweep {sweep.name} has failed ({why}): {again} goes on with it.")
-    odd = [cell.name for cell in cells if not math.isfinite(cell.metrics.get("top1", 0.0))]
+    elif sweep.status in _ENDED_EARLY and not failed and not others:
+        why = sweep.error or f"it was {sweep.status.lower()}, and does not say why"
+        gaps.append(f"The sweep {sweep.name} is not whole ({why}): {again} goes on with it.")
+    elif "random_baseline" not in sweep.metrics:
+        gaps.append(
+            f"The sweep {sweep.name} has no random baseline: {again} with "
+            "--set random_baseline.num_architectures=5 makes one."
+        )
+    odd = [cell.name for cell in cells if "top1" in cell.metrics and not is_done(cell)]
     if odd:
-        gaps.append(f"The top-1 of {', '.join(odd)} is no number, and left out of the figure.")
+        gaps.append(f"The top-1 of {', '.join(odd)} is no number, and left out of the means.")
     return gaps
 
 
-def _is_done(cell: TrackedRun) -> bool:
-    return math.isfinite(cell.metrics.get("top1", math.nan))
+def _again(sweep: TrackedRun) -> str:
+    return f"`{sweep.command or 'bnnas sweep CONFIG'}`"
 
 
-def _by_setting(cells: Sequence[TrackedRun]) -> dict[Setting, dict[str, list[TrackedRun]]]:
+def _reasons(runs: Sequence[TrackedRun]) -> str:
+    told = [f"{run.name}: {run.error or run.status.lower()}" for run in runs[:_NUM_NAMED]]
+    more = len(runs) - len(told)
+    return "; ".join([*told, *([f"and {more} more"] if more else [])])
+
+
+def _by_setting(cells: Sequence[TrackedRun]) -> Cells:
     """Setting → indicator → the cells of all seeds, finished or not."""
-    found: dict[Setting, dict[str, list[TrackedRun]]] = {}
+    found: Cells = {}
     for cell in cells:
         epochs = cell.params.get("epochs", "")
-        if epochs.isdigit():
+        if epochs.isdecimal():
             setting = Setting(cell.params.get("trainable", "?"), int(epochs))
             indicator = cell.params.get("indicator", "?")
             found.setdefault(setting, {}).setdefault(indicator, []).append(cell)
     return {setting: found[setting] for setting in sorted(found)}
 
 
-def _top1(evidence: Evidence, cells: Sequence[TrackedRun]) -> MeanStd | None:
-    """Over seeds; of a single one with the standard error that so many test images leave."""
-    done = [cell for cell in cells if _is_done(cell)]
+def _top1(evidence: Evidence, cells: Sequence[TrackedRun], *, several: bool) -> MeanStd | None:
+    """Over seeds; in a sweep of one seed with the standard error that its test images leave."""
+    done = [cell for cell in cells if is_done(cell)]
     found = mean_std(done, "top1", percent)
-    if found is None or found.std is not None:
+    if found is None or several:
         return found
     retrained = evidence.input(done[0], "retrain")
     num_images = 0.0 if retrained is None else retrained.metrics.get("num_test_images", 0.0)
-    if not num_images:
+    if not num_images >= 1 or not 0 <= found.mean.value <= 1:
         return found
     error = standard_error(found.mean.value, num_images)
     rule = f"one standard error of a share of {num_images:,.0f} test images"
-    return MeanStd(found.mean, Number(error, percent(error), Derived(rule)))
+    std = Number(error, percent(error), Derived(rule, (done[0].run_id,)))
+    return MeanStd(found.mean, std)
 
 
 def _values(
-    evidence: Evidence, cells: Sequence[TrackedRun], sweep: TrackedRun, baseline: Number | None
+    evidence: Evidence,
+    by_setting: Cells,
+    sweep: TrackedRun,
+    baseline: Number | None,
+    *,
+    several: bool,
 ) -> Ablation:
     values: dict[Setting, dict[str, Value | None]] = {}
-    for setting, by_indicator in _by_setting(cells).items():
+    for setting, by_indicator in by_setting.items():
         row = values.setdefault(setting, {})
         for indicator, group in sorted(by_indicator.items()):
-            found = _top1(evidence, group)
+            found = _top1(evidence, group, several=several)
             spread = 0.0 if found is None or found.std is None else found.std.value
             row[indicator] = None if found is None else Value(found.mean.value, spread)
     num_random = sweep.params.get("num_random", "")
     return Ablation(
         values,
         None if baseline is None else baseline.value,
-        int(num_random) if num_random.isdigit() else 0,
+        int(num_random) if num_random.isdecimal() else None,
     )
 
 
 def _ablation_table(
-    evidence: Evidence, sweep: TrackedRun, cells: Sequence[TrackedRun], baseline: Number | None
+    evidence: Evidence,
+    sweep: TrackedRun,
+    by_setting: Cells,
+    baseline: Number | None,
+    *,
+    several: bool,
 ) -> Table:
-    by_setting = _by_setting(cells)
+    """Setting and indicator as in the paper; how many seeds each mean has, where they differ."""
     indicators = sorted({name for row in by_setting.values() for name in row})
     rows: list[tuple[Cell, ...]] = []
+    nums = set()
     for setting, by_indicator in by_setting.items():
-        values: list[Cell] = [setting.trainable, str(setting.epochs)]
+        row: list[Cell] = [setting.trainable, str(setting.epochs)]
+        finished = []
         for indicator in indicators:
             group = by_indicator.get(indicator, [])
-            values.append((_top1(evidence, group) if group else None) or _why_not(group))
-        rows.append(tuple(values))
+            row.append(_top1(evidence, group, several=several) or _why_not(group))
+            finished.append(f"{sum(map(is_done, group))} of {len(group)}")
+        nums |= {tuple(each.split(" of ")) for each in finished}
+        rows.append((*row, ", ".join(finished)))
+    columns = ("supernet trains", "epochs", *(f"ranked by {name}" for name in indicators))
+    spread = "standard deviation over seeds" if several else "one standard error"
+    whole = all(done == asked for done, asked in nums) and len(nums) == 1
+    note = f"Mean ± {spread}."
+    if whole:
+        rows = [row[:-1] for row in rows]
+        note = f"Mean over {next(iter(nums))[1]} seeds ± {spread}." if several else f"± {spread}."
+    else:
+        columns = (*columns, "seeds finished")
     if baseline is not None:
-        filler = ("",) * (len(indicators) - 1)
-        rows.append(("best random architecture", "", baseline, *filler))
-    seeds = {cell.params.get("seed") for cell in cells}
-    spread = "standard deviation over seeds" if len(seeds) > 1 else "one standard error"
+        columns = (*columns, "best random")
+        rows = [(*row, baseline) for row in rows]
+        note += " The best random architecture is one for the whole sweep"
+        note += ", the mean over seeds." if several else "."
     return Table(
         f"ablation-{sweep.name}",
         f"{sweep.name}: test top-1 of the retrained network, in percent",
-        ("supernet trains", "epochs", *(f"ranked by {name}" for name in indicators)),
+        columns,
         tuple(rows),
-        f"Mean over {len(seeds)} seed(s) ± {spread}.",
+        note,
     )
 
 
@@ -172,7 +216,7 @@ def _why_not(cells: Sequence[TrackedRun]) -> str:
     """What stands where a number is missing."""
     if not cells:
         return "–"
-    return "failed" if all(cell.status in ("FAILED", "KILLED") for cell in cells) else "not yet"
+    return "failed" if all(cell.status in _ENDED_EARLY for cell in cells) else "not yet"
 
 
 def _cells_table(name: str, title: str, cells: Sequence[TrackedRun], evidence: Evidence) -> Table:

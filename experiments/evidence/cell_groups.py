@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -111,19 +111,7 @@ def is_done(cell: TrackedRun) -> bool:
 
 def average(runs: Sequence[TrackedRun], metric: str, show: Show) -> Cell:
     """Mean ± standard deviation of what is a number; empty where nothing is."""
-    having = [run for run in runs if math.isfinite(run.metrics.get(metric, math.nan))]
-    return mean_std(having, metric, show) or ""
-
-
-def distinct(names: Iterable[str]) -> list[str]:
-    """Names of files, a number behind those that were there before."""
-    seen: dict[str, int] = {}
-    found = []
-    for name in names:
-        name = "".join(char if char.isalnum() or char in "-_." else "-" for char in name)
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return found
+    return mean_std(runs, metric, show) or ""
 
 
 def _groups(evidence: Evidence, cells: Sequence[TrackedRun]) -> tuple[CellGroup, ...]:

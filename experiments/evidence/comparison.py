@@ -11,6 +11,7 @@ from pathlib import PurePath
 
 from experiments.evidence.cell_groups import CellGroup, Study, average, is_done, studies
 from experiments.evidence.evidence import Evidence, tracked
+from experiments.evidence.gaps import SWEEP
 from experiments.evidence.published import counted, published, quoted
 from experiments.evidence.values import (
     Block,
@@ -51,10 +52,7 @@ def comparison_section(evidence: Evidence) -> Section:
     if elsewhere:
         blocks.append(_elsewhere_table(elsewhere))
     else:
-        missing.append(
-            "No sweep and no cell on other images is finished: `bnnas sweep "
-            "experiments/configs/ablation_quickstart.yaml` makes one."
-        )
+        missing.append(f"No sweep and no cell on other images is finished: `{SWEEP}` makes one.")
     title = "Comparison with published networks"
     return Section("comparison", title, "Table 2", tuple(blocks), tuple(missing))
 

@@ -14,6 +14,7 @@ from experiments.correlation.study import Study
 from experiments.evidence.correlation_run import MEASURED, SPREADS, TABLE, TAUS, CorrelationRun
 from experiments.evidence.correlation_verdict import verdict
 from experiments.evidence.evidence import Evidence, tracked
+from experiments.evidence.gaps import NOTHING, again
 from experiments.evidence.values import (
     Block,
     Cell,
@@ -113,10 +114,10 @@ def _on_spos_supernet(
         if other.run.params.get("trainable") == "all" and run.is_same_on_another_supernet(other)
     ]
     if not others:
+        on_all = again(run.run, "supernet.trainable=all", f"name={run.name}_all")
         return [], [
             f"The study {run.name} has accuracy on a supernet that trains {trainable} alone, and "
-            f"SPOS trains all: {run.again} with --set supernet.trainable=all and a name of its own "
-            "adds that, and retrains nothing again."
+            f"SPOS trains all: {on_all} adds that, and retrains nothing again."
         ]
     found = [other for other in others if "accuracy" in other.taus]
     if not found or "bn" not in run.taus:
@@ -164,7 +165,7 @@ def _agreement_table(run: CorrelationRun, bins: str) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name in run.indicators:
         numbers = [tracked(run.run, f"{metric}/{name}", decimals(2)) for metric in TAUS]
-        rows.append((name, *(number or "–" for number in numbers)))
+        rows.append((name, *(number or NOTHING for number in numbers)))
     return Table(
         f"agreement-{run.name}",
         f"{run.name}: Kendall's τ of each indicator with test top-1 after retraining",
@@ -188,7 +189,7 @@ def _spread_tables(run: CorrelationRun) -> list[Table]:
             for kind, each in zip(SPREADS, shows, strict=True)
         ]
         if any(numbers):
-            rows.append((label, *(number or "–" for number in numbers)))
+            rows.append((label, *(number or NOTHING for number in numbers)))
     if not rows:
         return []
     return [

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from experiments.correlation.study import Study
+from experiments.evidence.gaps import again
 from nas.ranking import Interval
 from orchestration import json_text
 from orchestration.run_reader import TrackedExperiment, TrackedRun
@@ -45,7 +46,7 @@ class CorrelationRun:
     @property
     def again(self) -> str:
         """The command that made the study, and goes on with it."""
-        return f"`{self.run.tags.get('mlflow.source.name', 'bnnas correlate CONFIG')}`"
+        return again(self.run)
 
     @cached_property
     def indicators(self) -> list[str]:

@@ -44,29 +44,23 @@ def _accuracy(taus: Taus) -> list[str]:
     """The comparison of Fig. 6."""
     if not {"bn", "accuracy"} <= taus.keys():
         return []
-    bn, accuracy = taus["bn"], taus["accuracy"]
-    apart = bn.high < accuracy.low or accuracy.high < bn.low
+    bn, accuracy = (taus[name].value for name in ("bn", "accuracy"))
     return [
-        f"Fig. 6's comparison: bn reaches τ {bn.value:z.2f} and accuracy {accuracy.value:z.2f}, "
-        f"with intervals that {'lie apart' if apart else 'overlap'}."
+        f"Fig. 6's comparison: bn reaches τ {bn:z.2f} and accuracy {accuracy:z.2f}; "
+        f"{_told_apart('accuracy', taus)}."
     ]
 
 
 def _size(taus: Taus) -> list[str]:
     """Whether size alone does as well as bn."""
-    sizes = [name for name in _SIZES if name in taus]
-    if "bn" not in taus or not sizes:
+    if "bn" not in taus:
         return []
-    bn = taus["bn"].value
-    clauses = [
-        f"{name} alone reaches τ {taus[name].value:z.2f}, {_compared(taus[name].value, bn)} bn's "
-        f"{bn:z.2f}"
-        for name in sizes
+    return [
+        f"Size alone: {name} reaches τ {taus[name].value:z.2f}, beside bn's "
+        f"{taus['bn'].value:z.2f}; {_told_apart(name, taus)}."
+        for name in _SIZES
+        if name in taus
     ]
-    ahead = [name for name in sizes if round(taus[name].value, 2) >= round(bn, 2)]
-    by = f", measured by {_and(ahead)}," if ahead else ""
-    how = "at least as well as" if ahead else "worse than"
-    return [f"Size by itself{by} orders architectures {how} bn: {'; '.join(clauses)}."]
 
 
 def _within(metrics: Mapping[str, float], taus: Taus) -> list[str]:
@@ -80,12 +74,14 @@ def _within(metrics: Mapping[str, float], taus: Taus) -> list[str]:
     return [f"Within bins of FLOPs bn has {kept['bn']:z.2f}{beside}."]
 
 
-def _compared(value: float, other: float) -> str:
-    """As the shown numbers compare."""
-    ours, theirs = round(value, 2), round(other, 2)
-    if ours == theirs:
-        return "as much as"
-    return "more than" if ours > theirs else "less than"
+def _told_apart(name: str, taus: Taus) -> str:
+    """Whether the intervals leave a difference between an indicator and bn, and which."""
+    found, bn = taus[name], taus["bn"]
+    if found.low > bn.high:
+        return f"the interval of {name} lies above bn's"
+    if found.high < bn.low:
+        return f"the interval of {name} lies below bn's"
+    return "the intervals overlap, so the two cannot be told apart"
 
 
 def _and(parts: list[str]) -> str:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from experiments.evidence.cell_groups import (
-    CellGroup,
-    Study,
-    average,
-    distinct,
-    studies,
-)
+from experiments.evidence.cell_groups import CellGroup, Study, average, studies
 from experiments.evidence.evidence import Evidence
 from experiments.evidence.fronts import fronts
+from experiments.evidence.gaps import SWEEP
 from experiments.evidence.published import published
 from experiments.evidence.searches import scored_table, search_groups, searcher_table
 from experiments.evidence.values import (
@@ -43,7 +38,6 @@ _COLUMNS = (
     "whole (s)",
     "test top-1 (%)",
 )
-_SWEEP = "bnnas sweep experiments/configs/ablation_quickstart.yaml"
 
 
 def cost_section(evidence: Evidence) -> Section:
@@ -51,10 +45,9 @@ def cost_section(evidence: Evidence) -> Section:
     blocks: list[Block] = []
     missing: list[str] = []
     found = [study for study in studies(evidence) if study.groups]
-    for name, study in zip(distinct(f"cost-{one.name}" for one in found), found, strict=True):
-        blocks.append(_table(name, study))
+    blocks += map(_table, found)
     if not found:
-        missing.append(f"No cell is finished, so nothing has a cost yet: `{_SWEEP}` makes some.")
+        missing.append(f"No cell is finished, so nothing has a cost yet: `{SWEEP}` makes some.")
     missing += _without_sizes(found)
     blocks.append(_published_table())
     additive = search_groups(evidence, additive=True)
@@ -67,7 +60,7 @@ def cost_section(evidence: Evidence) -> Section:
     else:
         missing.append(
             "No search by accuracy is tracked, so the counterpart of the paper's 1 GPU day is "
-            "missing: `bnnas sweep CONFIG` with grid.indicator [accuracy, bn] fills it."
+            f"missing: `{SWEEP}` makes some."
         )
     pictures, undrawn = fronts(evidence, additive)
     return Section(
@@ -79,7 +72,7 @@ def cost_section(evidence: Evidence) -> Section:
     )
 
 
-def _table(name: str, study: Study) -> Table:
+def _table(study: Study) -> Table:
     rest = len(study.cells) - study.num_finished
     notes = [
         "Mean over the seeds ± standard deviation. Cells that share a supernet or a network each "
@@ -94,7 +87,7 @@ def _table(name: str, study: Study) -> Table:
     if len(set(labels)) < len(labels):
         notes.append("Rows of equal names differ in a setting that is not shown.")
     return Table(
-        name,
+        f"cost-{study.name}",
         f"{study.name}: cost of a cell ({study.space} on {study.data})",
         _COLUMNS,
         tuple(map(_row, study.groups)),

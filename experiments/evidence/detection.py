@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.evidence.cell_groups import average, distinct
+from experiments.evidence.cell_groups import average
 from experiments.evidence.evidence import Evidence, tracked
 from experiments.evidence.published import published
 from experiments.evidence.values import Block, Cell, Section, Table, decimals, percent
@@ -62,13 +62,7 @@ def detection_section(evidence: Evidence) -> Section:
         by_data.setdefault(_data_params(run), []).append(run)
     found = [(_images(evidence, runs), runs) for runs in by_data.values()]
     found.sort(key=lambda pair: not pair[0].is_coco)
-    names = distinct(
-        f"detection-{runs[0].params.get('detect.data.name', 'unknown')}" for _, runs in found
-    )
-    blocks: list[Block] = [
-        _own_table(evidence, name, images, runs)
-        for name, (images, runs) in zip(names, found, strict=True)
-    ]
+    blocks: list[Block] = [_own_table(evidence, images, runs) for images, runs in found]
     missing = _left_out(evidence, done)
     if not any(images.is_coco for images, _ in found):
         missing.append(
@@ -130,7 +124,7 @@ def _result(evidence: Evidence, run: TrackedRun) -> Mapping[str, Any]:
     return result if isinstance(result, dict) else {}
 
 
-def _own_table(evidence: Evidence, name: str, images: Images, runs: Sequence[TrackedRun]) -> Table:
+def _own_table(evidence: Evidence, images: Images, runs: Sequence[TrackedRun]) -> Table:
     by_config: dict[tuple[object, ...], dict[str, TrackedRun]] = {}
     for run in runs:  # of two with one seed the later one counts
         retrained = evidence.input(run, "retrain")
@@ -139,7 +133,7 @@ def _own_table(evidence: Evidence, name: str, images: Images, runs: Sequence[Tra
         by_config.setdefault(key, {})[run.params.get("seed", "")] = run
     rows = tuple(_row(evidence, list(by_seed.values())) for by_seed in by_config.values())
     return Table(
-        name,
+        f"detection-{runs[0].params.get('detect.data.name', 'unknown')}",
         f"Trained here: {images.title}",
         (
             "backbone",

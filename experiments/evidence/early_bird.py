@@ -16,12 +16,15 @@ from functools import cached_property
 import numpy as np
 
 from experiments.budgets import budgets
+from experiments.config import EarlyBirdConfig
 from experiments.evidence.early_bird_stop import stopped_section
 from experiments.evidence.evidence import Evidence, tracked
+from experiments.evidence.gaps import NOTHING, SWEEP, again, as_sweep
 from experiments.evidence.supernets import (
     EPOCHS,
     SEED,
     TRAINABLE,
+    Group,
     Supernet,
     finished_supernets,
     grouped,
@@ -52,12 +55,12 @@ from nas.search import exact_search, optimality_gap
 from nas.space import Architecture, SearchSpace, space_from_dict
 from orchestration.run_reader import TrackedRun
 
-_WINDOW, _THRESHOLD = 5, 0.1
+_MOST = 120  # supernets, whose records are read, a request each
+_STOP = EarlyBirdConfig()
 _RULE = (
-    f"the first epoch whose rank vector is within {_THRESHOLD:.0%} of the largest possible "
-    f"distance of those of the {_WINDOW} epochs before"
+    f"the first epoch whose rank vector is within {_STOP.threshold:.0%} of the largest possible "
+    f"distance of those of the {_STOP.window} epochs before"
 )
-_NONE = "–"
 _COLUMNS = (
     "supernet trains",
     "seed",
@@ -81,7 +84,7 @@ class _Course:
     @cached_property
     def stop(self) -> int | None:
         """0-based epoch at which the stop would end it."""
-        return early_bird_epoch(self.scores_ELN, _WINDOW, _THRESHOLD)
+        return early_bird_epoch(self.scores_ELN, _STOP.window, _STOP.threshold)
 
     @property
     def panel(self) -> Similarity:
@@ -93,23 +96,28 @@ class _Course:
 
 
 def early_bird_section(evidence: Evidence) -> Section:
-    """Of each group of comparable supernets the longest of every trainable and seed."""
+    """Of each group of comparable supernets the longest of every trainable and seed.
+
+    Of these the newest 120, because each one's record is read, once: it has the scores of every
+    epoch, and MLflow hands it out by a request of its own.
+    """
     supernets = finished_supernets(evidence)
     fixed = [supernet for supernet in supernets if not supernet.has_early_bird]
-    groups = grouped(fixed, but={TRAINABLE, EPOCHS, SEED})
+    groups, num_left_out = _newest(grouped(fixed, but={TRAINABLE, EPOCHS, SEED}))
     blocks: list[Block] = []
     missing = list(unfinished_supernets(evidence))
     if not fixed:
-        missing.append("No supernet of fixed length is finished: `bnnas sweep CONFIG` trains them.")
-    for number, (group, title) in enumerate(
-        zip(groups, titles(evidence, groups), strict=True), start=1
-    ):
-        longest = _longest(group.supernets)
-        courses = [course for each in longest if (course := _course(evidence, each))]
-        missing += _gaps(evidence, title, longest, courses)
+        missing.append(f"No supernet of fixed length is finished: `{SWEEP}` trains some.")
+    if num_left_out:
+        missing.append(
+            f"{num_left_out} older supernets are left out, because the section reads the records "
+            f"of {_MOST}: `bnnas report --run ID` shows those of one sweep."
+        )
+    for group, title in zip(groups, titles(evidence, groups), strict=True):
+        courses = [course for each in group.supernets if (course := _course(evidence, each))]
+        missing += _gaps(evidence, title, group.supernets, courses)
         if courses:
-            name = "early-bird" if number == 1 else f"early-bird-{number}"
-            blocks += [_picture(name, title, courses), _table(evidence, name, title, courses)]
+            blocks += [_picture(title, courses), _table(evidence, title, courses)]
     stopped = stopped_section(evidence, supernets)
     blocks += stopped.blocks
     missing += stopped.missing
@@ -117,14 +125,27 @@ def early_bird_section(evidence: Evidence) -> Section:
     return Section("early-bird", title, "Fig. 4", tuple(blocks), tuple(missing))
 
 
-def _longest(supernets: Sequence[Supernet]) -> list[Supernet]:
+def _newest(groups: Sequence[Group]) -> tuple[tuple[Group, ...], int]:
+    """The groups with their longest supernets, the newest `_MOST` in all, and how many are not."""
+    longest = [Group(group.shared, _longest(group.supernets)) for group in groups]
+    rowed = [supernet.run for group in longest for supernet in group.supernets]
+    newest = sorted(rowed, key=lambda run: run.started_at, reverse=True)[:_MOST]
+    kept_ids = {run.run_id for run in newest}
+    kept = [
+        Group(group.shared, tuple(each for each in group.supernets if each.run.run_id in kept_ids))
+        for group in longest
+    ]
+    return tuple(group for group in kept if group.supernets), len(rowed) - len(newest)
+
+
+def _longest(supernets: Sequence[Supernet]) -> tuple[Supernet, ...]:
     """Of every trainable and seed, in the order given."""
     found: dict[tuple[str, int], Supernet] = {}
     for each in supernets:
         key = each.trainable, each.seed
         if key not in found or each.epochs > found[key].epochs:
             found[key] = each
-    return list(found.values())
+    return tuple(found.values())
 
 
 def _course(evidence: Evidence, supernet: Supernet) -> _Course | None:
@@ -147,27 +168,27 @@ def _gaps(
 ) -> list[str]:
     gaps = []
     shown_ids = {course.supernet.run.run_id for course in courses}
-    unread = [each.run.name for each in longest if each.run.run_id not in shown_ids]
+    unread = [each.run for each in longest if each.run.run_id not in shown_ids]
     if unread:
+        names = ", ".join(dict.fromkeys(run.name for run in unread))
         gaps.append(
-            f"{title}: the scores of {', '.join(unread)} cannot be read back whole; "
-            "`bnnas sweep CONFIG` with a finite loss records them."
+            f"{title}: the scores of {names} cannot be read back whole; if their loss was not "
+            f"finite, {again(unread[0], 'name=lower_lr')} with a lower supernet.lr records some."
         )
     if len({each.trainable for each in longest}) < 2:
-        gaps.append(
-            f"{title}: there is one trainable only; `bnnas sweep CONFIG --set "
-            "grid.trainable=[all,bn]` puts another beside it."
-        )
+        command = as_sweep(longest[-1].run, "grid.trainable=[all,bn]", "name=trainables")
+        gaps.append(f"{title}: there is one trainable only; {command} puts another beside it.")
     unsearched = [each for each in courses if _search_of(evidence, each.supernet) is None]
     if unsearched:
+        run = unsearched[-1].supernet.run
         gaps.append(
             f"{title}: {len(unsearched)} of {len(courses)} supernets have no search, hence no "
-            "winner; `bnnas sweep CONFIG` searches them."
+            f"winner; {as_sweep(run, 'grid.indicator=[bn]', 'name=searched')} searches them."
         )
     return gaps
 
 
-def _picture(name: str, title: str, courses: Sequence[_Course]) -> Picture:
+def _picture(title: str, courses: Sequence[_Course]) -> Picture:
     drawn: dict[str, _Course] = {}
     for course in courses:  # seeds ascend: the lowest of the longest is drawn
         trainable = course.supernet.trainable
@@ -180,16 +201,16 @@ def _picture(name: str, title: str, courses: Sequence[_Course]) -> Picture:
         for panel in panels
     )
     return Picture(
-        name,
+        "early-bird",
         f"{title}: similarity of the rank vectors between epochs",
         f"A matrix of epochs by epochs for each trainable, dark where ranks are alike. {said}.",
         early_bird_figure(panels),
     )
 
 
-def _table(evidence: Evidence, name: str, title: str, courses: Sequence[_Course]) -> Table:
+def _table(evidence: Evidence, title: str, courses: Sequence[_Course]) -> Table:
     return Table(
-        name,
+        "early-bird",
         f"{title}: what the early-bird stop would save",
         _COLUMNS,
         tuple(_row(evidence, course) for course in courses),
@@ -204,21 +225,22 @@ def _row(evidence: Evidence, course: _Course) -> tuple[Cell, ...]:
     head: tuple[Cell, ...] = (
         supernet.trainable,
         str(supernet.seed),
-        tracked(supernet.run, "epochs", plain) or _NONE,
+        tracked(supernet.run, "epochs", plain) or NOTHING,
     )
     if stop is None:
-        return (*head, "never", *[_NONE] * (len(_COLUMNS) - 4))
+        return (*head, "never", *[NOTHING] * (len(_COLUMNS) - 4))
     then_LN, end_LN = course.scores_ELN[stop], course.scores_ELN[-1]
     saved = len(course.scores_ELN) - stop - 1
+    run_ids = (supernet.run.run_id,)
     tau = kendall_tau(rank_vector(then_LN).astype(float), rank_vector(end_LN).astype(float))
     return (
         *head,
-        Number(stop + 1, plain(stop + 1), Derived(f"{_RULE}, of run {supernet.run.run_id}")),
-        Number(saved, plain(saved), Derived("epochs trained less the epoch of the stop")),
+        Number(stop + 1, plain(stop + 1), Derived(_RULE, run_ids)),
+        Number(saved, plain(saved), Derived("epochs trained less the epoch of the stop", run_ids)),
         Number(
             tau,
             shown(tau, decimals(3)),
-            Derived("Kendall's τ-b between the rank vectors at the stop and at the end"),
+            Derived("Kendall's τ-b between the rank vectors at the stop and at the end", run_ids),
         ),
         *_winners(evidence, course, then_LN, end_LN),
     )
@@ -230,23 +252,19 @@ def _winners(
     """Whether the winner is the same, and the share of the final score that the early one loses."""
     search = _search_of(evidence, course.supernet)
     if search is None:
-        return _NONE, _NONE
+        return NOTHING, NOTHING
     try:
         early, final = (_winner(scores_LN, course, search) for scores_LN in (then_LN, end_LN))
     except (TypeError, ValueError):  # budgets that cannot be read, or that nothing keeps
-        return _NONE, _NONE
+        return NOTHING, NOTHING
     early_score, final_score = gather_sum(end_LN, [early, final]).tolist()
     lost = optimality_gap(early_score, final_score)
-    by = f"exact search under the budgets of run {search.run_id}"
+    by = "exact search under the budgets of the search that read the supernet"
+    runs = course.supernet.run, search
+    rule = f"{by}: how far the winner at the stop is below that at the end in final score"
     return (
-        verdict(early == final, f"{by} at the stop and at the end"),
-        Number(
-            lost,
-            shown(lost, percent),
-            Derived(
-                f"{by}: how far the winner at the stop is below that at the end in final score"
-            ),
-        ),
+        verdict(early == final, f"{by}, at the stop and at the end", runs),
+        Number(lost, shown(lost, percent), Derived(rule, tuple(run.run_id for run in runs))),
     )
 
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from experiments.config import EarlyBirdConfig
 from experiments.evidence.evidence import Evidence, tracked
-from experiments.evidence.supernets import Supernet, grouped, titles, verdict
+from experiments.evidence.gaps import NOTHING, SWEEP, as_sweep, with_settings
+from experiments.evidence.supernets import (
+    EARLY_BIRD,
+    EPOCHS,
+    SEED,
+    TRAINABLE,
+    Supernet,
+    grouped,
+    titles,
+    verdict,
+)
 from experiments.evidence.values import Cell, Section, Table, decimals, percent, plain
 from orchestration.run_reader import TrackedRun
 
-_NONE = "–"
+_SETTINGS = ("window", "threshold")
+_GRID = "grid.indicator=[bn]"  # whose cells the table shows
 _COLUMNS = (
     "supernet",
     "supernet trains",
@@ -30,29 +42,43 @@ def stopped_section(evidence: Evidence, supernets: Sequence[Supernet]) -> Sectio
     stopped = [supernet for supernet in supernets if supernet.has_early_bird]
     fixed = [supernet for supernet in supernets if not supernet.has_early_bird]
     if not stopped:
-        gap = (
-            "No supernet has run with the early-bird stop: `bnnas sweep CONFIG --set "
-            "supernet.early_bird.window=5` trains some."
-        )
-        return Section("", "", "", (), (gap,))
+        return Section("", "", "", (), (_none_stopped(fixed),))
     missing = []
-    if any(_twin(supernet, fixed) is None for supernet in stopped):
+    alone = [supernet.run for supernet in stopped if _twin(supernet, fixed) is None]
+    if alone:
+        command = as_sweep(alone[-1], _GRID, f"{EARLY_BIRD}=null", "name=fixed_length")
         missing.append(
-            "Not every supernet with the early-bird stop has one of fixed length beside it: "
-            "`bnnas sweep CONFIG --set supernet.early_bird=null` trains them."
+            f"{len(alone)} of {len(stopped)} supernets with the early-bird stop have none of fixed "
+            f"length beside them: {command} trains some."
         )
     return Section("", "", "", (_stopped_table(evidence, stopped, fixed),), tuple(missing))
+
+
+def _none_stopped(fixed: Sequence[Supernet]) -> str:
+    settings = _GRID, f"{EARLY_BIRD}.window={EarlyBirdConfig().window}", "name=early_bird"
+    command = as_sweep(fixed[-1].run, *settings) if fixed else with_settings(SWEEP, *settings)
+    return f"No supernet has run with the early-bird stop: {command} trains some."
 
 
 def _stopped_table(
     evidence: Evidence, stopped: Sequence[Supernet], fixed: Sequence[Supernet]
 ) -> Table:
     ordered = sorted(stopped, key=lambda each: (each.order[:2], each.epochs, each.seed))
+    but = {TRAINABLE, EPOCHS, SEED, *(f"{EARLY_BIRD}.{name}" for name in _SETTINGS)}
+    groups = grouped(stopped, but=but)
+    titled = {
+        supernet.run.run_id: title
+        for group, title in zip(groups, titles(evidence, groups), strict=True)
+        for supernet in group.supernets
+    }
     return Table(
         "early-bird-stopped",
         "Supernets that ran with the early-bird stop, beside those of fixed length",
         _COLUMNS,
-        tuple(_stopped_row(evidence, each, _twin(each, fixed)) for each in ordered),
+        tuple(
+            (titled[each.run.run_id], *_stopped_row(evidence, each, _twin(each, fixed)))
+            for each in ordered
+        ),
         "Winner and top-1 are those of cells that ranked by the BN indicator; the two of a row "
         "differ in the early-bird stop only.",
     )
@@ -66,28 +92,24 @@ def _twin(supernet: Supernet, fixed: Sequence[Supernet]) -> Supernet | None:
 def _stopped_row(evidence: Evidence, supernet: Supernet, twin: Supernet | None) -> tuple[Cell, ...]:
     ours, theirs = _cells(evidence, supernet, twin)
     winners = [cell.params.get("winner") for cell in (ours, theirs) if cell is not None]
-    same: Cell = _NONE
+    same: Cell = NOTHING
     if ours is not None and theirs is not None and all(winners):
         same = verdict(
-            winners[0] == winners[1], f"param winner of the cells {ours.run_id} and {theirs.run_id}"
+            winners[0] == winners[1], "whether the param winner of both is one", (ours, theirs)
         )
     params = supernet.run.params
-    title = titles(evidence, grouped([supernet], but=()))[0]
     hours = decimals(4)
     return (
-        title,
         supernet.trainable,
         str(supernet.seed),
-        ", ".join(
-            params.get(f"supernet.early_bird.{name}", "?") for name in ("window", "threshold")
-        ),
+        ", ".join(params.get(f"{EARLY_BIRD}.{name}", "?") for name in _SETTINGS),
         str(supernet.epochs),
-        tracked(supernet.run, "epochs", plain) or _NONE,
-        tracked(supernet.run, "device_hours", hours) or _NONE,
-        (twin and tracked(twin.run, "device_hours", hours)) or _NONE,
+        tracked(supernet.run, "epochs", plain) or NOTHING,
+        tracked(supernet.run, "device_hours", hours) or NOTHING,
+        (twin and tracked(twin.run, "device_hours", hours)) or NOTHING,
         same,
-        (ours and tracked(ours, "top1", percent)) or _NONE,
-        (theirs and tracked(theirs, "top1", percent)) or _NONE,
+        (ours and tracked(ours, "top1", percent)) or NOTHING,
+        (theirs and tracked(theirs, "top1", percent)) or NOTHING,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from experiments.correlation.study import STAGES
 from experiments.evidence.values import (
     REDUCTIONS,
     MeanStd,
@@ -50,6 +51,21 @@ class Evidence:
     def children(self, run: TrackedRun) -> tuple[TrackedRun, ...]:
         """The runs that are nested under a run."""
         return self._by_parent.get(run.run_id, ())
+
+    def parts(self, run: TrackedRun) -> tuple[TrackedRun, ...]:
+        """What a group's own numbers are made from: its children, and what it shares with others.
+
+        A study names all its stages in a document, because many were another group's first.
+        """
+        if run.fingerprint is not None:
+            return ()
+        found = self.children(run)
+        if run.kind != "correlate":
+            return found
+        listed = self.experiment.document(run, STAGES)
+        named = set() if listed is None else set(listed.split())
+        shared = [one for one in self.runs if one.fingerprint in named]
+        return tuple({one.run_id: one for one in (*found, *shared)}.values())
 
     def input(self, run: TrackedRun, kind: str) -> TrackedRun | None:
         """What a run was made from."""

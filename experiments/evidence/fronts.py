@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.evidence.cell_groups import distinct
 from experiments.evidence.evidence import Evidence
+from experiments.evidence.gaps import again
 from experiments.evidence.searches import SearchGroup
 from experiments.evidence.values import Picture
 from experiments.report.figures import front_figure
@@ -19,15 +19,14 @@ from orchestration.run_reader import TrackedRun
 def fronts(evidence: Evidence, groups: Sequence[SearchGroup]) -> tuple[list[Picture], list[str]]:
     """The score–FLOPs front of one search of each group, and what has none."""
     pictures, missing = [], []
-    names = distinct(f"front-{one.space}-{one.data}-{one.indicator}" for one in groups)
-    for name, group in zip(names, groups, strict=True):
+    for group in groups:
         run = max(group.runs, key=lambda each: _preference(evidence, each))
-        picture = _front(evidence, group, run, name)
+        picture = _front(evidence, group, run)
         if picture is None:
             missing.append(
                 f"The front of {run.name} ({group.space} on {group.data}) cannot be drawn, because "
-                "its record is not there or holds none: the artifact store of MLflow has to be "
-                "reachable, and the command that made the search, given again, writes it."
+                "its record cannot be read or holds none: with MLflow's artifact store in reach, "
+                f"{again(run)} writes it."
             )
         else:
             pictures.append(picture)
@@ -42,7 +41,7 @@ def _preference(evidence: Evidence, run: TrackedRun) -> tuple[float, float, floa
     return epochs, -float(seed) if seed.isdecimal() else -math.inf, run.started_at
 
 
-def _front(evidence: Evidence, group: SearchGroup, run: TrackedRun, name: str) -> Picture | None:
+def _front(evidence: Evidence, group: SearchGroup, run: TrackedRun) -> Picture | None:
     record = evidence.record(run)
     if record is None:
         return None
@@ -71,6 +70,7 @@ def _front(evidence: Evidence, group: SearchGroup, run: TrackedRun, name: str) -
         f"Score and FLOPs of {group.space} on {group.data}, ranked by {group.indicator}{of}, seed "
         f"{run.params.get('seed', '?')}"
     )
+    name = f"front-{group.space}-{group.data}-{group.indicator}"
     return Picture(name, title, alt, figure)
 
 

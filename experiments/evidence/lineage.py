@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from experiments.evidence.evidence import Evidence
-from experiments.evidence.values import MeanStd, Number, Section, Table, Tracked
+from experiments.evidence.values import Derived, MeanStd, Number, Section, Table, Tracked
 from orchestration.run_reader import TrackedRun
 
 _COLUMNS = (
@@ -37,7 +37,7 @@ def lineage_section(evidence: Evidence, sections: Iterable[Section]) -> Section:
             run.params.get("seed", run.params.get("seeds", "")),
             run.status.lower(),
             str(run.code.get("commit") or "not known"),
-            str(run.code.get("command") or run.tags.get("mlflow.source.name", "not known")),
+            run.command or "not known",
             _machine(run),
         )
         for run in runs
@@ -55,16 +55,15 @@ def _used(evidence: Evidence, sections: Iterable[Section]) -> set[str]:
         for row in table.rows
         for cell in row
         for number in _numbers(cell)
-        if isinstance(number.source, Tracked)
+        if isinstance(number.source, Tracked | Derived)
         for run_id in number.source.run_ids
     ]
     found: set[str] = set()
     while waiting:
-        run_id = waiting.pop()
-        run = evidence.by_id.get(run_id)
-        if run is not None and run_id not in found:
-            found.add(run_id)
-            waiting += run.inputs.values()
+        run = evidence.by_id.get(waiting.pop())
+        if run is not None and run.run_id not in found:
+            found.add(run.run_id)
+            waiting += [*run.inputs.values(), *(one.run_id for one in evidence.parts(run))]
     return found
 
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from experiments.evidence.evidence import Evidence
+from experiments.evidence.gaps import NOTHING, SWEEP
 from experiments.evidence.recipes import Family, Scored, families, recipes_section
-from experiments.evidence.supernets import finished_supernets, over_seeds, unfinished_supernets
+from experiments.evidence.supernets import Found, finished_supernets, over_seeds
 from experiments.evidence.values import (
     Block,
     Cell,
@@ -29,21 +30,22 @@ from nas.space import SearchSpace
 # Kernel, expansion or layer → mean ± standard deviation over seeds.
 _Means = Mapping[int, MeanStd]
 _KINDS = ("kernel", "expansion", "layer")
+_PLAIN = {"kernel": "plain kernel", "expansion": "plain expansion"}
 
 
 def preference_section(evidence: Evidence) -> Section:
     """A picture for the longest supernets of every family, and a table of all recipes."""
     found, gaps = families(evidence, finished_supernets(evidence))
-    missing = [*unfinished_supernets(evidence), *gaps]
+    missing = list(gaps)
     if not found:
-        missing.append("No supernet has tracked its scores: `bnnas sweep CONFIG` trains some.")
+        missing.append(f"No supernet has tracked its scores: `{SWEEP}` trains some.")
     longest: dict[str, Family] = {}
     for family in found:  # epochs ascend
         if family.reference or family.title not in longest:
             longest[family.title] = family
     blocks: list[Block] = []
-    for number, family in enumerate(longest.values(), start=1):
-        blocks += _blocks(family, "" if number == 1 else f"-{number}")
+    for family in longest.values():
+        blocks += _blocks(family)
     recipes = recipes_section(found)
     blocks += recipes.blocks
     missing += recipes.missing
@@ -51,7 +53,7 @@ def preference_section(evidence: Evidence) -> Section:
     return Section("preference", title, "Eq. 3", tuple(blocks), tuple(missing))
 
 
-def _blocks(family: Family, suffix: str) -> list[Block]:
+def _blocks(family: Family) -> list[Block]:
     means = {
         recipe.trainable: _means(list(scored.values()), family.space)
         for recipe, scored in family.recipes.items()
@@ -59,24 +61,31 @@ def _blocks(family: Family, suffix: str) -> list[Block]:
     }
     where = f"{family.title}, {family.epochs} epochs"
     operations = Table(
-        f"preference{suffix}",
-        f"{where}: BN score by kernel and expansion, in percent from the layer's mean",
-        ("candidates with", *means),
-        tuple(
-            row for kind in ("kernel", "expansion") for row in _rows(means, kind, f"{kind} {{}}")
+        "preference",
+        f"{where}: BN score by kernel and expansion",
+        (
+            "candidates with",
+            *(
+                f"{trainable}: {what}"
+                for trainable in means
+                for what in ("from the layer's mean (%)", "mean |γ|")
+            ),
         ),
-        "Of every candidate the difference from the mean of its layer's candidates as a share of "
-        "that mean, then the mean over candidates; mean ± standard deviation over seeds.",
+        tuple(row for kind in _PLAIN for row in _rows(means, (kind, _PLAIN[kind]), f"{kind} {{}}")),
+        "What the supernet trains heads the columns. A candidate's score is its mean |γ|. In "
+        "percent it is the difference from the mean of its layer's candidates as a share of that "
+        "mean, since layers differ in scale. Both are means over candidates, and over seeds ± "
+        "standard deviation.",
     )
     layers = Table(
-        f"preference-layers{suffix}",
-        f"{where}: mean BN score of each layer's candidates",
+        "preference-layers",
+        f"{where}: mean |γ| of each layer's candidates",
         ("layer", *means),
-        tuple(_rows(means, "layer", "{}")),
+        tuple(_rows(means, ("layer",), "{}")),
         "Layers differ in scale; only candidates of one layer compete.",
     )
     picture = Picture(
-        f"preference{suffix}",
+        "preference",
         f"{where}: BN score by kernel, by expansion and by layer",
         _alt(means),
         preference_figure({trainable: _preference(each) for trainable, each in means.items()}),
@@ -86,32 +95,37 @@ def _blocks(family: Family, suffix: str) -> list[Block]:
 
 def _means(scored: Sequence[Scored], space: SearchSpace) -> Mapping[str, _Means]:
     """Of one recipe's seeds, by what the candidates are told apart by."""
-    runs = ", ".join(each.run_id for each in scored)
     kinds: dict[str, tuple[list[dict[int, float]], Show, str]] = {
-        "kernel": (
-            [_deviations(each, space, "kernel") for each in scored],
-            _signed,
-            f"share of the layer's mean score, mean over candidates with that kernel, of {runs}",
-        ),
-        "expansion": (
-            [_deviations(each, space, "expansion") for each in scored],
-            _signed,
-            f"share of the layer's mean score, mean over candidates with that expansion, of {runs}",
-        ),
         "layer": (
             [_layer_means(each, space) for each in scored],
-            decimals(3),
-            f"mean of the metrics score/LAYER.CANDIDATE of {runs}",
-        ),
+            _gamma,
+            "mean of the metrics score/LAYER.CANDIDATE of the layer",
+        )
     }
+    for field in ("kernel", "expansion"):
+        with_it = f"mean over candidates with that {field}"
+        shares = [_by(each, space, field, as_share=True) for each in scored]
+        kinds[field] = shares, _signed, f"share of the layer's mean score, {with_it}"
+        scores = [_by(each, space, field, as_share=False) for each in scored]
+        kinds[_PLAIN[field]] = scores, _gamma, f"score/LAYER.CANDIDATE, {with_it}"
     return {
         kind: {
             key: mean
             for key in sorted({key for values in by_seed for key in values})
-            if (mean := over_seeds([each[key] for each in by_seed if key in each], show, rule))
+            if (mean := over_seeds(_of_key(key, by_seed, scored), show, rule))
         }
         for kind, (by_seed, show, rule) in kinds.items()
     }
+
+
+def _of_key(
+    key: int, by_seed: Sequence[Mapping[int, float]], scored: Sequence[Scored]
+) -> list[Found]:
+    return [
+        Found(values[key], (each.run_id,))
+        for values, each in zip(by_seed, scored, strict=True)
+        if key in values
+    ]
 
 
 def _layer_means(scored: Scored, space: SearchSpace) -> dict[int, float]:
@@ -121,18 +135,25 @@ def _layer_means(scored: Scored, space: SearchSpace) -> dict[int, float]:
     }
 
 
-def _deviations(
-    scored: Scored, space: SearchSpace, field: Literal["kernel", "expansion"]
+def _by(
+    scored: Scored, space: SearchSpace, field: Literal["kernel", "expansion"], *, as_share: bool
 ) -> dict[int, float]:
-    """Kernel or expansion → mean share by which its candidates differ from their layers' means."""
+    """Kernel or expansion → the mean score of its candidates.
+
+    As a share it is how far each is from its layer's mean.
+    """
     found: dict[int, list[float]] = {}
     for layer, mean in _layer_means(scored, space).items():
-        if mean == 0:  # every γ of the layer has vanished
+        if as_share and mean == 0:  # every γ of the layer has vanished
             continue
         for choice, candidate in enumerate(space.layers[layer].candidates):
-            share = float(scored.scores_LN[layer, choice]) / mean - 1
-            found.setdefault(getattr(candidate, field), []).append(share)
-    return {key: statistics.fmean(shares) for key, shares in found.items()}
+            score = float(scored.scores_LN[layer, choice])
+            value = score / mean - 1 if as_share else score
+            found.setdefault(getattr(candidate, field), []).append(value)
+    return {key: statistics.fmean(values) for key, values in found.items()}
+
+
+_gamma = decimals(4)
 
 
 def _signed(value: float) -> str:
@@ -140,11 +161,16 @@ def _signed(value: float) -> str:
 
 
 def _rows(
-    means: Mapping[str, Mapping[str, _Means]], kind: str, name: str
+    means: Mapping[str, Mapping[str, _Means]], kinds: Sequence[str], name: str
 ) -> list[tuple[Cell, ...]]:
-    keys = sorted({key for each in means.values() for key in each[kind]})
+    """A row for each key, and in it for each trainable a cell of every kind."""
+    keys = sorted({key for each in means.values() for kind in kinds for key in each[kind]})
     return [
-        (name.format(key), *(each[kind].get(key, "–") for each in means.values())) for key in keys
+        (
+            name.format(key),
+            *(each[kind].get(key, NOTHING) for each in means.values() for kind in kinds),
+        )
+        for key in keys
     ]
 
 
@@ -165,8 +191,8 @@ def _alt(means: Mapping[str, Mapping[str, _Means]]) -> str:
     said = []
     for trainable, by_kind in means.items():
         best = {
-            kind: max(found.items(), key=lambda item: item[1].mean.value, default=None)
-            for kind, found in by_kind.items()
+            kind: max(by_kind[kind].items(), key=lambda item: item[1].mean.value, default=None)
+            for kind in _KINDS
         }
         told = [
             f"{kind} {item[0]} ({item[1].mean.text}{'' if kind == 'layer' else ' %'})"

@@ -12,8 +12,7 @@ from typing import Any
 from experiments.evidence.values import Cell, Derived, Number, Published, Show, shown
 
 _FOLDER = Path(__file__).parent
-# A number, with a unit or without; an architecture is none.
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)(?: ?[A-Za-z].*)?")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ def published(name: str) -> PublishedRows:
 
 
 def quoted(text: str, source: str) -> Cell:
-    """What is printed, a number where it is one."""
-    match = _NUMBER.fullmatch(text)
-    return text if match is None else Number(float(match[1]), text, Published(source))
+    """What is printed: a number where it is nothing else; with a unit it stays text."""
+    is_number = _NUMBER.fullmatch(text) is not None
+    return Number(float(text), text, Published(source)) if is_number else text
 
 
 def counted(network: str, cost: str, show: Show) -> Number | None:

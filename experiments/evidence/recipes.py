@@ -19,10 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.evidence.evidence import Evidence
+from experiments.evidence.gaps import NOTHING, again, as_sweep
 from experiments.evidence.supernets import (
     EPOCHS,
     SEED,
     TRAINABLE,
+    Found,
     Supernet,
     grouped,
     over_seeds,
@@ -35,10 +37,10 @@ from nas.cost import flops_table
 from nas.early_bird import FloatArray
 from nas.ranking import kendall_tau
 from nas.space import SearchSpace
+from orchestration.run_reader import TrackedRun
 
 _GAMMA, _DECAYS = "supernet.gamma_init", "supernet.decay_bn_and_bias"
 _WEIGHT_DECAY = "supernet.weight_decay"
-_NONE = "–"
 _COLUMNS = (
     "supernet",
     "epochs",
@@ -51,6 +53,7 @@ _COLUMNS = (
     "same best candidate (% of layers)",
     "τ of score and FLOPs",
 )
+_ALL_TRAINABLES = ("grid.trainable=[all,bn,last_bn]", "name=trainables")
 _NOTE = (
     "τ is Kendall's, of the scores within a layer, as the mean over layers; mean ± standard "
     "deviation over seeds. Against the reference each supernet is compared with that of the same "
@@ -109,6 +112,12 @@ class Family:
         assert found is not None, "a family has a recipe"
         return found
 
+    @property
+    def base_run(self) -> TrackedRun:
+        """Of the supernets of that recipe the newest."""
+        runs = [each.supernet.run for each in self.recipes[self.base].values()]
+        return max(runs, key=lambda run: run.started_at)
+
     def _most_common(self, recipes: Sequence[Recipe]) -> Recipe | None:
         def order(recipe: Recipe) -> tuple[int, float]:
             scored = self.recipes[recipe].values()
@@ -134,14 +143,15 @@ def families(
         for each in group.supernets:
             scores_LN = None if space is None else scores_of(each.run.metrics, space)
             if scores_LN is None:
-                unread.append(each.run.name)
+                unread.append(each.run)
                 continue
             recipes = by_epochs.setdefault(each.epochs, {})
             recipes.setdefault(_recipe(each), {})[each.seed] = Scored(each, scores_LN)
         if unread:
+            names = ", ".join(dict.fromkeys(run.name for run in unread))
             gaps.append(
-                f"{title}: {', '.join(unread)} tracked no whole table of finite scores; "
-                "`bnnas sweep CONFIG` with a finite loss does."
+                f"{title}: {names} tracked no whole table of finite scores; "
+                f"{again(unread[0], 'name=lower_lr')} with a lower supernet.lr does."
             )
         if space is not None:
             found += [
@@ -154,25 +164,26 @@ def recipes_section(found: Sequence[Family]) -> Section:
     """As if it were a section of its own: a row for every recipe of a family with a reference."""
     rows: list[tuple[Cell, ...]] = []
     gaps = []
-    varied: set[str] = set()
     for family in found:
         reference = family.reference
         where = f"{family.title}, {family.epochs} epochs"
         if reference is None:
+            command = as_sweep(family.base_run, *_ALL_TRAINABLES)
             gaps.append(
-                f"{where}: no supernet trains bn, hence no reference for recipes; `bnnas sweep "
-                "CONFIG --set grid.trainable=[all,bn,last_bn]` trains it."
+                f"{where}: no supernet trains bn, hence no reference for recipes; {command} trains "
+                "it."
             )
             continue
         for recipe in sorted(family.recipes, key=lambda recipe: recipe != reference):
             rows.append(_row(family, recipe))
-            varied |= _differences(recipe, reference)
             if not set(family.recipes[recipe]) & set(family.recipes[reference]):
                 gaps.append(
                     f"{where}: a supernet that trains {recipe.trainable} shares no seed with the "
-                    "reference; `bnnas sweep CONFIG` with the same seeds compares them."
+                    "reference; the command that made it, with the reference's seeds, compares "
+                    "them."
                 )
-    gaps += _unvaried(found, varied)
+    for title in dict.fromkeys(family.title for family in found):
+        gaps += _unvaried([each for each in found if each.title == title and each.reference])
     if not rows:
         return Section("", "", "", (), tuple(gaps))
     title = "What initial γ, decay and trained parameters change in the ranking"
@@ -197,30 +208,44 @@ def _differences(recipe: Recipe, reference: Recipe) -> set[str]:
     return fields | ({recipe.trainable} if "trainable" in fields else set())
 
 
-def _unvaried(found: Sequence[Family], varied: set[str]) -> list[str]:
-    """What no supernet beside a reference varies, and how to have it."""
-    reference = next((family.reference for family in found if family.reference), None)
-    if reference is None:
+def _unvaried(families: Sequence[Family]) -> list[str]:
+    """What no supernet beside a reference varies, and how to have it.
+
+    Args:
+        families: of one title, with a reference each.
+    """
+    if not families:
         return []
+    longest = families[-1]  # epochs ascend
+    title, reference = longest.title, longest.base
+    varied = {
+        difference
+        for family in families
+        for recipe in family.recipes
+        for difference in _differences(recipe, family.base)
+    }
     gaps = []
     if "gamma_init" not in varied:
         other = "0.2" if reference.gamma_init == "1.0" else "1"
+        settings = f"{_GAMMA}={other}", f"name=gamma_init_{other}"
         gaps.append(
-            f"γ's initial value is {reference.gamma_init} everywhere: `bnnas sweep CONFIG --set "
-            f"supernet.gamma_init={other} --set name=gamma_init_{other}` trains supernets with "
-            "another."
+            f"{title}: no supernet beside the reference has another initial γ than "
+            f"{reference.gamma_init}; {again(longest.base_run, *settings)} trains some."
         )
     if "decays" not in varied:
-        other = "false" if reference.decays == "true" else "true"
+        if reference.decays == "true":
+            what, settings = "spares", (f"{_DECAYS}=false", "name=spare_bn")
+        else:
+            what, settings = "decays", (f"{_DECAYS}=true", "name=decay_bn")
         gaps.append(
-            "Weight decay treats BN and biases alike everywhere: `bnnas sweep CONFIG --set "
-            f"supernet.decay_bn_and_bias={other}` trains supernets where it does not."
+            f"{title}: no supernet beside the reference {what} BN and biases; "
+            f"{again(longest.base_run, *settings)} trains some."
         )
     untrained = [trainable for trainable in ("all", "last_bn") if trainable not in varied]
     if untrained:
         gaps.append(
-            f"No supernet trains {' or '.join(untrained)} beside the reference: `bnnas sweep "
-            "CONFIG --set grid.trainable=[all,bn,last_bn]` trains them."
+            f"{title}: no supernet beside the reference trains {' or '.join(untrained)}; "
+            f"{as_sweep(longest.base_run, *_ALL_TRAINABLES)} trains them."
         )
     return gaps
 
@@ -229,17 +254,23 @@ def _row(family: Family, recipe: Recipe) -> tuple[Cell, ...]:
     mine = family.recipes[recipe]
     if recipe == family.reference:
         pairs = list(itertools.combinations(mine.values(), 2))
-        trainable = f"{recipe.trainable} (reference)"
+        trainable, against = f"{recipe.trainable} (reference)", "each two of its seeds"
     else:
         theirs = family.recipes[family.base]
         pairs = [(mine[seed], theirs[seed]) for seed in mine if seed in theirs]
-        trainable = recipe.trainable
-    against = ", ".join(f"{one.run_id} with {other.run_id}" for one, other in pairs)
+        trainable, against = recipe.trainable, "with the reference of the same seed"
     flops_LN = flops_table(family.space).table_LN
-    taus = [_tau(one.scores_LN, other.scores_LN, family.space) for one, other in pairs]
-    shares = [_same_best(one.scores_LN, other.scores_LN, family.space) for one, other in pairs]
-    sizes = [_tau(each.scores_LN, flops_LN, family.space) for each in mine.values()]
-    runs = ", ".join(each.run_id for each in mine.values())
+    taus, shares = (
+        [
+            Found(compare(one.scores_LN, other.scores_LN, family.space), (one.run_id, other.run_id))
+            for one, other in pairs
+        ]
+        for compare in (_tau, _same_best)
+    )
+    sizes = [
+        Found(_tau(each.scores_LN, flops_LN, family.space), (each.run_id,))
+        for each in mine.values()
+    ]
     within = "Kendall's τ-b of the scores within a layer, mean over layers"
     return (
         family.title,
@@ -249,9 +280,10 @@ def _row(family: Family, recipe: Recipe) -> tuple[Cell, ...]:
         recipe.weight_decay,
         {"true": "yes", "false": "no"}.get(recipe.decays, recipe.decays),
         ", ".join(map(str, mine)),
-        over_seeds(taus, decimals(2), f"{within}: {against}") or _NONE,
-        over_seeds(shares, percent, f"layers whose best candidate is the same: {against}") or _NONE,
-        over_seeds(sizes, decimals(2), f"{within}, with the candidates' FLOPs: {runs}") or _NONE,
+        over_seeds(taus, decimals(2), f"{within}: {against}") or NOTHING,
+        over_seeds(shares, percent, f"layers whose best candidate is the same: {against}")
+        or NOTHING,
+        over_seeds(sizes, decimals(2), f"{within}, with the candidates' FLOPs") or NOTHING,
     )
 
 

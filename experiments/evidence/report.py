@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,6 +20,9 @@ from experiments.evidence.lineage import lineage_section
 from experiments.evidence.preference import preference_section
 from experiments.evidence.values import Block, Section
 
+_log = logging.getLogger(__name__)
+
+_NAME_CHARS = 80
 SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     ablation_section,
     early_bird_section,
@@ -48,7 +53,7 @@ class Report:
 
 def build_report(evidence: Evidence) -> Report:
     """All sections; the last one says where every number comes from."""
-    sections = [section(evidence) for section in SECTIONS]
+    sections = [_made(section, evidence) for section in SECTIONS]
     sections.append(lineage_section(evidence, sections))
     sections = _with_own_names(sections)
     experiment = evidence.experiment
@@ -66,19 +71,33 @@ def build_report(evidence: Evidence) -> Report:
     return Report(experiment.name, _summary(evidence), tuple(sections), tuple(gaps))
 
 
+def _made(make: Callable[[Evidence], Section], evidence: Evidence) -> Section:
+    """A section; one that fails is a gap, so that the others are there."""
+    try:
+        return make(evidence)
+    except Exception as error:  # noqa: BLE001  # told on the page and logged whole
+        _log.exception("A section of the report has failed")
+        name = make.__name__.removesuffix("_section").replace("_", "-")
+        gap = f"This section has failed, which is a bug: {error!r}."
+        return Section(name, name.capitalize(), "", (), (gap,))
+
+
 def _with_own_names(sections: Iterable[Section]) -> list[Section]:
     """The same with names that are good for files, each of its own.
 
     Tables and pictures are named after runs, of which several may have one name, of any characters.
     """
-    taken: Counter[tuple[str, str]] = Counter()
+    taken: set[tuple[type[Block], str]] = set()
 
     def own(block: Block) -> Block:
         if isinstance(block, str):
             return block
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", block.name).strip("-.")
-        number = taken[type(block).__name__, name] = taken[type(block).__name__, name] + 1
-        return replace(block, name=name if number == 1 else f"{name}-{number}")
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", block.name)[:_NAME_CHARS].strip("-.")
+        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        # Where upper and lower case are one to a file system, they are one here.
+        free = next(each for each in candidates if (type(block), each.casefold()) not in taken)
+        taken.add((type(block), free.casefold()))
+        return replace(block, name=free)
 
     return [
         replace(section, blocks=tuple(own(block) for block in section.blocks))

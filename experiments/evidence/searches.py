@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from experiments.evidence.values import (
     Number,
     Show,
     Table,
+    Tracked,
     decimals,
     percent,
     plain,
@@ -24,6 +24,7 @@ from orchestration.run_reader import TrackedRun
 
 _MOST = 300  # searches of a group; an older one says nothing new
 _OTHERS = ("evolution", "random")
+_LIMITS = {"search.max_": "≤", "search.min_": "≥"}
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,15 @@ class SearchGroup:
 
     @property
     def budget(self) -> str:
-        """The limit of FLOPs."""
-        text = self.runs[-1].params.get("search.max_flops", "null")
-        try:
-            return count(float(text))
-        except ValueError:
-            return "none" if text == "null" else text
+        """All limits of cost, such as `flops ≤ 300.0 k`; `none` without any."""
+        limits = _limits(self.runs[-1])
+        told = [
+            f"{key.removeprefix(prefix)} {sign} {_cost(text)}"
+            for prefix, sign in _LIMITS.items()
+            for key, text in limits.items()
+            if key.startswith(prefix)
+        ]
+        return ", ".join(told) or "none"
 
 
 def search_groups(evidence: Evidence, *, additive: bool) -> tuple[SearchGroup, ...]:
@@ -119,7 +123,7 @@ def searcher_table(groups: Sequence[SearchGroup]) -> Table:
             "space",
             "data",
             "ranked by",
-            "FLOPs budget",
+            "budget",
             "searches",
             "exact (ms)",
             *(f"{searcher} {what}" for searcher in _OTHERS for what in of_each),
@@ -147,6 +151,7 @@ def scored_table(groups: Sequence[SearchGroup], additive: Sequence[SearchGroup])
                 group.space,
                 group.data,
                 group.indicator,
+                group.budget,
                 searcher,
                 str(len(group.runs)),
                 average(group.runs, "wall_s", decimals(1)),
@@ -156,6 +161,7 @@ def scored_table(groups: Sequence[SearchGroup], additive: Sequence[SearchGroup])
                     None if here_s is None else 1000 * here_s,
                     decimals(1),
                     "mean time of a search over its mean number of candidates, times 1,000",
+                    (seconds, candidates),
                 ),
                 table_s,
                 evaluated,
@@ -163,6 +169,7 @@ def scored_table(groups: Sequence[SearchGroup], additive: Sequence[SearchGroup])
                     here_s / there_s if here_s is not None and there_s else None,
                     plain,
                     f"mean time of a candidate here over that of {searcher} on BN scores",
+                    (seconds, candidates, table_s, evaluated),
                 ),
             )
         )
@@ -173,6 +180,7 @@ def scored_table(groups: Sequence[SearchGroup], additive: Sequence[SearchGroup])
             "space",
             "data",
             "ranked by",
+            "budget",
             "searcher",
             "searches",
             "search (s)",
@@ -185,29 +193,47 @@ def scored_table(groups: Sequence[SearchGroup], additive: Sequence[SearchGroup])
         ),
         tuple(rows),
         "The counterpart of the paper's 1 GPU day against 0.14 s: the stage's time, loading of the "
-        "supernet included, against the searcher's own on a table of BN scores.",
+        "supernet included, against the searcher's own on a table of BN scores. These are of the "
+        "same space, data and budget; where none is, their cells are empty.",
     )
 
 
 def _twins(group: SearchGroup, additive: Sequence[SearchGroup]) -> list[TrackedRun]:
-    """The searches by BN scores in the same space, on the same data."""
-    space = _space(group.runs[-1])
+    """The searches by BN scores in the same space, on the same data, with the same budget."""
+    problem = _problem(group.runs[-1])
     return [
         run
         for other in additive
         if (other.data, other.indicator) == (group.data, "bn")
         for run in other.runs
-        if _space(run) == space
+        if _problem(run) == problem
     ]
 
 
-def _space(run: TrackedRun) -> dict[str, str]:
-    return {key: text for key, text in run.params.items() if key.startswith("space.")}
+def _problem(run: TrackedRun) -> dict[str, str]:
+    """Space and budget."""
+    space = {key: text for key, text in run.params.items() if key.startswith("space.")}
+    return space | _limits(run)
+
+
+def _limits(run: TrackedRun) -> dict[str, str]:
+    """The params that limit a cost."""
+    return {
+        key: text
+        for key, text in run.params.items()
+        if key.startswith(tuple(_LIMITS)) and text != "null"
+    }
+
+
+def _cost(text: str) -> str:
+    try:
+        return count(float(text))
+    except ValueError:  # as it stands there
+        return text
 
 
 def _reduced(runs: Sequence[TrackedRun], metric: str, show: Show, how: str) -> Cell:
-    having = [run for run in runs if math.isfinite(run.metrics.get(metric, math.nan))]
-    return tracked(having, metric, show, how) or ""
+    return tracked(runs, metric, show, how) or ""
 
 
 def _ms(seconds: float) -> str:
@@ -221,5 +247,14 @@ def _quotient(over: Cell, under: Cell) -> float | None:
     return over.value / under.value
 
 
-def _derived(value: float | None, show: Show, rule: str) -> Cell:
-    return "" if value is None else Number(value, show(value), Derived(rule))
+def _derived(value: float | None, show: Show, rule: str, made_from: Sequence[Cell]) -> Cell:
+    if value is None:
+        return ""
+    sources = [cell.source for cell in made_from if isinstance(cell, Number)]
+    run_ids = [
+        run_id
+        for source in sources
+        if isinstance(source, Tracked | Derived)
+        for run_id in source.run_ids
+    ]
+    return Number(value, show(value), Derived(rule, tuple(dict.fromkeys(run_ids))))

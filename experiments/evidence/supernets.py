@@ -25,7 +25,7 @@ from orchestration.run_reader import TrackedRun
 
 _TRAINABLES: tuple[str, ...] = get_args(Trainable)
 TRAINABLE, EPOCHS, SEED = "supernet.trainable", "supernet.epochs", "seed"
-_EARLY_BIRD = "supernet.early_bird"
+EARLY_BIRD = "supernet.early_bird"
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Supernet:
     @property
     def has_early_bird(self) -> bool:
         """Whether the early-bird stop might end it."""
-        return f"{_EARLY_BIRD}.window" in self.run.params
+        return f"{EARLY_BIRD}.window" in self.run.params
 
     @cached_property
     def fixed_length(self) -> Mapping[str, str]:
         """Its config as flat params, the early-bird stop left out."""
         return {
-            key: value for key, value in self.run.params.items() if not key.startswith(_EARLY_BIRD)
+            key: value for key, value in self.run.params.items() if not key.startswith(EARLY_BIRD)
         }
 
     @property
@@ -186,21 +186,32 @@ def scores_of(row: Mapping[str, float], space: SearchSpace) -> FloatArray | None
     return scores_LN
 
 
-def verdict(holds: bool, rule: str) -> Number:
+def verdict(holds: bool, rule: str, runs: Iterable[TrackedRun]) -> Number:
     """Yes (1) or no (0), with the rule that decided it."""
-    return Number(float(holds), "yes" if holds else "no", Derived(rule))
+    source = Derived(rule, tuple(run.run_id for run in runs))
+    return Number(float(holds), "yes" if holds else "no", source)
 
 
-def over_seeds(values: Iterable[float], show: Show, rule: str) -> MeanStd | None:
+@dataclass(frozen=True)
+class Found:
+    """What one seed gave, and the runs that it was computed from."""
+
+    value: float
+    run_ids: tuple[str, ...]
+
+
+def over_seeds(found: Iterable[Found], show: Show, rule: str) -> MeanStd | None:
     """Mean ± standard deviation of what each seed gave, NaN left out; None if nothing is left."""
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [each for each in found if math.isfinite(each.value)]
     if not finite:
         return None
-    mean = statistics.fmean(finite)
-    number = Number(mean, shown(mean, show), Derived(rule))
+    values = [each.value for each in finite]
+    run_ids = tuple(dict.fromkeys(run_id for each in finite for run_id in each.run_ids))
+    mean = statistics.fmean(values)
+    number = Number(mean, shown(mean, show), Derived(rule, run_ids))
     if len(finite) < 2:
         return MeanStd(number, None)
-    std = statistics.stdev(finite)
-    spread = Derived(f"standard deviation of: {rule}")
+    std = statistics.stdev(values)
+    spread = Derived(f"standard deviation of: {rule}", run_ids)
     text = shown(std, show).removeprefix("+")  # of means that are shown with their sign
     return MeanStd(number, Number(std, text, spread))

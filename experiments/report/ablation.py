@@ -47,12 +47,12 @@ class Ablation:
     Attributes:
         values: setting → indicator → value; None where every seed failed.
         baseline: test top-1 of the best random architecture, the mean over seeds.
-        num_random: how many random architectures there were for each seed.
+        num_random: how many random architectures there were for each seed; None if not known.
     """
 
     values: Mapping[Setting, Mapping[str, Value | None]]
     baseline: float | None
-    num_random: int
+    num_random: int | None
 
     @property
     def indicators(self) -> list[str]:
@@ -116,7 +116,7 @@ def ablation_figure(ablation: Ablation) -> Figure:
             100 * ablation.baseline,
             color=COLORS["test"],
             linestyle="--",
-            label=f"best of {ablation.num_random} random architectures",
+            label=f"best of {ablation.num_random or 'several'} random architectures",
         )
     spreads = [value.spread for row in values.values() for value in row.values() if value]
     margin = max(1.0, 200 * max(spreads, default=0.0))

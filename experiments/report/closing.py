@@ -27,4 +27,4 @@ def print_closing(
         ("MLflow", f"[bold]{escape(mlflow)}[/]"),
     ]
     for name, text in lines:
-        console.print(f"{name:9} {text}", highlight=False)
+        console.print(f"{name:9} {text}", highlight=False, soft_wrap=True)

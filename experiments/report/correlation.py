@@ -82,7 +82,7 @@ def correlation_figure(study: Study, taus: Mapping[str, Interval] | None = None)
         )
         for number in bins
     ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=num_columns, fontsize=9)
+    figure.legend(handles=marks, loc="outside lower center", ncols=num_columns)
     return figure
 
 

@@ -1,10 +1,11 @@
 """Fig. 4: how alike the ranks of the candidates are between epochs of supernet training.
 
-Shape legend: E epochs.
+Shape legend: E epochs, R rows and C columns of panels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,11 +26,16 @@ class Similarity(NamedTuple):
 
 @in_style
 def early_bird_figure(panels: Sequence[Similarity]) -> Figure:
-    """Similarity matrices side by side on one colour scale, the early-bird stop marked in each."""
-    width_in = 2.1 if len(panels) < 3 else 1.75  # text stays legible where the page is narrow
-    figure = new_figure(1.1 + width_in * len(panels), 1.1 + width_in)
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, panel in zip(grid, panels, strict=True):
+    """Similarity matrices on one colour scale, the early-bird stop marked in each.
+
+    Two a row are as many as can be read on a phone.
+    """
+    num_columns = min(2, len(panels))
+    num_rows = math.ceil(len(panels) / num_columns)
+    figure = new_figure(1.1 + 2.1 * num_columns, 0.4 + 2.5 * num_rows)
+    grid_RC = figure.subplots(num_rows, num_columns, squeeze=False)
+    grid = grid_RC.flatten()
+    for axes, panel in zip(grid, panels, strict=False):
         end = len(panel.similarity_EE) + 0.5
         image = axes.imshow(
             panel.similarity_EE, cmap="Blues", vmin=0, vmax=1, extent=(0.5, end, end, 0.5)
@@ -43,6 +49,9 @@ def early_bird_figure(panels: Sequence[Similarity]) -> Figure:
         axes.set_xlabel("epoch")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
-    grid[0].set_ylabel("epoch")
+    for axes in grid_RC[:, 0]:
+        axes.set_ylabel("epoch")
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
     figure.colorbar(image, ax=grid.tolist(), label="similarity", shrink=0.75)
     return figure

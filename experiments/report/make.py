@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.evidence.evidence import Evidence
 from experiments.evidence.report import Report, build_report
-from experiments.report.page import PAGE, write_page
+from experiments.report.page import ENTRIES, MARK, PAGE, write_page
 from experiments.whole_folder import whole_folder
 from orchestration.run_reader import TrackedExperiment, read_experiment
 from orchestration.tracking import Tracker
@@ -52,10 +52,10 @@ def make_report(experiment: TrackedExperiment, folder: Path) -> Written:
 
     Raises ValueError where something else lies there, or nothing can be written.
     """
-    if folder.exists() and not (folder / PAGE).is_file() and any(folder.iterdir()):
+    if folder.exists() and not is_report(folder):
         raise ValueError(
-            f"{folder} holds other things than a report: give a folder that is empty or does not "
-            "exist."
+            f"{folder} is there and holds other things than a report: give a folder that is empty "
+            "or does not exist."
         )
     report = build_report(Evidence(experiment))
     try:
@@ -63,10 +63,20 @@ def make_report(experiment: TrackedExperiment, folder: Path) -> Written:
             write_page(report, part)
     except OSError as error:
         raise ValueError(
-            f"The report cannot be written to {folder} ({error.strerror}): give another folder "
-            "with --out."
+            f"The report cannot be written to {folder} ({error.strerror or error}): give another "
+            "folder with --out."
         ) from error
     return Written(report, folder)
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder is empty, or holds a report of ours and nothing else."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    if not names:
+        return True
+    return names <= ENTRIES and PAGE in names and MARK in (folder / PAGE).read_text("utf-8")[:2000]
 
 
 def keep_report(tracker: Tracker, run_id: str | None, folder: Path) -> Path | None:
@@ -82,7 +92,12 @@ def keep_report(tracker: Tracker, run_id: str | None, folder: Path) -> Path | No
         written = make_report(experiment, folder)
         with tracker.session() as client:
             client.log_artifacts(run_id, str(folder), "report")
-    except (ValueError, OSError) as error:
-        _log.warning("There is no report yet: %s 'bnnas report' makes it later.", error)
+    except Exception as error:  # noqa: BLE001  # hours of results do not end in a page's bug
+        known = isinstance(error, ValueError | OSError)
+        _log.warning(
+            "There is no report yet: %s 'bnnas report' makes it later.",
+            error if known else repr(error),
+            exc_info=not known,
+        )
         return None
     return written.page

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import PIL.Image
 from markupsafe import Markup, escape
 
 from experiments.evidence.report import Report
@@ -26,7 +29,32 @@ from experiments.evidence.values import (
 from experiments.report.style import save_figure
 
 PAGE = "report.html"
+MARK = "bnnas report"  # the page says so, and what does not is never replaced
 _FIGURES, _TABLES = "figures", "tables"
+ENTRIES = {PAGE, _FIGURES, _TABLES}
+_LEAST_SHARE = 0.5  # of its pixels, that a picture is shown with at least: 10 pt are 11 px then
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture as the page holds it.
+
+    Attributes:
+        data: the PNG in base 64.
+        least_px: how narrow it may be shown.
+    """
+
+    data: str
+    least_px: int
+
+    @classmethod
+    def of(cls, png: Path) -> Image:
+        """Of a file."""
+        with PIL.Image.open(png) as opened:
+            least_px = round(opened.width * _LEAST_SHARE)
+        return cls(base64.b64encode(png.read_bytes()).decode("ascii"), least_px)
+
+
 _TEMPLATE = "page.html.jinja"
 
 
@@ -38,8 +66,7 @@ def write_page(report: Report, folder: Path) -> Path:
     images = {}
     for section in report.sections:
         for picture in section.pictures:
-            png = _write_figure(picture, folder / _FIGURES)
-            images[picture.name] = base64.b64encode(png.read_bytes()).decode("ascii")
+            images[picture.name] = Image.of(_write_figure(picture, folder / _FIGURES))
         for table in section.tables:
             _write_table(table, folder / _TABLES)
     page = folder / PAGE
@@ -47,8 +74,8 @@ def write_page(report: Report, folder: Path) -> Path:
     return page
 
 
-def render_page(report: Report, images: Mapping[str, str]) -> str:
-    """The page; `images` holds every picture's PNG in base 64, by name."""
+def render_page(report: Report, images: Mapping[str, Image]) -> str:
+    """The page; `images` has every picture of the report, by name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -60,9 +87,10 @@ def render_page(report: Report, images: Mapping[str, str]) -> str:
         "code": _with_code,
         "whence": whence,
         "repr": repr,
-        "is_number": _is_number,
+        "numeric": numeric_columns,
     }
-    return environment.get_template(_TEMPLATE).render(report=report, images=images)
+    template = environment.get_template(_TEMPLATE)
+    return template.render(report=report, images=images, mark=MARK)
 
 
 def whence(source: Tracked | Published | Derived) -> str:
@@ -74,8 +102,10 @@ def whence(source: Tracked | Published | Derived) -> str:
             return f"{how} of {metric} over {len(run_ids)} runs: {' '.join(run_ids)}"
         case Published(where):
             return f"published: {where}"
-        case Derived(rule):
+        case Derived(rule, ()):
             return f"derived: {rule}"
+        case Derived(rule, run_ids):
+            return f"derived: {rule}; from {' '.join(run_ids)}"
 
 
 def table_csv(table: Table) -> str:
@@ -102,12 +132,17 @@ def table_csv(table: Table) -> str:
 
 def table_markdown(table: Table) -> str:
     """As people read it, for a README or an issue."""
-    align = ["--:" if _is_number(table, column) else "---" for column in range(len(table.columns))]
+    align = ["--:" if is_number else "---" for is_number in numeric_columns(table)]
     rows = [table.columns, *([cell_text(cell) for cell in row] for row in table.rows)]
-    lines = ["| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in rows]
+    lines = ["| " + " | ".join(map(_in_markdown, row)) + " |" for row in rows]
     lines.insert(1, f"|{'|'.join(align)}|")
-    note = ["", table.note] if table.note else []
-    return "\n".join([f"**{table.title}**", "", *lines, *note, ""])
+    note = ["", _in_markdown(table.note)] if table.note else []
+    return "\n".join([f"**{_in_markdown(table.title)}**", "", *lines, *note, ""])
+
+
+def _in_markdown(text: str) -> str:
+    """Names of runs are anybody's: on one line, without markup of their own."""
+    return html.escape(" ".join(text.split()), quote=False).replace("|", r"\|")
 
 
 def cell_text(cell: Cell) -> str:
@@ -131,9 +166,12 @@ def _values(cell: Cell) -> tuple[str | float, str | float]:
             return mean.value, "" if std is None else std.value
 
 
-def _is_number(table: Table, column: int) -> bool:
-    """Whether a column holds numbers, and whatever stands where one is missing."""
-    return any(not isinstance(row[column], str) for row in table.rows)
+def numeric_columns(table: Table) -> list[bool]:
+    """Which columns hold numbers, and whatever stands where one is missing."""
+    return [
+        any(not isinstance(row[column], str) for row in table.rows)
+        for column in range(len(table.columns))
+    ]
 
 
 def _write_figure(picture: Picture, folder: Path) -> Path:

@@ -34,7 +34,7 @@ class Preference(NamedTuple):
 @in_style
 def preference_figure(preferences: Mapping[str, Preference]) -> Figure:
     """Three panels, with a mark for each trainable; bars are the standard deviation over seeds."""
-    figure = new_figure(6.0, 5.6)
+    figure = new_figure(5.6, 5.6)  # narrow, to be read on a phone
     axes = figure.subplot_mosaic([["kernel", "expansion"], ["layer", "layer"]])
     axes["expansion"].sharey(axes["kernel"])
     trainables = list(preferences)

@@ -26,4 +26,5 @@ def print_report(written: Written, console: Console) -> None:
     console.print(table)
     for gap in (*report.gaps, *(gap for section in report.sections for gap in section.missing)):
         console.print(f"[yellow]–[/] {escape(gap)}", highlight=False)
-    console.print(f"Page      [bold]{escape(os.path.relpath(written.page))}[/]", highlight=False)
+    page = escape(os.path.relpath(written.page))
+    console.print(f"Page      [bold]{page}[/]", highlight=False, soft_wrap=True)

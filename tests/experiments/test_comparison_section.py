@@ -38,11 +38,18 @@ def names(section: Section) -> list[str]:
 # --- what others say ---
 
 
-def test_a_text_is_a_number_if_it_is_one_with_or_without_a_unit() -> None:
-    for text, value in (("75.73", 75.73), ("1 GPU day", 1.0), ("0.14s on CPU", 0.14)):
+def test_a_text_is_a_number_if_it_is_nothing_else() -> None:
+    for text, value in (("75.73", 75.73), ("470", 470.0)):
         assert quoted(text, "somewhere") == Number(value, text, Published("somewhere"))
     for text in ("-", "", "None", "3 -1 0 4", "0 1 2", "MobileNetV2(1.4x)"):
         assert quoted(text, "somewhere") == text
+
+
+def test_what_is_printed_with_a_unit_keeps_it() -> None:
+    # A number alone would say that 1 day is longer than 0.14 s by a factor of seven.
+    assert [row[0] for row in published("table_1").cells(["search"])] == [
+        *("1 GPU day", "0.14s on CPU", "1 GPU day", "0.14s on CPU")
+    ]
 
 
 @pytest.mark.parametrize(

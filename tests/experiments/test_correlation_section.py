@@ -133,7 +133,6 @@ def study_run(number: int = 0, **changes: Any) -> TrackedRun:
         "metrics": SMALL.metrics,
         "tags": {"bnnas.stage": "correlate", "mlflow.source.name": COMMAND},
         "started_at": float(number),
-        "artifact_uri": "",
     }
     return TrackedRun(**{**values, **changes})
 
@@ -201,6 +200,7 @@ def test_a_tau_that_is_known_is_not_computed_again() -> None:
     assert titles == ["bn\n", "accuracy\nτ 0.12 [-0.50, 0.75]"]
 
 
+ALIKE = "the intervals overlap, so the two cannot be told apart"
 TAUS = {"bn": (0.4, 0.1, 0.6), "accuracy": (0.2, -0.1, 0.5), "flops": (0.61, 0.5, 0.7)}
 
 
@@ -214,24 +214,31 @@ def metrics_of(taus: Mapping[str, tuple[float, float, float]], **within: float) 
 def test_what_follows_is_said_in_words_that_the_numbers_choose() -> None:
     words = words_of(section_of(study_run(metrics=metrics_of(TAUS, bn=0.12, flops=0.03))))
     assert "interval of accuracy holds 0" in words
-    assert "bn reaches τ 0.40 and accuracy 0.20, with intervals that overlap" in words
-    assert "measured by flops, orders architectures at least as well as bn" in words
-    assert "flops alone reaches τ 0.61, more than bn's 0.40" in words
+    assert f"bn reaches τ 0.40 and accuracy 0.20; {ALIKE}." in words
+    assert f"flops reaches τ 0.61, beside bn's 0.40; {ALIKE}." in words  # though 0.61 is more
     assert "Within bins of FLOPs bn has 0.12, beside flops 0.03." in words
 
-    other = {**TAUS, "accuracy": (0.8, 0.7, 0.9), "flops": (0.3, 0.2, 0.5)}
+    other = {
+        **TAUS,
+        "accuracy": (0.8, 0.7, 0.9),
+        "flops": (0.05, 0.01, 0.09),
+        "params": (0.7, 0.61, 0.8),
+    }
     words = words_of(section_of(study_run(metrics=metrics_of(other))))
     assert "No indicator's 95 % interval holds 0" in words
-    assert "intervals that lie apart" in words
-    assert "Size by itself orders architectures worse than bn" in words
-    assert "flops alone reaches τ 0.30, less than bn's 0.40" in words
+    assert "accuracy 0.80; the interval of accuracy lies above bn's." in words
+    assert "flops reaches τ 0.05, beside bn's 0.40; the interval of flops lies below bn's" in words
+    assert "params reaches τ 0.70, beside bn's 0.40; the interval of params lies above" in words
+    assert "cannot be told apart" not in words
     assert "Within bins" not in words
 
 
 def test_accuracy_on_the_supernet_that_spos_trains_is_set_beside_bn() -> None:
     ours = study_run(0, metrics=metrics_of(TAUS))
     alone = section_of(ours)
-    assert "trains bn alone" in gap(alone, "--set supernet.trainable=all", COMMAND)
+    assert "trains bn alone" in gap(
+        alone, f"`{COMMAND} --set supernet.trainable=all --set name=study0_all`"
+    )
     spos = metrics_of({"accuracy": (0.55, 0.3, 0.7)})
     theirs = study_run(1, metrics=spos, params={**PARAMS, "trainable": "all"})
     both = section_of(ours, theirs)

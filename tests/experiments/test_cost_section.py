@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from experiments.evidence.cell_groups import distinct, studies
+from experiments.evidence.cell_groups import studies
 from experiments.evidence.cost import cost_section
 from experiments.evidence.evidence import Evidence
+from experiments.evidence.searches import SearchGroup
 from experiments.evidence.values import (
     REDUCTIONS,
     Cell,
@@ -60,7 +61,6 @@ class Runs:
             metrics=dict(metrics or {}),
             tags=tags,
             started_at=float(len(self.runs)),
-            artifact_uri="",
         )
         self.runs.append(run)
         self.records.setdefault(run_id, None)
@@ -102,12 +102,15 @@ class Runs:
         }
         return self.add(run_id, "search", params, metrics, inputs={"supernet": supernet})
 
-    def accuracy_search(self, run_id: str, seed: int, supernet: str) -> str:
+    def accuracy_search(
+        self, run_id: str, seed: int, supernet: str, max_flops: int = 400000
+    ) -> str:
         params = SPACE | {
             "seed": seed,
             "data.name": "digits",
             "search.indicator": "accuracy",
             "search.searcher": "evolution",
+            "search.max_flops": max_flops,
         }
         metrics = {"wall_s": 60.0, "num_evaluated": 300.0, "device_hours": 0.02}
         return self.add(run_id, "search", params, metrics, inputs={"supernet": supernet})
@@ -275,7 +278,7 @@ def test_the_paper_stands_in_a_table_of_its_own() -> None:
         74.07,
         74.12,
     ]
-    assert number_of(column(published, "searching")[1]).text == "0.14s on CPU"
+    assert column(published, "searching")[:2] == ["1 GPU day", "0.14s on CPU"]
     for each in section.tables:
         of_others = {
             isinstance(number.source, Published)
@@ -291,7 +294,7 @@ def test_searchers_are_compared_over_the_searches_of_one_problem() -> None:
     runs = two_seeds(Runs())
     section = cost_section(runs.evidence)
     found = table(section, "searchers")
-    assert [row[:5] for row in found.rows] == [("micro", "digits", "bn", "400.0 k", "2")]
+    assert [row[:5] for row in found.rows] == [("micro", "digits", "bn", "flops ≤ 400.0 k", "2")]
     assert number_of(column(found, "exact (ms)")[0]).text == "2.0"
     assert number_of(column(found, "evolution gap, mean (%)")[0]).text == "0.50"
     assert number_of(column(found, "evolution gap, max (%)")[0]).text == "1.00"
@@ -307,8 +310,36 @@ def test_a_candidate_by_accuracy_costs_so_many_of_those_by_scores() -> None:
     per_thousand = number_of(column(found, "1,000 candidates (s)")[0])
     longer = number_of(column(found, "times longer a candidate")[0])
     assert (per_thousand.value, longer.value) == pytest.approx((200.0, 1000.0))
+    assert isinstance(per_thousand.source, Derived)
+    assert per_thousand.source.run_ids == ("slow",)
     assert isinstance(longer.source, Derived)
+    assert longer.source.run_ids == ("slow", "search0", "search1")
     assert not any("accuracy" in sentence for sentence in section.missing)
+
+
+def test_searches_with_another_budget_are_not_compared() -> None:
+    runs = two_seeds(Runs())
+    runs.accuracy_search("slow", 0, "supernet0", max_flops=200000)
+    found = table(cost_section(runs.evidence), "scored-searches")
+    assert column(found, "budget") == ["flops ≤ 200.0 k"]
+    assert number_of(column(found, "1,000 candidates (s)")[0]).value == pytest.approx(200.0)
+    assert [column(found, name) for name in found.columns[-3:]] == [[""]] * 3
+
+
+@pytest.mark.parametrize(
+    ("limits", "budget"),
+    [
+        ({}, "none"),
+        ({"max_flops": "null", "max_params": "5e6"}, "params ≤ 5.0 M"),
+        ({"max_latency": "3", "min_flops": "2e5"}, "latency ≤ 3, flops ≥ 200.0 k"),
+    ],
+)
+def test_a_budget_is_on_whatever_is_limited(limits: Mapping[str, str], budget: str) -> None:
+    params = {"search.top_k": "10", **{f"search.{name}": text for name, text in limits.items()}}
+    runs = Runs()
+    runs.add("search", "search", params)
+    (run,) = runs.runs
+    assert SearchGroup("micro", "digits", (run,)).budget == budget
 
 
 def test_the_front_is_that_of_the_longest_supernet_and_the_lowest_seed() -> None:
@@ -382,9 +413,5 @@ def test_a_search_that_reads_no_supernet_is_said_to_read_none() -> None:
     runs = Runs()
     search = runs.add("search", "search", {"search.indicator": "flops"}, {"wall_s": 1.0})
     runs.cell("cell", 0, {"search": search}, indicator="flops")
-    found = table(cost_section(runs.evidence), "cost-cells-run-alone--micro-on-digits")
+    found = table(cost_section(runs.evidence), "cost-cells run alone, micro on digits")
     assert found.rows[0][:3] == ("no supernet", "flops", "")
-
-
-def test_file_names_are_distinct() -> None:
-    assert distinct(["a b", "a-b", "c", "a b"]) == ["a-b", "a-b-2", "c", "a-b-3"]

@@ -137,7 +137,7 @@ def test_two_data_sets_in_one_layout_are_two_tables() -> None:
     detect(runs, "b", {**COCO, "detect.data.annotations.val": "ccc"})
     detect(runs, "c", COCO, backbone={"backbone.name": "resnet18"}, record=IS_COCO)
     section = detection_section(runs.evidence)
-    assert names(section)[:2] == ["detection-coco", "detection-coco-2"]
+    assert names(section)[:2] == ["detection-coco", "detection-coco"]
     assert [row[0] for row in section.tables[0].rows] == ["0 1 2", "resnet18"]
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from experiments.config_file import load_sweep
 from experiments.evidence.early_bird import early_bird_section
 from experiments.evidence.evidence import Evidence
 from experiments.evidence.values import Cell, Derived, Number, Section, Tracked
@@ -44,10 +49,16 @@ def run(
     metrics: Mapping[str, float] | None = None,
     inputs: Mapping[str, str] | None = None,
     status: str = "FINISHED",
+    command: str | None = None,
+    started_at: float = 0.0,
 ) -> TrackedRun:
     tags = {"bnnas.stage": kind, "bnnas.published": "x"}
     tags |= {f"bnnas.input.{name}": of for name, of in (inputs or {}).items()}
-    return TrackedRun(run_id, run_id, status, flatten_params(params), metrics or {}, tags, 0.0, "")
+    if command is not None:
+        tags["mlflow.source.name"] = command
+    return TrackedRun(
+        run_id, run_id, status, flatten_params(params), metrics or {}, tags, started_at
+    )
 
 
 def supernet(
@@ -57,6 +68,8 @@ def supernet(
     seed: int = 0,
     epochs: int = 8,
     status: str = "FINISHED",
+    command: str | None = None,
+    started_at: float = 0.0,
     **recipe: Any,
 ) -> tuple[TrackedRun, dict[str, Any]]:
     """A run, and its record."""
@@ -67,7 +80,15 @@ def supernet(
         for number, row in enumerate(scores, start=1)
     ]
     metrics = {"epochs": float(len(scores)), "device_hours": 0.5 + seed}
-    made = run(run_id, "supernet", config, metrics, status=status)
+    made = run(
+        run_id,
+        "supernet",
+        config,
+        metrics,
+        status=status,
+        command=command,
+        started_at=started_at,
+    )
     return made, {"config": config, "history": history}
 
 
@@ -94,6 +115,12 @@ def value(cell: Cell) -> float:
     return cell.value
 
 
+def source_of(cell: Cell) -> Derived:
+    assert isinstance(cell, Number)
+    assert isinstance(cell.source, Derived)
+    return cell.source
+
+
 def missing(section: Section) -> str:
     return " ".join(section.missing)
 
@@ -114,7 +141,8 @@ def test_the_stop_its_saving_and_its_loss_by_hand() -> None:
     assert isinstance(row[6], Number)
     assert row[6].text == "no"
     assert value(row[7]) == pytest.approx(0.5)
-    assert all(isinstance(each, Number) and isinstance(each.source, Derived) for each in row[3:])
+    assert [source_of(each).run_ids for each in row[3:]] == [("a",)] * 3 + [("a", "s")] * 2
+    assert not any("of run" in source_of(each).rule for each in row[3:])
 
 
 def test_the_winner_keeps_the_budget_of_the_search() -> None:
@@ -134,10 +162,7 @@ def test_the_winner_keeps_the_budget_of_the_search() -> None:
 def test_the_search_by_the_bn_indicator_gives_the_budget() -> None:
     other = search("other", "a", "accuracy", max_flops=1.0)  # which nothing keeps
     section = section_of(supernet("a", SETTLED), others=[other, search("s", "a")])
-    cell = section.tables[0].rows[0][6]
-    assert isinstance(cell, Number)
-    assert isinstance(cell.source, Derived)
-    assert "run s " in cell.source.rule
+    assert source_of(section.tables[0].rows[0][6]).run_ids == ("a", "s")
     alone = section_of(supernet("a", SETTLED), others=[other])
     assert alone.tables[0].rows[0][6:] == ("–", "–")
 
@@ -173,7 +198,7 @@ def test_supernets_that_differ_in_more_are_kept_apart() -> None:
         supernet("a", SETTLED, lr=1.0), supernet("b", SETTLED, trainable="all", lr=2.0)
     )
     assert [len(table.rows) for table in section.tables] == [1, 1]
-    assert [table.name for table in section.tables] == ["early-bird", "early-bird-2"]
+    assert [table.name for table in section.tables] == ["early-bird", "early-bird"]
     assert "lr 1.0" in section.tables[0].title
     assert "lr 2.0" in section.tables[1].title
     assert "one trainable only" in missing(section)
@@ -192,6 +217,23 @@ def test_the_figure_is_the_similarity_and_marks_the_stop() -> None:
     assert np.asarray(across.get_ydata()).tolist() == [2, 2]
     assert np.asarray(down.get_xdata()).tolist() == [2, 2]
     assert not second.lines
+
+
+def smallest_text_px(figure: Figure, page_px: float = 368) -> float:
+    """Of the text of a figure that is shown as wide as a narrow page, without its margins."""
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    sizes = [float(text.get_fontsize()) for text in texts if text.get_visible()]
+    width_pt = 72 * (figure.get_figwidth() + 0.2)  # a tenth of an inch is added on each side
+    return min(sizes) * page_px / width_pt
+
+
+@pytest.mark.parametrize("num_panels", [1, 2, 3, 5])
+def test_the_figure_can_be_read_on_a_phone(num_panels: int) -> None:
+    panel = Similarity("bn", np.eye(3), 2)
+    figure = early_bird_figure([panel] * num_panels)
+    drawn = [axes for axes in figure.axes if axes.get_visible() and axes.get_title()]
+    assert len(drawn) == num_panels
+    assert smallest_text_px(figure) >= 8
 
 
 # --- supernets that the stop was allowed to end ---
@@ -217,6 +259,7 @@ def test_a_stopped_supernet_stands_beside_the_one_of_its_config() -> None:
     table = section.tables[-1]
     (row,) = table.rows
     assert row[1:5] == ("bn", "0", "5, 0.1", "8")
+    assert source_of(row[8]).run_ids == ("c2", "c3")
     numbers = [each for each in row[5:] if isinstance(each, Number)]
     assert [number.value for number in numbers] == [6, 0.5, 0.5, 0, 0.75, 0.25]
     assert [number.source for number in numbers if isinstance(number.source, Tracked)] == [
@@ -238,10 +281,53 @@ def test_a_stopped_supernet_without_its_like() -> None:
 
 def test_without_stopped_supernets_the_command_is_named() -> None:
     section = section_of(supernet("a", SETTLED))
-    assert "`bnnas sweep CONFIG --set supernet.early_bird.window=5`" in missing(section)
+    command = (
+        "bnnas sweep CONFIG --set grid.indicator=[bn] --set supernet.early_bird.window=5 "
+        "--set name=early_bird"
+    )
+    assert f"`{command}`" in missing(section)
+
+
+# --- commands ---
+
+
+def test_a_study_s_supernets_are_compared_by_a_sweep_of_the_study_s_file() -> None:
+    command = "bnnas correlate study.yaml --set storage.path=here"
+    said = missing(section_of(supernet("a", SETTLED, command=command)))
+    sweep = "bnnas sweep study.yaml --set storage.path=here"
+    for settings in (
+        "--set grid.trainable=[all,bn] --set name=trainables",
+        "--set grid.indicator=[bn] --set name=searched",
+        "--set grid.indicator=[bn] --set supernet.early_bird.window=5 --set name=early_bird",
+    ):
+        assert f"`{sweep} {settings}`" in said
+    assert "CONFIG" not in said
+
+
+def test_a_sweep_can_be_made_of_a_study_s_file() -> None:
+    file = Path(__file__).parents[2] / "experiments/configs/correlation_fashion_mnist.yaml"
+    sweep = load_sweep(file, ["grid.trainable=[all,bn]", "name=trainables"])
+    assert sweep.name == "trainables"
+    assert {cell.supernet.trainable for cell in sweep.cells} == {"all", "bn"}
 
 
 # --- odd data ---
+
+
+def test_the_newest_records_are_read_once_each() -> None:
+    many = [supernet(f"s{n}", SETTLED[:2], seed=n, started_at=float(n)) for n in range(123)]
+    asked: Counter[str] = Counter()
+
+    class Counted(Evidence):
+        def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
+            asked[run.run_id] += 1
+            return super().record(run)
+
+    records: dict[str, Any] = {made.run_id: record for made, record in many}
+    runs = tuple(made for made, _ in many)
+    section = early_bird_section(Counted(TrackedExperiment("", "e", runs, 0, records)))
+    assert asked == {f"s{n}": 1 for n in range(3, 123)}
+    assert "3 older supernets are left out" in missing(section)
 
 
 def test_nothing_tracked_is_said() -> None:

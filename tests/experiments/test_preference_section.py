@@ -16,6 +16,7 @@ from experiments.evidence.values import Cell, Derived, MeanStd, Section, Table
 from experiments.report.preference import Preference, Spread, preference_figure
 from orchestration.params import MAX_VALUE_CHARS, flatten_params
 from orchestration.run_reader import TrackedExperiment, TrackedRun
+from tests.experiments.test_early_bird_section import smallest_text_px
 
 # Two layers; candidates k3e1, k3e2, k5e1, k5e2, and their FLOPs in ascending order 0, 2, 1, 3.
 SPACE = {
@@ -65,7 +66,7 @@ def supernet(
         for choice, value in enumerate(row)
     }
     tags = {"bnnas.stage": "supernet", "bnnas.published": "x"}
-    return TrackedRun(run_id, run_id, status, flatten_params(config), metrics, tags, 0.0, "")
+    return TrackedRun(run_id, run_id, status, flatten_params(config), metrics, tags, 0.0)
 
 
 def section_of(*runs: TrackedRun, records: Mapping[str, Any] | None = None) -> Section:
@@ -78,6 +79,15 @@ def values(cell: Cell) -> list[float]:
     assert isinstance(cell, MeanStd)
     assert isinstance(cell.mean.source, Derived)
     return [each.value for each in (cell.mean, cell.std) if each is not None]
+
+
+def run_ids(cell: Cell) -> tuple[str, ...]:
+    """The runs that a mean comes from, which its deviation has too."""
+    assert isinstance(cell, MeanStd)
+    found = [each.source for each in (cell.mean, cell.std) if each is not None]
+    assert all(isinstance(source, Derived) for source in found)
+    (ids,) = {source.run_ids for source in found if isinstance(source, Derived)}
+    return ids
 
 
 def table(section: Section, name: str) -> Table:
@@ -96,9 +106,11 @@ def test_preferences_are_shares_of_the_layers_means() -> None:
     # In both layers alike: candidates at −60, −20, +20 and +60 % of the mean.
     names = ["kernel 3", "kernel 5", "expansion 1", "expansion 2"]
     assert [row[0] for row in found.rows] == names
-    assert [len(values(row[1])) for row in found.rows] == [1] * 4
+    assert [len(values(cell)) for row in found.rows for cell in row[1:]] == [1] * 8
     shares = [values(row[1])[0] for row in found.rows]
     assert shares == pytest.approx([-0.4, 0.4, -0.2, 0.2])
+    # Plain means over both layers: of 1, 2, 10 and 20; of 3, 4, 30 and 40; and so on.
+    assert [values(row[2])[0] for row in found.rows] == [8.25, 19.25, 11.0, 16.5]
 
 
 def test_layers_show_their_mean_scores() -> None:
@@ -110,11 +122,15 @@ def test_seeds_are_averaged_and_trainables_kept_apart() -> None:
     flat: Scores = [(1.0,) * 4, (2.0,) * 4]
     section = section_of(supernet("a"), supernet("b", flat, seed=1), supernet("c", flat, "all"))
     found = table(section, "preference")
-    assert found.columns == ("candidates with", "all", "bn")
+    share, gamma = "from the layer's mean (%)", "mean |γ|"
+    of_each = [f"{trainable}: {what}" for trainable in ("all", "bn") for what in (share, gamma)]
+    assert found.columns == ("candidates with", *of_each)
     kernel5 = found.rows[1]
     assert values(kernel5[1]) == [0]
-    # 0.4 and 0: mean 0.2, deviation 0.4 / √2.
-    assert values(kernel5[2]) == pytest.approx([0.2, 0.4 / math.sqrt(2)])
+    # 0.4 and 0: mean 0.2, deviation 0.4 / √2; and 19.25 and 1.5.
+    assert values(kernel5[3]) == pytest.approx([0.2, 0.4 / math.sqrt(2)])
+    assert values(kernel5[4]) == pytest.approx([10.375, 17.75 / math.sqrt(2)])
+    assert [run_ids(cell) for cell in kernel5[1:]] == [("c",), ("c",), ("a", "b"), ("a", "b")]
     assert "bn scores highest kernel 5 (+20.00 %)" in section.pictures[0].alt
 
 
@@ -142,6 +158,7 @@ def test_the_figure_shows_means_and_spreads() -> None:
         drawn.append(np.asarray(bars.lines[0].get_ydata()).tolist())
     assert drawn == [[-40.0, 40.0], [0.0], [7.0]]
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["3", "5"]
+    assert smallest_text_px(figure) >= 8
 
 
 # --- what changes the ranking ---
@@ -172,9 +189,8 @@ def test_recipes_are_compared_with_the_reference_of_the_same_seed() -> None:
     # FLOPs ascend as candidates 0, 2, 1, 3. In layer 0 candidates 1 and 2 disagree, 4 / 6; in layer
     # 1 the scores ascend as 0, 1, 3, 2, which disagrees about (1, 2) and (2, 3): 2 / 6.
     assert values(size)[0] == pytest.approx((4 / 6 + 2 / 6) / 2)
-    assert isinstance(tau, MeanStd)
-    assert isinstance(tau.mean.source, Derived)
-    assert "c with a, d with b" in tau.mean.source.rule
+    assert run_ids(tau) == run_ids(best) == ("c", "a", "d", "b")
+    assert run_ids(size) == ("c", "d")
     assert values(found["bn", "0.2", "0.0001", "yes"][1]) == pytest.approx([1])
     assert values(found["all", "0.2", "0.0001", "no"][1]) == pytest.approx([1])
 
@@ -196,7 +212,7 @@ def test_the_reference_is_the_most_common_recipe_that_trains_bn() -> None:
 def test_what_differs_in_more_than_the_recipe_is_not_compared() -> None:
     section = section_of(supernet("a"), supernet("b", lr=2.0, gamma_init=1.0))
     assert all("(reference)" in str(key[0]) for key in recipes(section))
-    assert "γ's initial value" in missing(section)
+    assert missing(section).count("has another initial γ than") == 2
 
 
 def test_another_seed_is_not_compared() -> None:
@@ -209,8 +225,8 @@ def test_what_nothing_varies_is_said_with_its_command() -> None:
     said = missing(section_of(supernet("a")))
     for command in (
         "--set supernet.gamma_init=1 --set name=gamma_init_1",
-        "--set supernet.decay_bn_and_bias=true",
-        "--set grid.trainable=[all,bn,last_bn]",
+        "--set supernet.decay_bn_and_bias=true --set name=decay_bn",
+        "--set grid.trainable=[all,bn,last_bn] --set name=trainables",
     ):
         assert f"`bnnas sweep CONFIG {command}`" in said
     varied = section_of(
@@ -221,6 +237,20 @@ def test_what_nothing_varies_is_said_with_its_command() -> None:
         supernet("e", trainable="last_bn"),
     )
     assert not varied.missing
+
+
+def test_what_one_family_varies_another_may_not() -> None:
+    section = section_of(
+        supernet("a", lr=1.0), supernet("b", lr=1.0, gamma_init=1.0), supernet("c", lr=2.0)
+    )
+    gaps = [each for each in section.missing if "has another initial γ than 0.2" in each]
+    assert [each.partition(":")[0] for each in gaps] == ["space of 2 layers, digits, lr 2.0"]
+
+
+def test_supernets_that_all_decay_are_said_to_lack_some_that_do_not() -> None:
+    said = missing(section_of(supernet("a", decay_bn_and_bias=True)))
+    assert "no supernet beside the reference spares BN and biases" in said
+    assert "--set supernet.decay_bn_and_bias=false --set name=spare_bn`" in said
 
 
 # --- odd data ---
@@ -247,7 +277,7 @@ def test_vanished_layers_have_no_preference() -> None:
 def test_supernets_that_are_not_finished_are_left_out() -> None:
     section = section_of(supernet("a", status="FAILED"), supernet("b", seed=1, status="RUNNING"))
     assert not section.blocks
-    assert "2 supernets are not finished" in missing(section)
+    assert "not finished" not in missing(section)  # the early-bird section says so
 
 
 def test_a_space_that_was_cut_is_read_from_one_record() -> None:

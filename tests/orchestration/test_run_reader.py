@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,34 @@ def test_a_document_that_cannot_be_had_is_none(
     found = read_experiment(sqlite_uri, "e")
     assert found.record(found.runs[0]) is None
     assert "record.json of supernet cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", '{"kind": ', "[1, 2]", "\xff\xfe"])
+def test_a_damaged_record_is_none(sqlite_uri: str, text: str) -> None:
+    tracker = Tracker(sqlite_uri, "e")
+    run_id = tracker.publish(RECORD, name="supernet", tags={})
+    artifacts = Path(sqlite_uri.removeprefix("sqlite:///")).parent / "artifacts"
+    path = artifacts / run_id / "artifacts" / "record.json"
+    path.write_bytes(text.encode("latin-1"))
+    found = read_experiment(sqlite_uri, "e")
+    assert found.record(found.runs[0]) is None
+
+
+def test_infinity_is_read_as_it_was_logged(sqlite_uri: str) -> None:
+    tracker = Tracker(sqlite_uri, "e")
+    run_id = tracker.start_group("g", {"bnnas.stage": "cell"}, {})
+    metrics = {"up": math.inf, "down": -math.inf, "none": math.nan, "some": 1e300}
+    tracker.finish_group(run_id, metrics=metrics)
+    (run,) = read_experiment(sqlite_uri, "e").runs
+    assert math.isnan(run.metrics["none"])
+    assert [run.metrics[name] for name in ("up", "down", "some")] == [math.inf, -math.inf, 1e300]
+
+
+def test_passwords_are_not_repeated() -> None:
+    with pytest.raises(TrackingError) as refused:
+        read_experiment("http://me:secret@127.0.0.1:9", "e")
+    assert "127.0.0.1:9 cannot be used" in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.server
