@@ -89,7 +89,8 @@ def _value(rows: Sequence[CellRow]) -> Value | None:
 def ablation_figure(ablation: Ablation) -> Figure:
     """Grouped bars with the random baseline as a dashed line (Fig. 5)."""
     values, indicators = ablation.values, ablation.indicators
-    figure = new_figure(2.4 + 0.9 * len(values) * max(1, len(indicators) / 2), 4.0)
+    width_in = 2.4 + 0.9 * len(values) * max(1, len(indicators) / 2)
+    figure = new_figure(max(5.6, width_in), 4.0)
     axes = figure.subplots()
     width = 0.8 / len(indicators)
     shown = [0.0]
@@ -125,5 +126,5 @@ def ablation_figure(ablation: Ablation) -> Figure:
     axes.set_xlabel("what the supernet trains, and for how many epochs")
     axes.set_ylabel("test top-1 of the retrained network (%)")
     axes.grid(visible=False, axis="x")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3 if width_in > 7 else 2, fontsize=9)
     return figure
