@@ -107,7 +107,7 @@ def test_a_document_that_cannot_be_had_is_none(
     (artifacts / run_id / "artifacts" / "record.json").unlink()
     found = read_experiment(sqlite_uri, "e")
     assert found.record(found.runs[0]) is None
-    assert "record.json of supernet cannot be read" in caplog.text
+    assert "record.json of the run supernet cannot be read" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", '{"kind": ', "[1, 2]", "\xff\xfe"])
