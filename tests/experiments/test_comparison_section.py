@@ -28,7 +28,7 @@ IMAGENET = {"data.name": "imagefolder", "space.input.num_classes": "1000", "retr
 
 def imagenet_cell(runs: Runs, run_id: str, seed: int, top1: float) -> None:
     runs.cell(run_id, seed, {"retrain": runs.retrain(f"r-{run_id}", seed, **IMAGENET)}, top1=top1)
-    runs.runs[-1].params["data"] = "imagefolder"  # type: ignore[index]
+    runs.change(-1, "params", data="imagefolder")
 
 
 def names(section: Section) -> list[str]:
@@ -143,7 +143,7 @@ def test_a_random_baseline_or_a_study_on_imagenet_is_no_network_that_was_given()
     runs = Runs()
     runs.add("study", "correlate")
     runs.retrain("drawn", 0, **IMAGENET)
-    runs.runs[-1].tags["mlflow.parentRunId"] = "study"  # type: ignore[index]
+    runs.change(-1, "tags", **{"mlflow.parentRunId": "study"})
     assert "comparison-own" not in names(comparison_section(runs.evidence))
 
 
@@ -151,7 +151,7 @@ def test_a_folder_of_other_images_is_not_imagenet() -> None:
     runs = Runs()
     other = {"data.name": "imagefolder", "data.root": "/data/flowers"}
     runs.cell("cell", 0, {"retrain": runs.retrain("r", 0, **other)})
-    runs.runs[-1].params["data"] = "imagefolder"  # type: ignore[index]
+    runs.change(-1, "params", data="imagefolder")
     section = comparison_section(runs.evidence)
     found = table(section, "comparison-elsewhere")
     assert column(found, "data") == ["imagefolder flowers"]
@@ -160,10 +160,10 @@ def test_a_folder_of_other_images_is_not_imagenet() -> None:
 
 def test_elsewhere_a_sweep_shows_its_winner_and_a_cell_stands_for_itself() -> None:
     runs = two_seeds(Runs())
-    runs.runs[0].metrics["random_baseline"] = 0.88  # type: ignore[index]
+    runs.change(0, "metrics", random_baseline=0.88)
     runs.cell("alone", 0, {})  # in the sweep's space, on its images: the sweep counts
     runs.cell("nano", 0, {})
-    runs.runs[-1].params["space"] = "nano"  # type: ignore[index]
+    runs.change(-1, "params", space="nano")
     section = comparison_section(runs.evidence)
     found = table(section, "comparison-elsewhere")
     assert [row[:4] for row in found.rows] == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,6 +66,12 @@ class Runs:
         self.runs.append(run)
         self.records.setdefault(run_id, None)
         return run_id
+
+    def change(self, index: int, field: str, **values: Any) -> None:
+        """Set some params, metrics or tags of a run that was added."""
+        run = self.runs[index]
+        changes: dict[str, Any] = {field: {**getattr(run, field), **values}}
+        self.runs[index] = replace(run, **changes)
 
     def supernet(self, run_id: str, seed: int, *, trainable: str = "bn", epochs: int = 10) -> str:
         params = SPACE | {
@@ -260,7 +267,7 @@ def test_other_settings_spaces_and_recipes_are_rows_and_tables_of_their_own() ->
     runs.cell("b", 1, {"retrain": runs.retrain("rb", 1, **{"retrain.lr": 2})})
     runs.cell("c", 0, {}, epochs=100)
     runs.cell("d", 0, {}, epochs=30)
-    runs.runs[-1].params["space"] = "nano"  # type: ignore[index]
+    runs.change(-1, "params", space="nano")
     section = cost_section(runs.evidence)
     nano, micro = section.tables[:2]
     assert [row[2] for row in nano.rows] == ["30"]

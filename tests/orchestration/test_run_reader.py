@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -51,9 +52,9 @@ def test_pages_are_put_together_and_others_are_counted(
     asked = []
     search = MlflowClient.search_runs
 
-    def counting(self: MlflowClient, *args: object, **options: object) -> object:
+    def counting(self: MlflowClient, *args: Any, **options: Any) -> Any:
         asked.append(options)
-        return search(self, *args, **options)  # type: ignore[arg-type]
+        return search(self, *args, **options)
 
     monkeypatch.setattr(run_reader, "_PAGE", 3)
     monkeypatch.setattr(MlflowClient, "search_runs", counting)
