@@ -31,7 +31,7 @@ CHANNELS = {
     "fairnas_se": (40, 96, 320),
     "micro_detection": (32, 64, 96),
 }
-NO_TAPS = {"cifar": "1, 2, 4, 8", "micro": "1, 2, 4"}
+NO_TAPS = {"cifar": "1, 2, 4, 8", "micro": "1, 2, 4", "nano": "2, 4, 8"}
 
 # Stride 2 in the stem and in the first block, two layers at stride 8, one each at 16 and 32.
 USERS_YAML = """
