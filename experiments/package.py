@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from experiments.cells import Cells
 from experiments.config import Config
 from experiments.config_file import Experiment, load_experiment, read_values
 from experiments.correlation.config import Correlation
@@ -103,7 +104,7 @@ def pack(
 
 def _check_places(experiment: Experiment) -> None:
     """Raise ValueError where something would lie in the temporary folder of the job."""
-    config = experiment.shared if isinstance(experiment, Sweep | Correlation) else experiment
+    config = experiment.shared if isinstance(experiment, Cells) else experiment
     storage, tracking = experiment.storage.path, experiment.tracking.uri
     data, boxes = config.data, None if config.detect is None else config.detect.data
     places = [

@@ -14,13 +14,8 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, NonNegativeInt, PositiveInt, model_validator
 
-from experiments.config import (
-    Config,
-    IndicatorName,
-    StorageConfig,
-    TrackingConfig,
-    Trainable,
-)
+from experiments.cells import Cells
+from experiments.config import Config, IndicatorName, Trainable
 from experiments.section import Section
 
 _T = TypeVar("_T")
@@ -88,18 +83,16 @@ class SweepSettings(Seeds):
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Cells):
     """A grid of cells, and the random baseline.
 
     Attributes:
         name: of the sweep; cells have names of their own.
         settings: the grid and the seeds.
-        cells: in the order in which they start.
     """
 
     name: str
     settings: SweepSettings
-    cells: tuple[Config, ...]
 
     @classmethod
     def of(cls, settings: SweepSettings, experiments: Sequence[Config]) -> Sweep:
@@ -109,7 +102,7 @@ class Sweep:
             cell.model_copy(update={"name": cell_name(cell, with_seed=several)})
             for cell in experiments
         )
-        return cls(experiments[0].name, settings, cells)
+        return cls(cells, experiments[0].name, settings)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -124,21 +117,6 @@ class Sweep:
             "retrain_epochs": shared.retrain.epochs,
             "num_random": shared.random_baseline.num_architectures,
         }
-
-    @property
-    def shared(self) -> Config:
-        """A cell, for the sections that all cells share: data, retrain, storage, cluster, …."""
-        return self.cells[0]
-
-    @property
-    def storage(self) -> StorageConfig:
-        """Where results lie."""
-        return self.shared.storage
-
-    @property
-    def tracking(self) -> TrackingConfig:
-        """Where they are shown."""
-        return self.shared.tracking
 
 
 def cell_name(cell: Config, *, with_seed: bool) -> str:

@@ -37,7 +37,8 @@ def cluster(
         num_gpus: of a new local cluster; all GPUs if None.
 
     Raises:
-        ClusterError: there is no cluster at ``address``, or it does not let us in.
+        ClusterError: there is no cluster at ``address``, or it does not let us in; or a new one
+            does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -68,16 +69,30 @@ def cluster(
         try:
             ray.init(**options)
         except (ConnectionError, TimeoutError, RuntimeError, ray.exceptions.RayError) as error:
-            where = "on this machine" if address is None else f"at {address}"
-            raise ClusterError(
-                f"No usable Ray cluster {where} ({_first_line(error)}): start one with 'ray "
-                "start --head', check RAY_ADDRESS, and give the cluster's token in RAY_AUTH_TOKEN."
-            ) from error
+            raise _not_usable(address, error) from error
+        except Exception as error:
+            # For a node that does not start Ray raises whatever comes, Exception itself included.
+            if address is not None:
+                raise
+            raise _not_usable(address, error) from error
         stack.callback(ray.shutdown)
         if threading.current_thread() is threading.main_thread():
             # Ray would answer it with a dump of its own stack; the program's answer is its own.
             signal.signal(signal.SIGTERM, before)
         yield
+
+
+def _not_usable(address: str | None, error: Exception) -> ClusterError:
+    if address is None:
+        return ClusterError(
+            f"Ray could not start on this machine ({_first_line(error)}): end what else uses its "
+            "cores, memory and disk, see that the folder for temporary files (RAY_TMPDIR) can be "
+            "written to, and repeat the command; what is done is kept."
+        )
+    return ClusterError(
+        f"No usable Ray cluster at {address} ({_first_line(error)}): start one with 'ray start "
+        "--head', check RAY_ADDRESS, and give the cluster's token in RAY_AUTH_TOKEN."
+    )
 
 
 @contextlib.contextmanager

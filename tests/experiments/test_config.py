@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from experiments.cells import Cells
 from experiments.config import Config, SupernetConfig
 from experiments.config_file import (
     dump_config,
@@ -20,7 +21,6 @@ from experiments.config_file import (
 )
 from experiments.correlation.config import Correlation
 from experiments.section import ConfigError
-from experiments.sweep_config import Sweep
 from nas.data import DATASETS
 from nas.indicators import INDICATORS
 from nas.sampling import SAMPLERS
@@ -53,7 +53,7 @@ def test_there_are_published_configs() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_published_configs_load_and_survive_a_dump(path: Path, tmp_path: Path) -> None:
     experiment = load_experiment(path)
-    configs = experiment.cells if isinstance(experiment, Sweep | Correlation) else (experiment,)
+    configs = experiment.cells if isinstance(experiment, Cells) else (experiment,)
     for config in configs:
         dumped = tmp_path / "dumped.yaml"
         dumped.write_text(dump_config(config), encoding="utf-8")

@@ -12,6 +12,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from experiments.cells import Cells
 from experiments.coco.digit_scenes import make_digit_scenes
 from experiments.commands import ask
 from experiments.config import Config
@@ -25,7 +26,6 @@ from experiments.config_file import (
 from experiments.correlation.config import Correlation
 from experiments.detectors.config import DetectionConfig
 from experiments.detectors.detect_config import DetectConfig
-from experiments.sweep_config import Sweep
 from tests.nas.data_files import write_cifar10, write_fashion_mnist
 
 CONFIGS = sorted((Path(__file__).parents[2] / "experiments" / "configs").glob("*.yaml"))
@@ -67,7 +67,7 @@ def test_it_plans(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     experiment = load_experiment(path)
-    config = experiment.shared if isinstance(experiment, Sweep | Correlation) else experiment
+    config = experiment.shared if isinstance(experiment, Cells) else experiment
     data = None if config.data is None else config.data.name
     arguments = ["plan", str(path), "--no-probe", "--json", f"--set=storage.path={tmp_path}"]
     if data == "imagefolder":
@@ -85,7 +85,7 @@ def test_it_plans(
     document = json.loads(result.stdout)
     assert document["name"] == path.stem
     cells = {name for stage in document["stages"] for name in stage["cells"]} - {"random"}
-    if isinstance(experiment, Sweep | Correlation):
+    if isinstance(experiment, Cells):
         assert len(cells) == len(experiment.cells)
     else:
         assert len(cells) == 1

@@ -82,6 +82,42 @@ def test_an_unreachable_cluster_is_one_sentence(address: str, words: str) -> Non
     assert done.stdout.count("\n") == 1
 
 
+# A starved machine: Ray gives up after 30 seconds, and says so with a plain Exception.
+_STARVED = """
+        from types import SimpleNamespace
+        from ray._private import node, services
+        def get_node(*address_and_id):
+            raise RuntimeError("not in the GCS")
+        services.get_node = get_node
+        clock = iter(range(0, 10**6, 40))
+        node.time = SimpleNamespace(**{**vars(node.time), "monotonic": lambda: next(clock)})
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        ("os.environ['RAY_TMPDIR'] = '/dev/null'", "Not a directory"),
+        (_STARVED.strip(), "timed out during startup"),
+    ],
+)
+def test_a_local_cluster_that_cannot_start_is_one_sentence(failure: str, words: str) -> None:
+    done = _python(f"""
+        import os
+        {failure}
+        from orchestration.cluster import ClusterError, cluster
+        try:
+            with cluster(num_cpus=1):
+                pass
+        except ClusterError as error:
+            print(error)
+    """)
+    assert done.stdout.startswith("Ray could not start on this machine (")
+    assert words in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_local_cluster_is_local_quiet_and_gone_afterwards(tmp_path: Path) -> None:
