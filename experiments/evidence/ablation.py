@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from experiments.evidence.cell_groups import Study, is_done, studies
 from experiments.evidence.evidence import Evidence, mean_std, tracked
+from experiments.evidence.gaps import NOTHING, SWEEP, again
 from experiments.evidence.values import (
     Block,
     Cell,
@@ -21,7 +22,6 @@ from experiments.report.ablation import Ablation, Setting, Value, ablation_figur
 from experiments.report.numbers import count, standard_error
 from orchestration.run_reader import TrackedRun
 
-_COMMAND = "bnnas sweep experiments/configs/ablation_quickstart.yaml"
 _ENDED_EARLY = ("FAILED", "KILLED")
 _NUM_FIGURES = 20  # sweeps that are drawn, the newest; the others have their tables
 _NUM_NAMED = 5  # failures that are told with their reasons
@@ -43,9 +43,9 @@ def ablation_section(evidence: Evidence) -> Section:
             blocks.append(_cells_table(f"cells-{study.space}", name, study.cells, evidence))
     without_cells = [sweep for sweep in evidence.of("sweep") if not evidence.children(sweep)]
     for sweep in without_cells:
-        missing += [f"The sweep {sweep.name} has no cell yet: {_again(sweep)} goes on with it."]
+        missing += [f"The sweep {sweep.name} has no cell yet: {again(sweep)} goes on with it."]
     if not evidence.of("sweep"):
-        missing.append(f"No sweep is tracked: `{_COMMAND}` makes the ablation.")
+        missing.append(f"No sweep is tracked: `{SWEEP}` makes the ablation.")
     title = "Ablation: what trains, what ranks, for how long"
     return Section("ablation", title, "Fig. 5", tuple(blocks), tuple(missing))
 
@@ -72,7 +72,7 @@ def _sweep(evidence: Evidence, study: Study, sweep: TrackedRun, *, draw: bool) -
 def _gaps(evidence: Evidence, study: Study, sweep: TrackedRun) -> list[str]:
     """What a sweep does not show, and why."""
     gaps = []
-    cells, again = study.cells, _again(sweep)
+    cells, command = study.cells, again(sweep)
     failed = [cell for cell in cells if cell.status in _ENDED_EARLY]
     others = [
         run for run in evidence.children(sweep) if run.kind != "cell" and run.status in _ENDED_EARLY
@@ -80,35 +80,31 @@ def _gaps(evidence: Evidence, study: Study, sweep: TrackedRun) -> list[str]:
     if failed:
         gaps.append(
             f"{len(failed)} of {len(cells)} cells of the sweep {sweep.name} have failed "
-            f"({_reasons(failed)}): {again} tries them again, and nothing else."
+            f"({_reasons(failed)}): {command} tries them again, and nothing else."
         )
     if others:
         gaps.append(
             f"{len(others)} stages of the sweep {sweep.name} outside its cells have failed "
-            f"({_reasons(others)}): {again} tries them again, and nothing else."
+            f"({_reasons(others)}): {command} tries them again, and nothing else."
         )
     running = [cell for cell in cells if cell.status == "RUNNING"]
     if running or sweep.status == "RUNNING":
         gaps.append(
             f"The sweep {sweep.name} has not come to its end ({len(running)} of {len(cells)} cells "
-            f"at work): if nothing is running any more, {again} goes on with it."
+            f"at work): if nothing is running any more, {command} goes on with it."
         )
     elif sweep.status in _ENDED_EARLY and not failed and not others:
         why = sweep.error or f"it was {sweep.status.lower()}, and does not say why"
-        gaps.append(f"The sweep {sweep.name} is not whole ({why}): {again} goes on with it.")
+        gaps.append(f"The sweep {sweep.name} is not whole ({why}): {command} goes on with it.")
     elif "random_baseline" not in sweep.metrics:
         gaps.append(
-            f"The sweep {sweep.name} has no random baseline: {again} with "
-            "--set random_baseline.num_architectures=5 makes one."
+            f"The sweep {sweep.name} has no random baseline: "
+            f"{again(sweep, 'random_baseline.num_architectures=5')} makes one."
         )
     odd = [cell.name for cell in cells if "top1" in cell.metrics and not is_done(cell)]
     if odd:
         gaps.append(f"The top-1 of {', '.join(odd)} is no number, and left out of the means.")
     return gaps
-
-
-def _again(sweep: TrackedRun) -> str:
-    return f"`{sweep.command or 'bnnas sweep CONFIG'}`"
 
 
 def _reasons(runs: Sequence[TrackedRun]) -> str:
@@ -215,7 +211,7 @@ def _ablation_table(
 def _why_not(cells: Sequence[TrackedRun]) -> str:
     """What stands where a number is missing."""
     if not cells:
-        return "–"
+        return NOTHING
     return "failed" if all(cell.status in _ENDED_EARLY for cell in cells) else "not yet"
 
 
@@ -229,10 +225,10 @@ def _cells_table(name: str, title: str, cells: Sequence[TrackedRun], evidence: E
                 cell.name,
                 cell.params.get("seed", ""),
                 winner or _why_not([cell]),
-                tracked(cell, "flops", count) or "",
-                tracked(cell, "params", count) or "",
-                tracked(cell, "top1", percent) or "",
-                tracked(cell, "random_baseline", percent) or "",
+                tracked(cell, "flops", count) or NOTHING,
+                tracked(cell, "params", count) or NOTHING,
+                tracked(cell, "top1", percent) or NOTHING,
+                tracked(cell, "random_baseline", percent) or NOTHING,
             )
         )
     columns: tuple[str, ...] = (
@@ -244,7 +240,7 @@ def _cells_table(name: str, title: str, cells: Sequence[TrackedRun], evidence: E
         "test top-1 (%)",
         "best random",
     )
-    if all(row[-1] == "" for row in rows):
+    if all(row[-1] == NOTHING for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table(name, title, columns, tuple(rows))
 

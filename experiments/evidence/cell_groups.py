@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from experiments.evidence.evidence import Evidence, mean_std
+from experiments.evidence.gaps import NOTHING
 from experiments.evidence.values import Cell, Show
 from orchestration.run_reader import TrackedRun
 
@@ -110,8 +111,8 @@ def is_done(cell: TrackedRun) -> bool:
 
 
 def average(runs: Sequence[TrackedRun], metric: str, show: Show) -> Cell:
-    """Mean ± standard deviation of what is a number; empty where nothing is."""
-    return mean_std(runs, metric, show) or ""
+    """Mean ± standard deviation of what is a number."""
+    return mean_std(runs, metric, show) or NOTHING
 
 
 def _groups(evidence: Evidence, cells: Sequence[TrackedRun]) -> tuple[CellGroup, ...]:

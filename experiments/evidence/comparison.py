@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 from experiments.evidence.cell_groups import CellGroup, Study, average, is_done, studies
 from experiments.evidence.evidence import Evidence, tracked
-from experiments.evidence.gaps import SWEEP
+from experiments.evidence.gaps import NOTHING, SWEEP
 from experiments.evidence.published import counted, published, quoted
 from experiments.evidence.values import (
     Block,
@@ -89,7 +89,13 @@ def _other_rows(evidence: Evidence) -> list[tuple[Cell, ...]]:
             same = frozenset(pair for pair in run.params.items() if pair[0] != "seed")
             by_config.setdefault(same, []).append(run)
     return [
-        (f"given: {runs[-1].params.get('arch', '')}", "", *_measured(runs, runs), "", "")
+        (
+            f"given: {runs[-1].params.get('arch', '')}",
+            NOTHING,
+            *_measured(runs, runs),
+            NOTHING,
+            NOTHING,
+        )
         for runs in by_config.values()
     ]
 
@@ -167,8 +173,8 @@ def _published_table() -> Table:
     rows = tuple(
         (
             *cells,
-            counted(row["network"], "params", _millions) or "",
-            counted(row["network"], "flops", _millions) or "",
+            counted(row["network"], "params", _millions) or NOTHING,
+            counted(row["network"], "flops", _millions) or NOTHING,
         )
         for row, cells in zip(table.rows, table.cells(fields), strict=True)
     )
@@ -229,11 +235,11 @@ def _elsewhere_row(
 ) -> tuple[Cell, ...]:
     retrained = evidence.input(cell, "retrain")
     baseline = study.sweep or cell
-    made: list[Cell] = ["", ""]
+    made: list[Cell] = [NOTHING, NOTHING]
     if retrained is not None:
         made = [
-            tracked(retrained, "val/top1", percent) or "",
-            tracked(retrained, "num_test_images", plain) or "",
+            tracked(retrained, "val/top1", percent) or NOTHING,
+            tracked(retrained, "num_test_images", plain) or NOTHING,
         ]
     validation, num_images = made
     return (
@@ -245,11 +251,11 @@ def _elsewhere_row(
         cell.params.get("seed", ""),
         cell.params.get("winner", ""),
         validation,
-        tracked(cell, "top1", percent) or "",
+        tracked(cell, "top1", percent) or NOTHING,
         num_images,
-        tracked(baseline, "random_baseline", percent) or "",
-        tracked(cell, "flops", count) or "",
-        tracked(cell, "params", count) or "",
+        tracked(baseline, "random_baseline", percent) or NOTHING,
+        tracked(cell, "flops", count) or NOTHING,
+        tracked(cell, "params", count) or NOTHING,
     )
 
 

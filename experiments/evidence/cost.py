@@ -5,7 +5,7 @@ from __future__ import annotations
 from experiments.evidence.cell_groups import CellGroup, Study, average, studies
 from experiments.evidence.evidence import Evidence
 from experiments.evidence.fronts import fronts
-from experiments.evidence.gaps import SWEEP
+from experiments.evidence.gaps import NOTHING, SWEEP
 from experiments.evidence.published import published
 from experiments.evidence.searches import scored_table, search_groups, searcher_table
 from experiments.evidence.values import (
@@ -102,7 +102,7 @@ def _row(group: CellGroup) -> tuple[Cell, ...]:
     return (
         group.trains,
         group.label("indicator"),
-        "" if group.has_no_supernet else group.label("epochs"),
+        NOTHING if group.has_no_supernet else group.label("epochs"),
         str(len(group.cells)),
         average(supernets, "epochs", plain),
         average(supernets, "trained_params", plain),

@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.evidence.cell_groups import average
 from experiments.evidence.evidence import Evidence, tracked
+from experiments.evidence.gaps import NOTHING
 from experiments.evidence.published import published
 from experiments.evidence.values import Block, Cell, Section, Table, decimals, percent
 from experiments.report.numbers import count
@@ -170,8 +171,8 @@ def _row(evidence: Evidence, runs: Sequence[TrackedRun]) -> tuple[Cell, ...]:
         str(len(runs)),
         params.get("detect.image_size", ""),
         params.get("detect.epochs", ""),
-        tracked(runs[0], "flops", count) or "",
-        tracked(runs[0], "params", count) or "",
+        tracked(runs[0], "flops", count) or NOTHING,
+        tracked(runs[0], "params", count) or NOTHING,
         *(average(runs, metric, percent) for metric in _APS),
         average(runs, "device_hours", decimals(4)),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.evidence.gaps import NOTHING
 from experiments.evidence.values import Cell, Derived, Number, Published, Show, shown
 
 _FOLDER = Path(__file__).parent
@@ -30,7 +31,7 @@ class PublishedRows:
     def cells(self, fields: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
         """The rows as a table has them."""
         return tuple(
-            tuple(quoted(row.get(f, ""), self.source) for f in fields) for row in self.rows
+            tuple(quoted(row.get(f, NOTHING), self.source) for f in fields) for row in self.rows
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from experiments.evidence.cell_groups import average
 from experiments.evidence.evidence import Evidence, tracked
+from experiments.evidence.gaps import NOTHING
 from experiments.evidence.values import (
     Cell,
     Derived,
@@ -233,7 +234,7 @@ def _cost(text: str) -> str:
 
 
 def _reduced(runs: Sequence[TrackedRun], metric: str, show: Show, how: str) -> Cell:
-    return tracked(runs, metric, show, how) or ""
+    return tracked(runs, metric, show, how) or NOTHING
 
 
 def _ms(seconds: float) -> str:
@@ -249,7 +250,7 @@ def _quotient(over: Cell, under: Cell) -> float | None:
 
 def _derived(value: float | None, show: Show, rule: str, made_from: Sequence[Cell]) -> Cell:
     if value is None:
-        return ""
+        return NOTHING
     sources = [cell.source for cell in made_from if isinstance(cell, Number)]
     run_ids = [
         run_id

@@ -10,9 +10,10 @@ import yaml
 
 from experiments.benchmarks.count_networks import NETWORKS, RESOLUTION, count_network
 from experiments.evidence.comparison import comparison_section
+from experiments.evidence.gaps import NOTHING
 from experiments.evidence.published import counted, published, quoted
 from experiments.evidence.values import Derived, Number, Published, Section, Table, Tracked, plain
-from tests.experiments.test_cost_section import (
+from tests.experiments.made_up_runs import (
     Runs,
     check_found_again,
     column,
@@ -97,7 +98,7 @@ def test_counted_networks_stand_beside_what_is_published_of_them() -> None:
         row[0]: [number_of(row[found.columns.index(name)]).text for name in found.columns[2:4]]
         + [number_of(row[found.columns.index(name)]).text for name in found.columns[-2:]]
         for row in found.rows
-        if row[-1]
+        if row[-1] != NOTHING
     }
     assert beside == {
         "ResNet50": ["25.6", "4100", "25.6", "4089.2"],
@@ -130,7 +131,7 @@ def test_networks_on_imagenet_come_first_with_their_seeds_as_one() -> None:
     own = section.tables[0]
     assert [row[:3] for row in own.rows] == [
         ("bn/bn/10", "micro", "2"),
-        ("given: backbone", "", "1"),
+        ("given: backbone", NOTHING, "1"),
     ]
     accuracies = [number_of(cell).value for cell in column(own, "test top-1 (%)")]
     assert accuracies == pytest.approx([0.755, 0.9])

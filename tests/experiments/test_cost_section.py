@@ -4,214 +4,29 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from experiments.evidence.cell_groups import studies
 from experiments.evidence.cost import cost_section
-from experiments.evidence.evidence import Evidence
+from experiments.evidence.gaps import NOTHING
 from experiments.evidence.searches import SearchGroup
 from experiments.evidence.values import (
-    REDUCTIONS,
-    Cell,
     Derived,
     MeanStd,
-    Number,
     Published,
-    Section,
-    Table,
-    Tracked,
 )
-from orchestration.run_reader import TrackedExperiment, TrackedRun
+from tests.experiments.made_up_runs import (
+    Runs,
+    check_found_again,
+    column,
+    number_of,
+    table,
+    two_seeds,
+)
 from tests.experiments.test_figures import points
-
-SPACE = {"space.input.resolution": "28", "space.input.num_classes": "10"}
-
-
-class Runs:
-    """Runs of an experiment, one after the other."""
-
-    def __init__(self) -> None:
-        self.runs: list[TrackedRun] = []
-        self.records: dict[str, Mapping[str, Any] | None] = {}
-
-    def add(
-        self,
-        run_id: str,
-        kind: str,
-        params: Mapping[str, object] | None = None,
-        metrics: Mapping[str, float] | None = None,
-        *,
-        inputs: Mapping[str, str] | None = None,
-        parent: str | None = None,
-        status: str = "FINISHED",
-        name: str | None = None,
-    ) -> str:
-        tags = {"bnnas.stage": kind, "bnnas.published": "yes"}
-        tags |= {f"bnnas.input.{key}": value for key, value in (inputs or {}).items()}
-        if parent is not None:
-            tags["mlflow.parentRunId"] = parent
-        run = TrackedRun(
-            run_id=run_id,
-            name=name or run_id,
-            status=status,
-            params={key: str(value) for key, value in (params or {}).items()},
-            metrics=dict(metrics or {}),
-            tags=tags,
-            started_at=float(len(self.runs)),
-        )
-        self.runs.append(run)
-        self.records.setdefault(run_id, None)
-        return run_id
-
-    def change(self, index: int, field: str, **values: Any) -> None:
-        """Set some params, metrics or tags of a run that was added."""
-        run = self.runs[index]
-        changes: dict[str, Any] = {field: {**getattr(run, field), **values}}
-        self.runs[index] = replace(run, **changes)
-
-    def supernet(self, run_id: str, seed: int, *, trainable: str = "bn", epochs: int = 10) -> str:
-        params = SPACE | {
-            "data.name": "digits",
-            "seed": seed,
-            "supernet.trainable": trainable,
-            "supernet.epochs": epochs,
-        }
-        metrics = {
-            "epochs": epochs - seed,
-            "trained_params": 50.0,
-            "supernet_params": 500.0,
-            "device_hours": 0.1 * (seed + 1),
-            "wall_s": 9.0,
-        }
-        return self.add(run_id, "supernet", params, metrics)
-
-    def search(self, run_id: str, seed: int, supernet: str, *, evolution_s: float = 0.2) -> str:
-        params = SPACE | {
-            "seed": seed,
-            "search.indicator": "bn",
-            "search.searcher": "exact",
-            "search.max_flops": 400000,
-        }
-        metrics = {
-            "wall_s": 0.5 + seed,
-            "device_hours": 0.001,
-            "exact/wall_s": 0.002,
-            "evolution/wall_s": evolution_s,
-            "evolution/optimality_gap": 0.01 * seed,
-            "evolution/num_evaluated": 1000.0,
-            "random/wall_s": 0.1,
-            "random/optimality_gap": 0.2,
-            "random/num_evaluated": 1000.0,
-        }
-        return self.add(run_id, "search", params, metrics, inputs={"supernet": supernet})
-
-    def accuracy_search(
-        self, run_id: str, seed: int, supernet: str, max_flops: int = 400000
-    ) -> str:
-        params = SPACE | {
-            "seed": seed,
-            "data.name": "digits",
-            "search.indicator": "accuracy",
-            "search.searcher": "evolution",
-            "search.max_flops": max_flops,
-        }
-        metrics = {"wall_s": 60.0, "num_evaluated": 300.0, "device_hours": 0.02}
-        return self.add(run_id, "search", params, metrics, inputs={"supernet": supernet})
-
-    def retrain(self, run_id: str, seed: int, **more: object) -> str:
-        params = SPACE | {"data.name": "digits", "seed": seed, "arch": run_id, **more}
-        metrics = {"top1": 0.9, "device_hours": 0.3, "num_test_images": 359.0, "val/top1": 0.8}
-        return self.add(run_id, "retrain", params, metrics)
-
-    def cell(
-        self,
-        run_id: str,
-        seed: int,
-        inputs: Mapping[str, str],
-        *,
-        indicator: str = "bn",
-        trainable: str = "bn",
-        epochs: int = 10,
-        parent: str | None = None,
-        top1: float = 0.9,
-    ) -> str:
-        params = {
-            "trainable": trainable,
-            "indicator": indicator,
-            "epochs": epochs,
-            "seed": seed,
-            "space": "micro",
-            "data": "digits",
-            "max_flops": 400000,
-            "retrain_epochs": 8,
-            "winner": "0 1 2",
-        }
-        metrics = {"top1": top1, "flops": 3e5, "params": 2e4, "device_hours": 0.5, "wall_s": 40.0}
-        return self.add(run_id, "cell", params, metrics, inputs=inputs, parent=parent)
-
-    @property
-    def evidence(self) -> Evidence:
-        return Evidence(TrackedExperiment("", "test", tuple(self.runs), 0, dict(self.records)))
-
-
-def two_seeds(runs: Runs) -> Runs:
-    """A sweep of one setting with two seeds."""
-    runs.add("sweep", "sweep", {"space": "micro", "data": "digits", "winner": "cell1"})
-    for seed in (0, 1):
-        supernet = runs.supernet(f"supernet{seed}", seed)
-        inputs = {
-            "supernet": supernet,
-            "search": runs.search(f"search{seed}", seed, supernet),
-            "retrain": runs.retrain(f"retrain{seed}", seed),
-        }
-        runs.cell(f"cell{seed}", seed, inputs, parent="sweep", top1=0.9 + 0.02 * seed)
-    return runs
-
-
-def table(section: Section, name: str) -> Table:
-    """One of a section's tables."""
-    return next(each for each in section.tables if each.name == name)
-
-
-def column(found: Table, name: str) -> list[Cell]:
-    """The cells below a heading."""
-    return [row[found.columns.index(name)] for row in found.rows]
-
-
-def numbers(section: Section) -> Iterator[Number]:
-    """All numbers of all tables."""
-    for each in section.tables:
-        for row in each.rows:
-            assert len(row) == len(each.columns), each.name
-            for cell in row:
-                if isinstance(cell, MeanStd):
-                    yield cell.mean
-                    if cell.std is not None:
-                        yield cell.std
-                elif isinstance(cell, Number):
-                    yield cell
-
-
-def check_found_again(section: Section, evidence: Evidence) -> int:
-    """Every tracked number is what MLflow gives; returns how many there are."""
-    found = [number for number in numbers(section) if isinstance(number.source, Tracked)]
-    for number in found:
-        assert isinstance(number.source, Tracked)
-        values = [
-            evidence.by_id[run_id].metrics[number.source.metric] for run_id in number.source.run_ids
-        ]
-        assert number.value == REDUCTIONS[number.source.how](values)
-    return len(found)
-
-
-def number_of(cell: Cell) -> Number:
-    """The number of a cell, or its mean."""
-    assert not isinstance(cell, str), cell
-    return cell.mean if isinstance(cell, MeanStd) else cell
 
 
 def test_two_seeds_are_one_row_with_their_spread() -> None:
@@ -330,7 +145,7 @@ def test_searches_with_another_budget_are_not_compared() -> None:
     found = table(cost_section(runs.evidence), "scored-searches")
     assert column(found, "budget") == ["flops ≤ 200.0 k"]
     assert number_of(column(found, "1,000 candidates (s)")[0]).value == pytest.approx(200.0)
-    assert [column(found, name) for name in found.columns[-3:]] == [[""]] * 3
+    assert [column(found, name) for name in found.columns[-3:]] == [[NOTHING]] * 3
 
 
 @pytest.mark.parametrize(
@@ -409,7 +224,7 @@ def test_odd_runs_leave_gaps() -> None:
     found = table(section, "cost-sweep")
     assert "2 of 4 cells have no result" in found.note
     assert {number_of(cell).text for cell in column(found, "test top-1 (%)")} == {"90.00"}
-    assert column(found, "supernet (device-h)") == ["", ""]
+    assert column(found, "supernet (device-h)") == [NOTHING, NOTHING]
     assert "searchers" not in [each.name for each in section.tables]
     assert any("1 of 1 supernets do not say" in sentence for sentence in section.missing)
     assert any("1 of 1 searches do not say" in sentence for sentence in section.missing)
@@ -421,4 +236,4 @@ def test_a_search_that_reads_no_supernet_is_said_to_read_none() -> None:
     search = runs.add("search", "search", {"search.indicator": "flops"}, {"wall_s": 1.0})
     runs.cell("cell", 0, {"search": search}, indicator="flops")
     found = table(cost_section(runs.evidence), "cost-cells run alone, micro on digits")
-    assert found.rows[0][:3] == ("no supernet", "flops", "")
+    assert found.rows[0][:3] == ("no supernet", "flops", NOTHING)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from experiments.evidence.detection import detection_section
+from experiments.evidence.gaps import NOTHING
 from experiments.evidence.values import MeanStd, Number, Published, Section, Tracked
-from tests.experiments.test_cost_section import (
+from tests.experiments.made_up_runs import (
     Runs,
     check_found_again,
     column,
@@ -97,7 +98,7 @@ def test_seeds_are_one_row_with_what_their_backbones_came_from() -> None:
     }
     for name, text in texts.items():
         assert number_of(column(own, name)[0]).text == text, name
-    assert column(own, "AP small") == [""]  # no object is small
+    assert column(own, "AP small") == [NOTHING]  # no object is small
     assert check_found_again(section, runs.evidence) > 10
     assert section.missing == ()
 
