@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from experiments.evidence.cell_groups import Study, is_done, studies
 from experiments.evidence.evidence import Evidence, mean_std, tracked
-from experiments.evidence.gaps import NOTHING, SWEEP, again
+from experiments.evidence.gaps import SWEEP, again
 from experiments.evidence.values import (
+    NOTHING,
     Block,
     Cell,
     Derived,

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from experiments.evidence.evidence import Evidence, mean_std
-from experiments.evidence.gaps import NOTHING
-from experiments.evidence.values import Cell, Show
+from experiments.evidence.values import NOTHING, Cell, Show
 from orchestration.run_reader import TrackedRun
 
 # The params of a stage that may differ among the cells of a group: what was drawn or found.

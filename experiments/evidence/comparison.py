@@ -11,9 +11,10 @@ from pathlib import PurePath
 
 from experiments.evidence.cell_groups import CellGroup, Study, average, is_done, studies
 from experiments.evidence.evidence import Evidence, tracked
-from experiments.evidence.gaps import NOTHING, SWEEP
+from experiments.evidence.gaps import SWEEP
 from experiments.evidence.published import counted, published, quoted
 from experiments.evidence.values import (
+    NOTHING,
     Block,
     Cell,
     Derived,

@@ -14,8 +14,9 @@ from experiments.correlation.study import Study
 from experiments.evidence.correlation_run import MEASURED, SPREADS, TABLE, TAUS, CorrelationRun
 from experiments.evidence.correlation_verdict import verdict
 from experiments.evidence.evidence import Evidence, tracked
-from experiments.evidence.gaps import NOTHING, again
+from experiments.evidence.gaps import again
 from experiments.evidence.values import (
+    NOTHING,
     Block,
     Cell,
     Picture,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from experiments.evidence.cell_groups import CellGroup, Study, average, studies
 from experiments.evidence.evidence import Evidence
 from experiments.evidence.fronts import fronts
-from experiments.evidence.gaps import NOTHING, SWEEP
+from experiments.evidence.gaps import SWEEP
 from experiments.evidence.published import published
 from experiments.evidence.searches import scored_table, search_groups, searcher_table
 from experiments.evidence.values import (
+    NOTHING,
     Block,
     Cell,
     Section,

@@ -9,9 +9,8 @@ from typing import Any
 
 from experiments.evidence.cell_groups import average
 from experiments.evidence.evidence import Evidence, tracked
-from experiments.evidence.gaps import NOTHING
 from experiments.evidence.published import published
-from experiments.evidence.values import Block, Cell, Section, Table, decimals, percent
+from experiments.evidence.values import NOTHING, Block, Cell, Section, Table, decimals, percent
 from experiments.report.numbers import count
 from orchestration.run_reader import TrackedRun
 

@@ -19,7 +19,7 @@ from experiments.budgets import budgets
 from experiments.config import EarlyBirdConfig
 from experiments.evidence.early_bird_stop import stopped_section
 from experiments.evidence.evidence import Evidence, tracked
-from experiments.evidence.gaps import NOTHING, SWEEP, again, as_sweep
+from experiments.evidence.gaps import SWEEP, again, as_sweep
 from experiments.evidence.supernets import (
     EPOCHS,
     SEED,
@@ -35,6 +35,7 @@ from experiments.evidence.supernets import (
     verdict,
 )
 from experiments.evidence.values import (
+    NOTHING,
     Block,
     Cell,
     Derived,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from experiments.config import EarlyBirdConfig
 from experiments.evidence.evidence import Evidence, tracked
-from experiments.evidence.gaps import NOTHING, SWEEP, as_sweep, with_settings
+from experiments.evidence.gaps import SWEEP, as_sweep, with_settings
 from experiments.evidence.supernets import (
     EARLY_BIRD,
     EPOCHS,
@@ -17,7 +17,7 @@ from experiments.evidence.supernets import (
     titles,
     verdict,
 )
-from experiments.evidence.values import Cell, Section, Table, decimals, percent, plain
+from experiments.evidence.values import NOTHING, Cell, Section, Table, decimals, percent, plain
 from orchestration.run_reader import TrackedRun
 
 _SETTINGS = ("window", "threshold")

@@ -1,4 +1,4 @@
-"""What stands where something is missing: a mark in the table, and a command that would fill it."""
+"""The command that would fill what is missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 
 from orchestration.run_reader import PROGRAM, TrackedRun
 
-NOTHING = "–"
 # Small, and with all that sections compare in its grid.
 SWEEP = f"{PROGRAM} sweep experiments/configs/ablation_quickstart.yaml"
 # The commands that train supernets.

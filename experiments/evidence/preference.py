@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from experiments.evidence.evidence import Evidence
-from experiments.evidence.gaps import NOTHING, SWEEP
+from experiments.evidence.gaps import SWEEP
 from experiments.evidence.recipes import Family, Scored, families, recipes_section
 from experiments.evidence.supernets import Found, finished_supernets, over_seeds
 from experiments.evidence.values import (
+    NOTHING,
     Block,
     Cell,
     MeanStd,

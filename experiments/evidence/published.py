@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.evidence.gaps import NOTHING
-from experiments.evidence.values import Cell, Derived, Number, Published, Show, shown
+from experiments.evidence.values import NOTHING, Cell, Derived, Number, Published, Show, shown
 
 _FOLDER = Path(__file__).parent
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.evidence.evidence import Evidence
-from experiments.evidence.gaps import NOTHING, again, as_sweep
+from experiments.evidence.gaps import again, as_sweep
 from experiments.evidence.supernets import (
     EPOCHS,
     SEED,
@@ -32,7 +32,7 @@ from experiments.evidence.supernets import (
     space_of,
     titles,
 )
-from experiments.evidence.values import Cell, Section, Table, decimals, percent
+from experiments.evidence.values import NOTHING, Cell, Section, Table, decimals, percent
 from nas.cost import flops_table
 from nas.early_bird import FloatArray
 from nas.ranking import kendall_tau

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from experiments.evidence.cell_groups import average
 from experiments.evidence.evidence import Evidence, tracked
-from experiments.evidence.gaps import NOTHING
 from experiments.evidence.values import (
+    NOTHING,
     Cell,
     Derived,
     Number,

@@ -149,6 +149,8 @@ class Section:
         return tuple(block for block in self.blocks if isinstance(block, Picture))
 
 
+NOTHING = "–"  # the cell where something is missing
+
 Show = Callable[[float], str]
 
 

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 
 from experiments.evidence.report import Report
 from experiments.evidence.values import (
+    NOTHING,
     Cell,
     Derived,
     MeanStd,
@@ -109,7 +110,7 @@ def whence(source: Tracked | Published | Derived) -> str:
 
 
 def table_csv(table: Table) -> str:
-    """With all digits; mean and standard deviation are columns of their own."""
+    """With all digits; a standard deviation has its own column, and what is missing is empty."""
     wide = [
         any(isinstance(row[column], MeanStd) for row in table.rows)
         for column in range(len(table.columns))
@@ -159,7 +160,7 @@ def cell_text(cell: Cell) -> str:
 def _values(cell: Cell) -> tuple[str | float, str | float]:
     match cell:
         case str():
-            return cell, ""
+            return "" if cell == NOTHING else cell, ""
         case Number():
             return cell.value, ""
         case MeanStd(mean, std):

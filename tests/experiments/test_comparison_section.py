@@ -10,9 +10,17 @@ import yaml
 
 from experiments.benchmarks.count_networks import NETWORKS, RESOLUTION, count_network
 from experiments.evidence.comparison import comparison_section
-from experiments.evidence.gaps import NOTHING
 from experiments.evidence.published import counted, published, quoted
-from experiments.evidence.values import Derived, Number, Published, Section, Table, Tracked, plain
+from experiments.evidence.values import (
+    NOTHING,
+    Derived,
+    Number,
+    Published,
+    Section,
+    Table,
+    Tracked,
+    plain,
+)
 from tests.experiments.made_up_runs import (
     Runs,
     check_found_again,

@@ -11,9 +11,9 @@ import pytest
 
 from experiments.evidence.cell_groups import studies
 from experiments.evidence.cost import cost_section
-from experiments.evidence.gaps import NOTHING
 from experiments.evidence.searches import SearchGroup
 from experiments.evidence.values import (
+    NOTHING,
     Derived,
     MeanStd,
     Published,

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from experiments.evidence.detection import detection_section
-from experiments.evidence.gaps import NOTHING
-from experiments.evidence.values import MeanStd, Number, Published, Section, Tracked
+from experiments.evidence.values import NOTHING, MeanStd, Number, Published, Section, Tracked
 from tests.experiments.made_up_runs import (
     Runs,
     check_found_again,
