@@ -99,8 +99,8 @@ def unfinished_supernets(evidence: Evidence) -> tuple[str, ...]:
     if count == 0:
         return ()
     return (
-        f"{count} supernet{'s are' if count > 1 else ' is'} not finished and left out; the command "
-        "that began it, given again, goes on where it stopped.",
+        f"{count} supernet{'s are' if count > 1 else ' is'} not finished and left out; a command "
+        "that was interrupted, given again, goes on where it stopped.",
     )
 
 

@@ -282,7 +282,7 @@ def test_a_stopped_supernet_without_its_like() -> None:
 def test_without_stopped_supernets_the_command_is_named() -> None:
     section = section_of(supernet("a", SETTLED))
     command = (
-        "bnnas sweep CONFIG --set grid.indicator=[bn] --set supernet.early_bird.window=5 "
+        "bnnas sweep CONFIG --set 'grid.indicator=[bn]' --set supernet.early_bird.window=5 "
         "--set name=early_bird"
     )
     assert f"`{command}`" in missing(section)
@@ -296,9 +296,9 @@ def test_a_study_s_supernets_are_compared_by_a_sweep_of_the_study_s_file() -> No
     said = missing(section_of(supernet("a", SETTLED, command=command)))
     sweep = "bnnas sweep study.yaml --set storage.path=here"
     for settings in (
-        "--set grid.trainable=[all,bn] --set name=trainables",
-        "--set grid.indicator=[bn] --set name=searched",
-        "--set grid.indicator=[bn] --set supernet.early_bird.window=5 --set name=early_bird",
+        "--set 'grid.trainable=[all,bn]' --set name=trainables",
+        "--set 'grid.indicator=[bn]' --set name=searched",
+        "--set 'grid.indicator=[bn]' --set supernet.early_bird.window=5 --set name=early_bird",
     ):
         assert f"`{sweep} {settings}`" in said
     assert "CONFIG" not in said

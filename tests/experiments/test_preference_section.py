@@ -226,7 +226,7 @@ def test_what_nothing_varies_is_said_with_its_command() -> None:
     for command in (
         "--set supernet.gamma_init=1 --set name=gamma_init_1",
         "--set supernet.decay_bn_and_bias=true --set name=decay_bn",
-        "--set grid.trainable=[all,bn,last_bn] --set name=trainables",
+        "--set 'grid.trainable=[all,bn,last_bn]' --set name=trainables",
     ):
         assert f"`bnnas sweep CONFIG {command}`" in said
     varied = section_of(
