@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from experiments.evidence.cell_groups import Study, is_done, studies
 from experiments.evidence.evidence import Evidence, mean_std, tracked
 from experiments.evidence.gaps import SWEEP, again
+from experiments.evidence.units import percent, size
 from experiments.evidence.values import (
     NOTHING,
     Block,
@@ -17,10 +18,9 @@ from experiments.evidence.values import (
     Picture,
     Section,
     Table,
-    percent,
 )
 from experiments.report.ablation import Ablation, Setting, Value, ablation_figure
-from experiments.report.numbers import count, standard_error
+from experiments.report.numbers import standard_error
 from orchestration.run_reader import TrackedRun
 
 _ENDED_EARLY = ("FAILED", "KILLED")
@@ -138,7 +138,7 @@ def _top1(evidence: Evidence, cells: Sequence[TrackedRun], *, several: bool) -> 
         return found
     error = standard_error(found.mean.value, num_images)
     rule = f"one standard error of a share of {num_images:,.0f} test images"
-    std = Number(error, percent(error), Derived(rule, (done[0].run_id,)))
+    std = Number.of(error, percent, Derived(rule, (done[0].run_id,)))
     return MeanStd(found.mean, std)
 
 
@@ -226,8 +226,8 @@ def _cells_table(name: str, title: str, cells: Sequence[TrackedRun], evidence: E
                 cell.name,
                 cell.params.get("seed", ""),
                 winner or _why_not([cell]),
-                tracked(cell, "flops", count) or NOTHING,
-                tracked(cell, "params", count) or NOTHING,
+                tracked(cell, "flops", size) or NOTHING,
+                tracked(cell, "params", size) or NOTHING,
                 tracked(cell, "top1", percent) or NOTHING,
                 tracked(cell, "random_baseline", percent) or NOTHING,
             )

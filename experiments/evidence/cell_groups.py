@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from experiments.evidence.evidence import Evidence, mean_std
-from experiments.evidence.values import NOTHING, Cell, Show
+from experiments.evidence.units import Show
+from experiments.evidence.values import NOTHING, Cell
 from orchestration.run_reader import TrackedRun
 
 # The params of a stage that may differ among the cells of a group: what was drawn or found.

@@ -13,20 +13,8 @@ from experiments.evidence.cell_groups import CellGroup, Study, average, is_done,
 from experiments.evidence.evidence import Evidence, tracked
 from experiments.evidence.gaps import SWEEP
 from experiments.evidence.published import counted, published, quoted
-from experiments.evidence.values import (
-    NOTHING,
-    Block,
-    Cell,
-    Derived,
-    Number,
-    Section,
-    Show,
-    Table,
-    decimals,
-    percent,
-    plain,
-)
-from experiments.report.numbers import count
+from experiments.evidence.units import decimals, millions, percent, plain, size
+from experiments.evidence.values import NOTHING, Block, Cell, Derived, Number, Section, Table
 from nas.cost import COST_TABLES
 from nas.space import load_space, parse_architecture
 from orchestration.run_reader import TrackedRun
@@ -108,8 +96,8 @@ def _measured(results: Sequence[TrackedRun], retrained: Sequence[TrackedRun]) ->
         retrained[0].params.get("retrain.epochs", ""),
         average(results, "top1", percent),
         average(retrained, "num_test_images", plain),
-        average(results, "flops", _millions),
-        average(results, "params", _millions),
+        average(results, "flops", millions),
+        average(results, "params", millions),
     )
 
 
@@ -146,7 +134,7 @@ def _released_table() -> Table:
             value = COST_TABLES[cost](space).of(arch)
             rule = f"computed by this program, from the space {row['space']}"
             cells += [
-                Number(value, _millions(value), Derived(rule)),
+                Number.of(value, millions, Derived(rule)),
                 quoted(row[cost], released.source),
             ]
         rows.append(tuple(cells))
@@ -174,8 +162,8 @@ def _published_table() -> Table:
     rows = tuple(
         (
             *cells,
-            counted(row["network"], "params", _millions) or NOTHING,
-            counted(row["network"], "flops", _millions) or NOTHING,
+            counted(row["network"], "params", millions) or NOTHING,
+            counted(row["network"], "flops", millions) or NOTHING,
         )
         for row, cells in zip(table.rows, table.cells(fields), strict=True)
     )
@@ -255,8 +243,8 @@ def _elsewhere_row(
         tracked(cell, "top1", percent) or NOTHING,
         num_images,
         tracked(baseline, "random_baseline", percent) or NOTHING,
-        tracked(cell, "flops", count) or NOTHING,
-        tracked(cell, "params", count) or NOTHING,
+        tracked(cell, "flops", size) or NOTHING,
+        tracked(cell, "params", size) or NOTHING,
     )
 
 
@@ -283,10 +271,3 @@ def _elsewhere_table(rows: Sequence[tuple[Cell, ...]]) -> Table:
         "A sweep's winner is the cell that does best on the search-validation images, not on the "
         "test images.",
     )
-
-
-_one_digit: Show = decimals(1)
-
-
-def _millions(value: float) -> str:
-    return _one_digit(value / 1e6)

@@ -15,17 +15,8 @@ from experiments.evidence.correlation_run import MEASURED, SPREADS, TABLE, TAUS,
 from experiments.evidence.correlation_verdict import verdict
 from experiments.evidence.evidence import Evidence, tracked
 from experiments.evidence.gaps import again
-from experiments.evidence.values import (
-    NOTHING,
-    Block,
-    Cell,
-    Picture,
-    Section,
-    Show,
-    Table,
-    decimals,
-    percent,
-)
+from experiments.evidence.units import Show, decimals, percent
+from experiments.evidence.values import NOTHING, Block, Cell, Picture, Section, Table
 from experiments.report.correlation import correlation_figure
 
 _COMMAND = "bnnas correlate experiments/configs/correlation_fashion_mnist.yaml"

@@ -8,16 +8,8 @@ from experiments.evidence.fronts import fronts
 from experiments.evidence.gaps import SWEEP
 from experiments.evidence.published import published
 from experiments.evidence.searches import scored_table, search_groups, searcher_table
-from experiments.evidence.values import (
-    NOTHING,
-    Block,
-    Cell,
-    Section,
-    Table,
-    decimals,
-    percent,
-    plain,
-)
+from experiments.evidence.units import decimals, percent, plain
+from experiments.evidence.values import NOTHING, Block, Cell, Section, Table
 from nas.indicators import INDICATORS
 from orchestration.run_reader import TrackedRun
 
@@ -124,9 +116,9 @@ def _candidates(searches: tuple[TrackedRun, ...], searcher: str) -> Cell:
     """How many the searcher has evaluated; exact search evaluates none one by one."""
     if searcher == "exact":
         return "none"
-    return average(searches, "num_evaluated", plain) or average(
-        searches, f"{searcher}/num_evaluated", plain
-    )
+    names = "num_evaluated", f"{searcher}/num_evaluated"
+    found = [mean_std(searches, name, plain) for name in names]
+    return found[0] or found[1] or NOTHING
 
 
 def _published_table() -> Table:

@@ -10,8 +10,8 @@ from typing import Any
 from experiments.evidence.cell_groups import average
 from experiments.evidence.evidence import Evidence, tracked
 from experiments.evidence.published import published
-from experiments.evidence.values import NOTHING, Block, Cell, Section, Table, decimals, percent
-from experiments.report.numbers import count
+from experiments.evidence.units import decimals, percent, size
+from experiments.evidence.values import NOTHING, Block, Cell, Section, Table
 from orchestration.run_reader import TrackedRun
 
 _APS = {
@@ -170,8 +170,8 @@ def _row(evidence: Evidence, runs: Sequence[TrackedRun]) -> tuple[Cell, ...]:
         str(len(runs)),
         params.get("detect.image_size", ""),
         params.get("detect.epochs", ""),
-        tracked(runs[0], "flops", count) or NOTHING,
-        tracked(runs[0], "params", count) or NOTHING,
+        tracked(runs[0], "flops", size) or NOTHING,
+        tracked(runs[0], "params", size) or NOTHING,
         *(average(runs, metric, percent) for metric in _APS),
         average(runs, "device_hours", decimals(4)),
     )

@@ -34,6 +34,7 @@ from experiments.evidence.supernets import (
     unfinished_supernets,
     verdict,
 )
+from experiments.evidence.units import decimals, percent, plain
 from experiments.evidence.values import (
     NOTHING,
     Block,
@@ -43,10 +44,6 @@ from experiments.evidence.values import (
     Picture,
     Section,
     Table,
-    decimals,
-    percent,
-    plain,
-    shown,
 )
 from experiments.report.early_bird import Similarity, early_bird_figure
 from nas.cost import gather_sum
@@ -236,11 +233,11 @@ def _row(evidence: Evidence, course: _Course) -> tuple[Cell, ...]:
     tau = kendall_tau(rank_vector(then_LN).astype(float), rank_vector(end_LN).astype(float))
     return (
         *head,
-        Number(stop + 1, plain(stop + 1), Derived(_RULE, run_ids)),
-        Number(saved, plain(saved), Derived("epochs trained less the epoch of the stop", run_ids)),
-        Number(
+        Number.of(stop + 1, plain, Derived(_RULE, run_ids)),
+        Number.of(saved, plain, Derived("epochs trained less the epoch of the stop", run_ids)),
+        Number.of(
             tau,
-            shown(tau, decimals(3)),
+            decimals(3),
             Derived("Kendall's τ-b between the rank vectors at the stop and at the end", run_ids),
         ),
         *_winners(evidence, course, then_LN, end_LN),
@@ -265,7 +262,7 @@ def _winners(
     rule = f"{by}: how far the winner at the stop is below that at the end in final score"
     return (
         verdict(early == final, f"{by}, at the stop and at the end", runs),
-        Number(lost, shown(lost, percent), Derived(rule, tuple(run.run_id for run in runs))),
+        Number.of(lost, percent, Derived(rule, tuple(run.run_id for run in runs))),
     )
 
 

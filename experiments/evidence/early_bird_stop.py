@@ -17,7 +17,8 @@ from experiments.evidence.supernets import (
     titles,
     verdict,
 )
-from experiments.evidence.values import NOTHING, Cell, Section, Table, decimals, percent, plain
+from experiments.evidence.units import decimals, percent, plain
+from experiments.evidence.values import NOTHING, Cell, Section, Table
 from orchestration.run_reader import TrackedRun
 
 _SETTINGS = ("window", "threshold")

@@ -9,14 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from experiments.correlation.study import STAGES
-from experiments.evidence.values import (
-    REDUCTIONS,
-    MeanStd,
-    Number,
-    Show,
-    Tracked,
-    shown,
-)
+from experiments.evidence.units import Show
+from experiments.evidence.values import REDUCTIONS, MeanStd, Number, Tracked
 from orchestration.run_reader import TrackedExperiment, TrackedRun
 
 
@@ -100,7 +94,7 @@ def tracked(
         return None
     value = REDUCTIONS[how]([run.metrics[metric] for run in having])
     source = Tracked(metric, tuple(run.run_id for run in having), how)
-    return Number(value, shown(value, show), source)
+    return Number.of(value, show, source)
 
 
 def mean_std(runs: Sequence[TrackedRun], metric: str, show: Show) -> MeanStd | None:

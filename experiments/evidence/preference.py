@@ -14,17 +14,8 @@ from experiments.evidence.evidence import Evidence
 from experiments.evidence.gaps import SWEEP
 from experiments.evidence.recipes import Family, Scored, families, recipes_section
 from experiments.evidence.supernets import Found, finished_supernets, over_seeds
-from experiments.evidence.values import (
-    NOTHING,
-    Block,
-    Cell,
-    MeanStd,
-    Picture,
-    Section,
-    Show,
-    Table,
-    decimals,
-)
+from experiments.evidence.units import Show, decimals
+from experiments.evidence.values import NOTHING, Block, Cell, MeanStd, Picture, Section, Table
 from experiments.report.preference import Preference, Spread, preference_figure
 from nas.space import SearchSpace
 
@@ -157,8 +148,7 @@ def _by(
 _gamma = decimals(4)
 
 
-def _signed(value: float) -> str:
-    return f"{100 * value:+.2f}"
+_signed = Show("{:+.2f}".format, 100)  # percent
 
 
 def _rows(

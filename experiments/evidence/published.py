@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.evidence.values import NOTHING, Cell, Derived, Number, Published, Show, shown
+from experiments.evidence.units import Show
+from experiments.evidence.values import NOTHING, Cell, Derived, Number, Published
 
 _FOLDER = Path(__file__).parent
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -59,7 +60,7 @@ def counted(network: str, cost: str, show: Show) -> Number | None:
                 f"computed from torchvision {content['torchvision']}'s {row['model']} at "
                 f"{size}×{size}"
             )
-            return Number(float(row[cost]), shown(row[cost], show), Derived(rule))
+            return Number.of(float(row[cost]), show, Derived(rule))
     return None
 
 

@@ -32,7 +32,8 @@ from experiments.evidence.supernets import (
     space_of,
     titles,
 )
-from experiments.evidence.values import NOTHING, Cell, Section, Table, decimals, percent
+from experiments.evidence.units import decimals, percent
+from experiments.evidence.values import NOTHING, Cell, Section, Table
 from nas.cost import flops_table
 from nas.early_bird import FloatArray
 from nas.ranking import kendall_tau

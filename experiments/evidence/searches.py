@@ -7,18 +7,8 @@ from dataclasses import dataclass
 
 from experiments.evidence.cell_groups import average
 from experiments.evidence.evidence import Evidence, tracked
-from experiments.evidence.values import (
-    NOTHING,
-    Cell,
-    Derived,
-    Number,
-    Show,
-    Table,
-    Tracked,
-    decimals,
-    percent,
-    plain,
-)
+from experiments.evidence.units import Show, decimals, milliseconds, percent, plain
+from experiments.evidence.values import NOTHING, Cell, Derived, Number, Table, Tracked
 from experiments.report.numbers import count
 from nas.indicators import INDICATORS
 from orchestration.run_reader import TrackedRun
@@ -106,11 +96,11 @@ def searcher_table(groups: Sequence[SearchGroup]) -> Table:
             group.indicator,
             group.budget,
             str(len(group.runs)),
-            _reduced(group.runs, "exact/wall_s", _ms, "mean"),
+            _reduced(group.runs, "exact/wall_s", milliseconds, "mean"),
         ]
         for searcher in _OTHERS:
             row += [
-                _reduced(group.runs, f"{searcher}/wall_s", _ms, "mean"),
+                _reduced(group.runs, f"{searcher}/wall_s", milliseconds, "mean"),
                 _reduced(group.runs, f"{searcher}/num_evaluated", plain, "mean"),
                 _reduced(group.runs, f"{searcher}/optimality_gap", percent, "mean"),
                 _reduced(group.runs, f"{searcher}/optimality_gap", percent, "max"),
@@ -237,10 +227,6 @@ def _reduced(runs: Sequence[TrackedRun], metric: str, show: Show, how: str) -> C
     return tracked(runs, metric, show, how) or NOTHING
 
 
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.1f}"
-
-
 def _quotient(over: Cell, under: Cell) -> float | None:
     """None where one of the two is missing, or nothing was counted."""
     if not (isinstance(over, Number) and isinstance(under, Number)) or under.value == 0:
@@ -258,4 +244,4 @@ def _derived(value: float | None, show: Show, rule: str, made_from: Sequence[Cel
         if isinstance(source, Tracked | Derived)
         for run_id in source.run_ids
     ]
-    return Number(value, show(value), Derived(rule, tuple(dict.fromkeys(run_ids))))
+    return Number.of(value, show, Derived(rule, tuple(dict.fromkeys(run_ids))))

@@ -17,7 +17,8 @@ import numpy as np
 
 from experiments.config import Trainable
 from experiments.evidence.evidence import Evidence
-from experiments.evidence.values import Derived, MeanStd, Number, Show, shown
+from experiments.evidence.units import Show
+from experiments.evidence.values import Derived, MeanStd, Number
 from experiments.stages.supernet import recorded_scores
 from nas.early_bird import FloatArray
 from nas.space import SearchSpace, space_from_dict
@@ -208,10 +209,10 @@ def over_seeds(found: Iterable[Found], show: Show, rule: str) -> MeanStd | None:
     values = [each.value for each in finite]
     run_ids = tuple(dict.fromkeys(run_id for each in finite for run_id in each.run_ids))
     mean = statistics.fmean(values)
-    number = Number(mean, shown(mean, show), Derived(rule, run_ids))
+    number = Number.of(mean, show, Derived(rule, run_ids))
     if len(finite) < 2:
         return MeanStd(number, None)
     std = statistics.stdev(values)
     spread = Derived(f"standard deviation of: {rule}", run_ids)
-    text = shown(std, show).removeprefix("+")  # of means that are shown with their sign
-    return MeanStd(number, Number(std, text, spread))
+    text = show(std).removeprefix("+")  # of means that are shown with their sign
+    return MeanStd(number, Number(std, text, spread, show.scale))

@@ -15,6 +15,8 @@ from typing import TypeAlias
 
 from matplotlib.figure import Figure
 
+from experiments.evidence.units import Show
+
 # How several tracked values become one; a test recomputes every number of a page by these.
 REDUCTIONS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "value": lambda values: values[0],
@@ -63,11 +65,29 @@ class Derived:
 
 @dataclass(frozen=True)
 class Number:
-    """A number as it is shown, and what it is in full."""
+    """A number as it is shown, and what it is in full.
+
+    Attributes:
+        value: as it is tracked.
+        text: as people read it, in the unit of its heading.
+        source: where it comes from.
+        scale: from the value to that unit.
+    """
 
     value: float
     text: str
     source: Tracked | Published | Derived
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, value: float, show: Show, source: Tracked | Published | Derived) -> Number:
+        """A number that is printed in this way."""
+        return cls(value, show(value), source, show.scale)
+
+    @property
+    def in_unit(self) -> float:
+        """With all its digits, in the unit of its heading."""
+        return float(f"{self.scale * self.value:.15g}")
 
 
 @dataclass(frozen=True)
@@ -150,25 +170,3 @@ class Section:
 
 
 NOTHING = "–"  # the cell where something is missing
-
-Show = Callable[[float], str]
-
-
-def percent(value: float) -> str:
-    """A share of 1, in percent without the sign."""
-    return f"{100 * value:.2f}"
-
-
-def plain(value: float) -> str:
-    """A count, without an exponent."""
-    return f"{value:,.0f}"
-
-
-def decimals(num: int) -> Show:
-    """With so many digits after the point."""
-    return lambda value: f"{value:.{num}f}"
-
-
-def shown(value: float, show: Show) -> str:
-    """The text of a number; one that is none is said to be so."""
-    return show(value) if math.isfinite(value) else "not finite"

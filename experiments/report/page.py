@@ -110,7 +110,10 @@ def whence(source: Tracked | Published | Derived) -> str:
 
 
 def table_csv(table: Table) -> str:
-    """With all digits; a standard deviation has its own column, and what is missing is empty."""
+    """With all digits, in the units of the headings; what is missing is empty.
+
+    A standard deviation has a column of its own.
+    """
     wide = [
         any(isinstance(row[column], MeanStd) for row in table.rows)
         for column in range(len(table.columns))
@@ -162,9 +165,9 @@ def _values(cell: Cell) -> tuple[str | float, str | float]:
         case str():
             return "" if cell == NOTHING else cell, ""
         case Number():
-            return cell.value, ""
+            return cell.in_unit, ""
         case MeanStd(mean, std):
-            return mean.value, "" if std is None else std.value
+            return mean.in_unit, "" if std is None else std.in_unit
 
 
 def numeric_columns(table: Table) -> list[bool]:

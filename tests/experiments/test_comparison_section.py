@@ -11,16 +11,8 @@ import yaml
 from experiments.benchmarks.count_networks import NETWORKS, RESOLUTION, count_network
 from experiments.evidence.comparison import comparison_section
 from experiments.evidence.published import counted, published, quoted
-from experiments.evidence.values import (
-    NOTHING,
-    Derived,
-    Number,
-    Published,
-    Section,
-    Table,
-    Tracked,
-    plain,
-)
+from experiments.evidence.units import plain
+from experiments.evidence.values import NOTHING, Derived, Number, Published, Section, Table, Tracked
 from tests.experiments.made_up_runs import (
     Runs,
     check_found_again,
