@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiments.evidence.cell_groups import CellGroup, Study, average, studies
-from experiments.evidence.evidence import Evidence
+from experiments.evidence.evidence import Evidence, mean_std
 from experiments.evidence.fronts import fronts
 from experiments.evidence.gaps import SWEEP
 from experiments.evidence.published import published

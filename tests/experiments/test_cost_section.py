@@ -55,6 +55,19 @@ def test_two_seeds_are_one_row_with_their_spread() -> None:
     assert check_found_again(section, evidence) > 15
 
 
+def test_candidates_are_those_of_the_searcher_whatever_ranks() -> None:
+    runs = two_seeds(Runs())
+    for index, run in enumerate(runs.runs):
+        if run.kind == "search":
+            runs.change(index, "params", **{"search.searcher": "evolution"})
+    search = runs.accuracy_search("slow", 0, "supernet0")
+    runs.cell("by-accuracy", 0, {"search": search}, indicator="accuracy", parent="sweep")
+    found = table(cost_section(runs.evidence), "cost-sweep")
+    by_indicator = dict(zip(column(found, "ranked by"), column(found, "candidates"), strict=True))
+    shown = {name: number_of(cell).value for name, cell in by_indicator.items()}
+    assert shown == {"bn": 1000.0, "accuracy": 300.0}
+
+
 def test_a_shared_supernet_counts_once_in_a_row() -> None:
     runs = Runs()
     supernet = runs.supernet("supernet", 0)
