@@ -173,6 +173,7 @@ class CellRun(GroupRun):
             artifacts=result.figures,
             params={"winner": result.search.record.result["arch"]},
             tags={**lineage, "mlflow.note.content": result.summary()},
+            parts=[done.record.fingerprint for done in result.stages],
         )
 
 

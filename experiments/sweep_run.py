@@ -43,6 +43,7 @@ class SweepRun(GroupRun):
             metrics=result.metrics,
             params={} if winner is None else {"winner": winner.plan.config.name},
             artifacts=_draw(result),
+            parts=[record.fingerprint for record in result.records],
             tags={"mlflow.note.content": f"{self._compare_link(result)}{result.summary()}"},
         )
 

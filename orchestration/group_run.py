@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestration.json_text import JSON
-from orchestration.tracking import ERROR, Tracker, TrackingError
+from orchestration.tracking import ERROR, Tracker, TrackingError, part_tags
 
 _log = logging.getLogger(__name__)
 
@@ -84,17 +84,19 @@ class GroupRun:
         params: Mapping[str, JSON] | None = None,
         artifacts: Path | None = None,
         tags: Mapping[str, str] | None = None,
+        parts: Iterable[str] = (),
     ) -> str | None:
         """End it, as `Tracker.finish_group` does; an earlier end's reason is forgotten.
 
-        Returns its id; None where the server could not be told.
+        `parts` are the fingerprints of all stages that its numbers come from. Returns its id; None
+        where the server could not be told.
         """
+
+        ending = {ERROR: "", **part_tags(parts), **(tags or {})}
 
         def end() -> str:
             run_id = self.start()
-            self.tracker.finish_group(
-                run_id, status, metrics, params, artifacts, {ERROR: "", **(tags or {})}
-            )
+            self.tracker.finish_group(run_id, status, metrics, params, artifacts, ending)
             return run_id
 
         return self._attempt(end, status)

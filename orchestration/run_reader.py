@@ -27,6 +27,8 @@ from orchestration.tracking import (
     FINGERPRINT,
     INPUT,
     PARENT,
+    PART,
+    PART_DIGITS,
     PUBLISHED,
     RECORD,
     STAGE,
@@ -95,6 +97,12 @@ class TrackedRun:
         }
 
     @cached_property
+    def part_fingerprints(self) -> frozenset[str]:
+        """First digits of the stages that a group's numbers come from, as far as it names them."""
+        texts = [text for key, text in self.tags.items() if key.startswith(PART)]
+        return frozenset(" ".join(texts).split())
+
+    @cached_property
     def code(self) -> Mapping[str, Any]:
         """Commit, command, versions and hardware that it was made with; empty if not told."""
         try:
@@ -134,27 +142,63 @@ class TrackedExperiment:
     _documents: _Documents | None = field(default=None, repr=False, compare=False)
 
     def part(self, run_id: str) -> TrackedExperiment:
-        """A group's run, what is nested under it at any depth, and what all of that was made from.
+        """A run with everything that its numbers come from, at any depth.
+
+        Args:
+            run_id: whole, or as many digits as no other run's id begins with.
 
         Raises:
             TrackingError: there is no such run in the experiment.
         """
-        by_id = {run.run_id: run for run in self.runs}
-        if run_id not in by_id:
-            raise TrackingError(
-                f"The experiment {self.name!r} has no run {run_id} of this program."
-            )
-        nested: dict[str, list[str]] = {}
-        for run in self.runs:
-            nested.setdefault(run.parent_run_id or "", []).append(run.run_id)
-        wanted, waiting = set(), [run_id]
+        wanted: set[str] = set()
+        waiting = [self._one(run_id)]
         while waiting:
             one = waiting.pop()
-            if one in by_id and one not in wanted:
-                wanted.add(one)
-                waiting += [*nested.get(one, ()), *by_id[one].inputs.values()]
+            if one.run_id not in wanted:
+                wanted.add(one.run_id)
+                waiting += self.sources(one)
         runs = tuple(run for run in self.runs if run.run_id in wanted)
         return replace(self, runs=runs, num_foreign=0)
+
+    def sources(self, run: TrackedRun) -> tuple[TrackedRun, ...]:
+        """What a run's numbers come from: its inputs, what is nested under it, what it names."""
+        inputs = [self.by_id[each] for each in run.inputs.values() if each in self.by_id]
+        found = [*inputs, *self.children(run)]
+        if run.fingerprint is None:
+            found += [self._by_digits[d] for d in run.part_fingerprints if d in self._by_digits]
+        return tuple({one.run_id: one for one in found}.values())
+
+    def children(self, run: TrackedRun) -> tuple[TrackedRun, ...]:
+        """The runs that are nested under a run."""
+        return self._by_parent.get(run.run_id, ())
+
+    @cached_property
+    def by_id(self) -> Mapping[str, TrackedRun]:
+        """Run id → run."""
+        return {run.run_id: run for run in self.runs}
+
+    @cached_property
+    def _by_digits(self) -> Mapping[str, TrackedRun]:
+        return {run.fingerprint[:PART_DIGITS]: run for run in self.runs if run.fingerprint}
+
+    @cached_property
+    def _by_parent(self) -> Mapping[str, tuple[TrackedRun, ...]]:
+        nested: dict[str, list[TrackedRun]] = {}
+        for run in self.runs:
+            nested.setdefault(run.parent_run_id or "", []).append(run)
+        return {run_id: tuple(found) for run_id, found in nested.items()}
+
+    def _one(self, digits: str) -> TrackedRun:
+        """The run with this id, or with the only id that begins so."""
+        found = [run for run in self.runs if digits and run.run_id.startswith(digits)]
+        if len(found) == 1:
+            return found[0]
+        what = f"{len(found)} runs" if found else "no run"
+        raise TrackingError(
+            f"The experiment {self.name!r} has {what} of this program whose id begins with "
+            f"{digits!r}: take one from the lineage table of the whole report, or from MLflow's "
+            "page of the run."
+        )
 
     def document(self, run: TrackedRun, path: str) -> str | None:
         """The text of one of a run's artifacts; None, with a warning, where it cannot be had."""

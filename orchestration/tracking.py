@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +41,8 @@ ERROR = "bnnas.error"
 CELL = "bnnas.cell"
 CODE = "bnnas.code"  # where a result comes from, as JSON
 INPUT = "bnnas.input."  # and the kind of the stage whose run id it holds
+PART = "bnnas.part."  # and a number: fingerprints of stages that a group's numbers come from
+PART_DIGITS = 12  # of a fingerprint, there
 PARENT = "mlflow.parentRunId"
 RECORD = "record.json"  # the artifact that holds a stage's whole record
 _EPOCH = "epoch"
@@ -348,6 +350,16 @@ def _log_series(
 def _log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
     for start in range(0, len(metrics), _MAX_METRICS):
         client.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
+
+
+def part_tags(fingerprints: Iterable[str]) -> dict[str, str]:
+    """The tags by which a group names its stages; many of them are in another group's care."""
+    digits = list(dict.fromkeys(each[:PART_DIGITS] for each in fingerprints))
+    per_tag = MAX_TAG_CHARS // (PART_DIGITS + 1)
+    return {
+        f"{PART}{start // per_tag}": " ".join(digits[start : start + per_tag])
+        for start in range(0, len(digits), per_tag)
+    }
 
 
 def tag_entities(tags: Mapping[str, str]) -> list[RunTag]:

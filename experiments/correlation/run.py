@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.config_file import dump_config
 from experiments.correlation.plan import CorrelationPlan
-from experiments.correlation.study import STAGES, Row, Study
+from experiments.correlation.study import Row, Study
 from experiments.drivers import num_drivers, run_drivers, why_failed
 from experiments.plan import CellPlan
 from experiments.provenance import provenance
@@ -121,6 +121,7 @@ def run_correlation(
             "FAILED" if failures else "FINISHED",
             metrics={} if study is None else study.metrics,
             artifacts=folder,
+            parts=[stage.fingerprint for stage in plan.stages],
         )
     return CorrelationResult(
         plan, study, failures, drivers.executed, drivers.cached, run_id, folder
@@ -213,7 +214,7 @@ def _group_run(plan: CorrelationPlan, tracker: Tracker, tags: Mapping[str, str])
 
 
 def _draw(plan: CorrelationPlan, study: Study | None) -> Path:
-    """The figure, the table, the resolved config, and which stages it is all made from."""
+    """The figure, the table, and the resolved config."""
     from experiments.report.correlation import correlation_figure
     from experiments.report.style import save_figure
 
@@ -221,8 +222,6 @@ def _draw(plan: CorrelationPlan, study: Study | None) -> Path:
     folder = local_folder(config.storage) / "figures" / config.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    stages = "\n".join(stage.fingerprint for stage in plan.stages)
-    (folder / STAGES).write_text(stages, encoding="utf-8")
     if study is not None:
         save_figure(correlation_figure(study), folder / "correlation.png")
         (folder / "correlation.csv").write_text(study.csv(), encoding="utf-8")

@@ -28,7 +28,6 @@ from nas.spread import Spread, spread
 
 FloatArray = npt.NDArray[np.float64]
 
-STAGES = "stages.txt"  # the artifact with the fingerprints of all stages of a study
 _BOOTSTRAP_SEED = 0
 _SCORE = "score/"  # before an indicator's name, in the table
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from experiments.correlation.study import STAGES
 from experiments.evidence.units import Show
 from experiments.evidence.values import REDUCTIONS, MeanStd, Number, Tracked
 from orchestration.run_reader import TrackedExperiment, TrackedRun
@@ -25,18 +24,17 @@ class Evidence:
         """Of this program, the oldest first."""
         return self.experiment.runs
 
-    @cached_property
+    @property
     def by_id(self) -> Mapping[str, TrackedRun]:
         """Run id → run."""
-        return {run.run_id: run for run in self.runs}
+        return self.experiment.by_id
 
     @cached_property
     def _by_kind(self) -> Mapping[str, tuple[TrackedRun, ...]]:
-        return _grouped((run.kind, run) for run in self.runs)
-
-    @cached_property
-    def _by_parent(self) -> Mapping[str, tuple[TrackedRun, ...]]:
-        return _grouped((run.parent_run_id or "", run) for run in self.runs)
+        groups: dict[str, list[TrackedRun]] = {}
+        for run in self.runs:
+            groups.setdefault(run.kind, []).append(run)
+        return {kind: tuple(group) for kind, group in groups.items()}
 
     def of(self, kind: str) -> tuple[TrackedRun, ...]:
         """The runs of a kind, the oldest first."""
@@ -44,22 +42,7 @@ class Evidence:
 
     def children(self, run: TrackedRun) -> tuple[TrackedRun, ...]:
         """The runs that are nested under a run."""
-        return self._by_parent.get(run.run_id, ())
-
-    def parts(self, run: TrackedRun) -> tuple[TrackedRun, ...]:
-        """What a group's own numbers are made from: its children, and what it shares with others.
-
-        A study names all its stages in a document, because many were another group's first.
-        """
-        if run.fingerprint is not None:
-            return ()
-        found = self.children(run)
-        if run.kind != "correlate":
-            return found
-        listed = self.experiment.document(run, STAGES)
-        named = set() if listed is None else set(listed.split())
-        shared = [one for one in self.runs if one.fingerprint in named]
-        return tuple({one.run_id: one for one in (*found, *shared)}.values())
+        return self.experiment.children(run)
 
     def input(self, run: TrackedRun, kind: str) -> TrackedRun | None:
         """What a run was made from."""
@@ -68,13 +51,6 @@ class Evidence:
     def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
         """The whole record of a finished stage, asked for once; None where it cannot be had."""
         return self.experiment.record(run)
-
-
-def _grouped(pairs: Iterable[tuple[str, TrackedRun]]) -> dict[str, tuple[TrackedRun, ...]]:
-    groups: dict[str, list[TrackedRun]] = {}
-    for key, run in pairs:
-        groups.setdefault(key, []).append(run)
-    return {key: tuple(group) for key, group in groups.items()}
 
 
 def tracked(

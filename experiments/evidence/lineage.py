@@ -63,7 +63,7 @@ def _used(evidence: Evidence, sections: Iterable[Section]) -> set[str]:
         run = evidence.by_id.get(waiting.pop())
         if run is not None and run.run_id not in found:
             found.add(run.run_id)
-            waiting += [*run.inputs.values(), *(one.run_id for one in evidence.parts(run))]
+            waiting += [one.run_id for one in evidence.experiment.sources(run)]
     return found
 
 

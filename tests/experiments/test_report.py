@@ -183,6 +183,8 @@ def test_lineage_names_commit_command_and_machine_of_every_run(
     made = {run.run_id for run in retrained if run.params["arch"] in studied}
     assert len(made) >= 8
     assert made <= set(rows)
+    part = recorded.read().part(recorded.printed["correlate"]["mlflow_run_id"])
+    assert made <= {run.run_id for run in part.runs}
     for run_id, row in rows.items():
         tags = recorded.client.get_run(run_id).data.tags
         code = json.loads(tags["bnnas.code"])

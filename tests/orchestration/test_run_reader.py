@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestration import run_reader
+from orchestration.group_run import GroupRun
 from orchestration.run_reader import read_experiment
 from orchestration.tracking import Tracker, TrackingError
 from tests.orchestration.conftest import MlflowServer
@@ -75,8 +79,38 @@ def test_a_part_holds_what_is_below_and_what_it_was_made_from(sqlite_uri: str) -
     found = read_experiment(sqlite_uri, "e")
     assert {run.run_id for run in found.part(mine).runs} == {mine, cell, shared}
     assert {run.run_id for run in found.part(other).runs} == {other}
-    with pytest.raises(TrackingError, match="has no run"):
-        found.part("0" * 32)
+    assert found.part(mine[:12]).runs == found.part(mine).runs
+
+
+def test_a_run_that_is_not_there_or_not_one_is_said(sqlite_uri: str) -> None:
+    tracker = Tracker(sqlite_uri, "e")
+    for number in range(17):  # more than there are first digits
+        tracker.start_group(f"group {number}", {"bnnas.stage": "sweep"}, {})
+    found = read_experiment(sqlite_uri, "e")
+    for digits in ("0" * 32, "", "*"):
+        with pytest.raises(TrackingError, match=f"has no run .*{re.escape(repr(digits))}"):
+            found.part(digits)
+    firsts = Counter(run.run_id[0] for run in found.runs)
+    digit, count = firsts.most_common(1)[0]
+    with pytest.raises(TrackingError, match=f"has {count} runs .*{digit!r}: take one from"):
+        found.part(digit)
+
+
+@pytest.mark.parametrize("num_parts", [1, 1000])
+def test_what_another_group_has_made_is_part_of_all_that_name_it(
+    sqlite_uri: str, num_parts: int
+) -> None:
+    tracker = Tracker(sqlite_uri, "e")
+    first = tracker.start_group("first", {"bnnas.stage": "sweep"}, {})
+    shared = tracker.publish(RECORD, name="shared", tags={"mlflow.parentRunId": first})
+    others = [hashlib.sha256(bytes(number)).hexdigest() for number in range(num_parts - 1)]
+    second = GroupRun("second", tracker, {"bnnas.stage": "sweep"}, {}, group="second")
+    run_id = second.finish(parts=[*others, RECORD.fingerprint])
+    assert run_id is not None
+    found = read_experiment(sqlite_uri, "e")
+    assert len(found.by_id[run_id].part_fingerprints) == num_parts
+    assert {run.run_id for run in found.part(run_id).runs} == {run_id, shared}
+    assert {run.run_id for run in found.part(first).runs} == {first, shared}
 
 
 def test_an_experiment_that_is_not_there_names_the_near_ones(sqlite_uri: str) -> None:
