@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_IN_URI = re.compile(r"(?<=://)[^/\s'\"@]+@")
+_IN_URI = re.compile(r"(?<=://)[^/?#\s'\"]+@")
 
 
 def without_credentials(text: str) -> str:

@@ -12,6 +12,8 @@ import functools
 import hashlib
 import logging
 import os
+import re
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from orchestration.credentials import without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 _SQLITE = "sqlite:///"
 _HTTP = ("http://", "https://")
@@ -34,6 +37,7 @@ _CONNECTION_ERRORS = (
     "Name or service not known",
     "Temporary failure in name resolution",
 )
+_DENIED = re.compile("error code (401|403)|UNAUTHENTICATED|PERMISSION_DENIED")
 _ENVIRONMENT_LOCK = threading.RLock()
 # Without it, MLflow's UI shows an experiment's runs as evaluations of a language model.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -133,12 +137,17 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         found = client.get_experiment_by_name(name)  # somebody else was a moment faster
         assert found is not None
     if found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"The MLflow experiment {name!r} at {uri} was deleted: restore it with "
-            f"'mlflow experiments restore -x {found.experiment_id}', or set "
-            "tracking.experiment to another name."
-        )
+        raise deleted(found, uri)
     return str(found.experiment_id)
+
+
+def deleted(experiment: Experiment, uri: str) -> TrackingError:
+    """The error for an experiment in MLflow's waste bin."""
+    return TrackingError(
+        f"The MLflow experiment {experiment.name!r} at {uri} was deleted: restore it with "
+        f"'mlflow experiments restore -x {experiment.experiment_id}', or set "
+        "tracking.experiment to another name."
+    )
 
 
 def check(uri: str, experiment: str) -> None:
@@ -154,22 +163,51 @@ def check(uri: str, experiment: str) -> None:
         experiment_id(connect(uri), uri, experiment)
 
 
-def check_uri(uri: str, *, must_exist: bool = False) -> None:
+@contextlib.contextmanager
+def reading(uri: str, timeout_s: int, num_retries: int) -> Iterator[MlflowClient]:
+    """A client for what is there already; nothing is created.
+
+    Raises:
+        TrackingError: there is no MLflow, or it is away or refuses.
+    """
+    check_uri(uri)
+    if uri.startswith(_SQLITE):
+        _check_database(uri)
+    with patience(timeout_s, num_retries), explained(uri):
+        if uri.startswith(_HTTP):
+            _check_version(uri)
+        yield connect(uri)
+
+
+def check_uri(uri: str) -> None:
     """Whether `uri` can name a server or database; touches no network.
 
     Raises:
-        TrackingError: it cannot, or it is a SQLite file that must exist and does not.
+        TrackingError: it cannot.
     """
     if not uri.startswith((*_HTTP, *_DATABASES)):
         raise TrackingError(
             f"Tracking URI {uri!r} is no MLflow server or database: set tracking.uri to "
             "http://HOST:PORT of a server, or to sqlite:////ABSOLUTE/PATH/mlflow.db."
         )
-    if must_exist and uri.startswith(_SQLITE) and not _database(uri).is_file():
+
+
+def _check_database(uri: str) -> None:
+    """Refuse a SQLite file that is not there or is another program's; MLflow would fill it."""
+    path = _database(uri)
+    mend = "Name the config whose runs are meant, or the place with --uri."
+    if not path.is_file():
         raise TrackingError(
-            f"There is no MLflow database at {_database(uri)}: nothing was tracked there yet. Name "
-            "the config whose runs are meant, or the place with --uri."
+            f"There is no MLflow database at {path}: nothing was tracked there yet. {mend}"
         )
+    tables: set[str] = set()
+    with (
+        contextlib.suppress(sqlite3.DatabaseError),  # no SQLite file at all
+        contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database,
+    ):
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    if not {"alembic_version", "experiments", "runs"} <= tables:
+        raise TrackingError(f"The file {path} is no MLflow database, and stays as it is. {mend}")
 
 
 def _database(uri: str) -> Path:
@@ -187,6 +225,12 @@ def explained(uri: str) -> Iterator[None]:
         yield
     except server_errors() as error:
         reason = reason_of(error)
+        if denied := _DENIED.search(str(error)):
+            raise TrackingError(
+                f"MLflow at {uri} does not let us in ({denied[0].lower()}): give your credentials "
+                "in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or in "
+                "MLFLOW_TRACKING_TOKEN."
+            ) from error
         if "out-of-date database schema" in str(error):
             mend = f"run 'mlflow db upgrade {uri}' (after a backup), or name another database"
         elif uri.startswith(_HTTP):

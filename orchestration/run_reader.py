@@ -247,12 +247,12 @@ def read_experiment(uri: str, name: str) -> TrackedExperiment:
     Raises:
         TrackingError: there is no such experiment, or the server or database is away or refuses.
     """
-    mlflow_server.check_uri(uri, must_exist=True)
-    with mlflow_server.patience(_TIMEOUT_S, _NUM_RETRIES), mlflow_server.explained(uri):
-        client = mlflow_server.connect(uri)
+    with mlflow_server.reading(uri, _TIMEOUT_S, _NUM_RETRIES) as client:
         experiment = client.get_experiment_by_name(name)
-        if experiment is None or experiment.lifecycle_stage != "active":
+        if experiment is None:
             raise TrackingError(_no_such(uri, name, client))
+        if experiment.lifecycle_stage != "active":
+            raise mlflow_server.deleted(experiment, uri)
         found: list[Run] = []
         token = None
         while True:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.server
 import json
 import math
 import re
+import sqlite3
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -121,7 +125,7 @@ def test_an_experiment_that_is_not_there_names_the_near_ones(sqlite_uri: str) ->
     experiment = client.get_experiment_by_name("ablation")
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
-    with pytest.raises(TrackingError, match="no experiment 'ablation'"):
+    with pytest.raises(TrackingError, match="'ablation' .* was deleted: restore it with"):
         read_experiment(sqlite_uri, "ablation")
 
 
@@ -131,6 +135,45 @@ def test_reading_creates_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(TrackingError, match="no MLflow server or database"):
         read_experiment("file:///somewhere", "e")
+
+
+def test_a_file_of_another_program_stays_as_it_is(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.db"
+    with contextlib.closing(sqlite3.connect(foreign)) as database:
+        database.execute("CREATE TABLE experiments (name TEXT)")
+        database.commit()
+    (tmp_path / "notes.db").write_text("notes", encoding="utf-8")
+    for file in (foreign, tmp_path / "notes.db"):
+        before = file.read_bytes()
+        with pytest.raises(TrackingError, match="is no MLflow database, and stays as it is"):
+            read_experiment(f"sqlite:///{file}", "e")
+        assert file.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"foreign.db", "notes.db"}
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "does not let us in .*MLFLOW_TRACKING_USERNAME"),
+        (403, "does not let us in .*MLFLOW_TRACKING_TOKEN"),
+        (404, "is no MLflow server"),
+    ],
+)
+def test_a_server_that_refuses_is_told_from_one_that_is_away(status: int, words: str) -> None:
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(TrackingError, match=words) as caught:
+            read_experiment(f"http://me:pass@word@127.0.0.1:{server.server_port}", "e")
+        server.shutdown()
+    assert "word" not in str(caught.value).replace("_PASSWORD", "")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_document_that_cannot_be_had_is_none(
