@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+IntArray = npt.NDArray[np.int64]
 Scores = Sequence[float] | npt.NDArray[np.floating]
 
 
@@ -18,6 +19,30 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Bootstrapped:
+    """A statistic with its values in R resamples of the architectures.
+
+    Attributes:
+        value: of all architectures.
+        resampled_R: of each resample; NaN where it is not defined.
+    """
+
+    value: float
+    resampled_R: npt.NDArray[np.float64]
+
+    def __sub__(self, other: Bootstrapped) -> Bootstrapped:
+        """The difference of two statistics of the same resamples."""
+        return Bootstrapped(self.value - other.value, self.resampled_R - other.resampled_R)
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """The percentile interval; resamples without a value are left out."""
+        if np.isnan(self.resampled_R).all():
+            return Interval(self.value, float("nan"), float("nan"))
+        low, high = np.nanquantile(self.resampled_R, [(1 - level) / 2, (1 + level) / 2])
+        return Interval(self.value, float(low), float(high))
 
 
 def kendall_tau(a: Scores, b: Scores) -> float:
@@ -44,30 +69,43 @@ def kendall_tau(a: Scores, b: Scores) -> float:
     return float(kendalltau(a_B, b_B, variant="b").statistic)
 
 
+def bootstrap(
+    statistic: Callable[[IntArray], float],
+    num: int,
+    rng: np.random.Generator,
+    *,
+    num_resamples: int = 2000,
+) -> Bootstrapped:
+    """A statistic of `num` architectures, and of as many that are drawn from them with return.
+
+    `statistic` takes the indices of architectures. Two statistics are compared architecture by
+    architecture if their generators begin in the same state.
+    """
+    draws_RB = rng.integers(num, size=(num_resamples, num))
+    return Bootstrapped(
+        statistic(np.arange(num)), np.array([statistic(draw_B) for draw_B in draws_RB])
+    )
+
+
 def bootstrap_tau(
     a: Scores,
     b: Scores,
     rng: np.random.Generator,
     *,
     num_resamples: int = 2000,
-    level: float = 0.95,
-) -> Interval:
-    """Kendall's τ-b with its percentile bootstrap interval: architectures are drawn with return.
-
-    Resamples in which one of the lists is constant have no τ and are left out. Raises ValueError as
-    `kendall_tau`.
-    """
+) -> Bootstrapped:
+    """Kendall's τ-b in resamples of the architectures; raises ValueError as `kendall_tau`."""
     a_B, b_B = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    tau = kendall_tau(a_B, b_B)
-    draws = rng.integers(len(a_B), size=(num_resamples, len(a_B)))
-    taus = np.array([kendall_tau(a_B[draw], b_B[draw]) for draw in draws])
-    if np.isnan(taus).all():
-        return Interval(tau, float("nan"), float("nan"))
-    low, high = np.nanquantile(taus, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(tau, float(low), float(high))
+    kendall_tau(a_B, b_B)  # lists that are none are refused before they are drawn from
+    return bootstrap(
+        lambda draw_B: kendall_tau(a_B[draw_B], b_B[draw_B]),
+        len(a_B),
+        rng,
+        num_resamples=num_resamples,
+    )
 
 
-def cost_bins(costs: Scores, num_bins: int) -> npt.NDArray[np.int64]:
+def cost_bins(costs: Scores, num_bins: int) -> IntArray:
     """The bin [B] of every architecture, 0 for the cheapest: bins of equal numbers, as far as ties
     and remainders allow.
 
@@ -80,7 +118,7 @@ def cost_bins(costs: Scores, num_bins: int) -> npt.NDArray[np.int64]:
     return np.searchsorted(inner, costs_B, side="left").astype(np.int64)
 
 
-def tau_within(a: Scores, b: Scores, bins: npt.NDArray[np.int64]) -> float:
+def tau_within(a: Scores, b: Scores, bins: IntArray) -> float:
     """Kendall's τ-b over the pairs of architectures that share a bin.
 
     With bins of FLOPs: does the indicator order networks of about one size? An indicator that only

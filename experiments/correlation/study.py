@@ -23,7 +23,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from nas.ranking import Interval, bootstrap_tau, cost_bins, kendall_tau, tau_within
+from nas.ranking import (
+    Bootstrapped,
+    Interval,
+    bootstrap,
+    bootstrap_tau,
+    cost_bins,
+    kendall_tau,
+    tau_within,
+)
 from nas.spread import Spread, spread
 
 FloatArray = npt.NDArray[np.float64]
@@ -60,13 +68,16 @@ class Agreement:
     Attributes:
         tau: Kendall's τ with the mean test top-1, and its bootstrap interval over architectures; of
             several seeds the indicator's mean.
-        within: the same over pairs that share a bin of FLOPs.
+        over_bn: by how much that is more than the `bn` indicator's τ, over the same architectures;
+            None for `bn` itself, and where it is not judged.
+        within: τ over pairs that share a bin of FLOPs.
         loss: τ with the mean test loss, whose sign is turned.
         by_seed: τ of each seed's scores.
     """
 
     tau: Interval
-    within: float
+    over_bn: Interval | None
+    within: Interval
     loss: float
     by_seed: tuple[float, ...]
 
@@ -113,18 +124,30 @@ class Study:
     def agreement(self) -> dict[str, Agreement]:
         """By indicator."""
         top1_B, loss_B = self.top1_BS.mean(axis=1), self.test_loss_BS.mean(axis=1)
-        found = {}
-        for name in self.indicators:
-            scores_BS = self.scores_BS(name)
-            scores_B = scores_BS.mean(axis=1)
-            rng = np.random.default_rng(_BOOTSTRAP_SEED)
-            found[name] = Agreement(
-                tau=bootstrap_tau(scores_B, top1_B, rng),
-                within=tau_within(scores_B, top1_B, self.bins_B),
+        means = {name: self.scores_BS(name).mean(axis=1) for name in self.indicators}
+        # Generators of one seed draw the same architectures for every indicator.
+        taus = {
+            name: bootstrap_tau(scores_B, top1_B, np.random.default_rng(_BOOTSTRAP_SEED))
+            for name, scores_B in means.items()
+        }
+        bn = taus.get("bn")
+        return {
+            name: Agreement(
+                tau=taus[name].interval(),
+                over_bn=None if name == "bn" or bn is None else (taus[name] - bn).interval(),
+                within=self._within(scores_B, top1_B).interval(),
                 loss=kendall_tau(scores_B, -loss_B),
-                by_seed=tuple(kendall_tau(of_seed_B, top1_B) for of_seed_B in scores_BS.T),
+                by_seed=tuple(kendall_tau(seed_B, top1_B) for seed_B in self.scores_BS(name).T),
             )
-        return found
+            for name, scores_B in means.items()
+        }
+
+    def _within(self, scores_B: FloatArray, top1_B: FloatArray) -> Bootstrapped:
+        return bootstrap(
+            lambda draw_B: tau_within(scores_B[draw_B], top1_B[draw_B], self.bins_B[draw_B]),
+            len(self.rows),
+            np.random.default_rng(_BOOTSTRAP_SEED),
+        )
 
     @cached_property
     def spreads(self) -> dict[str, Spread]:
@@ -138,13 +161,11 @@ class Study:
         """The study's numbers, as its MLflow run shows them."""
         metrics = {"num_architectures": float(len(self.rows))}
         for name, found in self.agreement.items():
-            metrics |= {
-                f"tau/{name}": found.tau.value,
-                f"tau_low/{name}": found.tau.low,
-                f"tau_high/{name}": found.tau.high,
-                f"tau_within/{name}": found.within,
-                f"tau_loss/{name}": found.loss,
-            }
+            metrics |= _interval("tau", name, found.tau)
+            metrics |= _interval("tau_within", name, found.within)
+            metrics[f"tau_loss/{name}"] = found.loss
+            if found.over_bn is not None:
+                metrics |= _interval("tau_over_bn", name, found.over_bn)
             if len(found.by_seed) > 1:
                 metrics[f"tau_seed_std/{name}"] = statistics.stdev(found.by_seed)
         for name, found_spread in self.spreads.items():
@@ -205,6 +226,15 @@ class Study:
         if len({row.arch for row in rows}) < len(rows):
             raise ValueError("the table has an architecture in two places: its rows are mixed up.")
         return cls(rows, seeds.pop(), num_bins)
+
+
+def _interval(metric: str, name: str, interval: Interval) -> dict[str, float]:
+    """As three metrics of an indicator."""
+    return {
+        f"{metric}/{name}": interval.value,
+        f"{metric}_low/{name}": interval.low,
+        f"{metric}_high/{name}": interval.high,
+    }
 
 
 def _row(lines: list[dict[str, str]]) -> Row:

@@ -11,7 +11,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.correlation.study import Study
-from experiments.evidence.correlation_run import MEASURED, SPREADS, TABLE, TAUS, CorrelationRun
+from experiments.evidence.correlation_run import (
+    MEASURED,
+    OVER_BN,
+    SPREADS,
+    TABLE,
+    TAUS,
+    CorrelationRun,
+)
 from experiments.evidence.correlation_verdict import verdict
 from experiments.evidence.evidence import Evidence, tracked
 from experiments.evidence.gaps import again
@@ -27,12 +34,10 @@ _PAPER = (
     "accuracy. Its text gives no τ in numbers, so none of the paper's stands beside those below."
 )
 _TAU_HEADINGS = (
-    "τ",
-    "95 % interval from",
-    "to",
-    "τ within FLOPs bins",
-    "τ with test loss",
-    "spread of τ over seeds",
+    *("τ", "τ from", "τ to"),
+    *("less bn's τ", "less bn's from", "less bn's to"),
+    *("τ within FLOPs bins", "within bins from", "within bins to"),
+    *("τ with test loss", "spread of τ over seeds"),
 )
 _SHOWN: Mapping[str, tuple[str, Show]] = {
     "top1": ("test top-1 (points)", percent),
@@ -86,7 +91,7 @@ def _study(evidence: Evidence, run: CorrelationRun, all_runs: Sequence[Correlati
         )
     blocks.append(_agreement_table(run, bins))
     blocks += _spread_tables(run)
-    sentences = verdict(run.run.metrics, run.taus)
+    sentences = verdict(run.taus, run.over_bn, run.within)
     if run.run.params.get("trainable", "all") != "all" and "accuracy" in run.indicators:
         said, gap = _on_spos_supernet(run, all_runs)
         sentences += said
@@ -156,16 +161,18 @@ def _bins(study: Study) -> str:
 def _agreement_table(run: CorrelationRun, bins: str) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name in run.indicators:
-        numbers = [tracked(run.run, f"{metric}/{name}", decimals(2)) for metric in TAUS]
+        metrics = (*TAUS[:3], *OVER_BN, *TAUS[3:])
+        numbers = [tracked(run.run, f"{metric}/{name}", decimals(2)) for metric in metrics]
         rows.append((name, *(number or NOTHING for number in numbers)))
     return Table(
         f"agreement-{run.name}",
         f"{run.name}: Kendall's τ of each indicator with test top-1 after retraining",
         ("indicator", *_TAU_HEADINGS),
         tuple(rows),
-        "1 is the same order, −1 the reverse. Scores and top-1 are means over seeds; the interval "
-        "is a bootstrap over architectures. Within bins only architectures of about one size are "
-        "compared. Of test loss less is better. The spread is the standard deviation of τ when "
+        "1 is the same order, −1 the reverse. Scores and top-1 are means over seeds. “From” and "
+        "“to” are the ends of 95 % intervals by a bootstrap over architectures, which are the same "
+        "for two indicators that are compared. Within bins only architectures of about one size "
+        "are compared. Of test loss less is better. The spread is the standard deviation of τ when "
         f"each seed's scores are taken alone.{bins}",
     )
 

@@ -17,7 +17,13 @@ from orchestration.run_reader import TrackedExperiment, TrackedRun
 
 TABLE = "correlation.csv"
 # Metrics of each indicator, whose names go on with the indicator's; the last needs several seeds.
-TAUS = ("tau", "tau_low", "tau_high", "tau_within", "tau_loss", "tau_seed_std")
+TAUS = (
+    *("tau", "tau_low", "tau_high"),
+    *("tau_within", "tau_within_low", "tau_within_high"),
+    *("tau_loss", "tau_seed_std"),
+)
+# The same of all indicators but bn.
+OVER_BN = ("tau_over_bn", "tau_over_bn_low", "tau_over_bn_high")
 # Metrics of what was measured of the architectures; they need several seeds, too.
 SPREADS = ("between", "within", "reliability")
 MEASURED = ("top1", "test_loss")
@@ -60,9 +66,23 @@ class CorrelationRun:
     @cached_property
     def taus(self) -> Mapping[str, Interval]:
         """Kendall's τ with its interval, of the indicators that have all three, and finite."""
+        return self._intervals("tau")
+
+    @cached_property
+    def over_bn(self) -> Mapping[str, Interval]:
+        """By how much τ of an indicator is more than bn's, likewise; older studies do not say."""
+        return self._intervals("tau_over_bn")
+
+    @cached_property
+    def within(self) -> Mapping[str, Interval]:
+        """τ within bins of FLOPs, likewise."""
+        return self._intervals("tau_within")
+
+    def _intervals(self, metric: str) -> Mapping[str, Interval]:
         found = {}
         for name in self.indicators:
-            three = [self.run.metrics.get(f"{tau}/{name}", math.nan) for tau in TAUS[:3]]
+            names = [f"{each}/{name}" for each in (metric, f"{metric}_low", f"{metric}_high")]
+            three = [self.run.metrics.get(each, math.nan) for each in names]
             if all(map(math.isfinite, three)):
                 found[name] = Interval(*three)
         return found
@@ -141,6 +161,10 @@ class CorrelationRun:
                 "not known: several `seeds` in its file, such as [0, 1], say it."
             )
         names = [f"{tau}/{name}" for tau in wanted for name in self.indicators]
+        if "bn" in self.indicators:
+            names += [
+                f"{tau}/{name}" for tau in OVER_BN for name in self.indicators if name != "bn"
+            ]
         names += [f"{kind}/{name}" for kind in spreads for name in MEASURED]
         if absent := dict.fromkeys(name.partition("/")[0] for name in names if name not in metrics):
             gaps.append(

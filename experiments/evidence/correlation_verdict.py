@@ -6,7 +6,6 @@ either says more than size does: `flops` and `params` cost nothing, and larger n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -17,16 +16,17 @@ Taus: TypeAlias = Mapping[str, Interval]
 _SIZES = ("flops", "params")
 
 
-def verdict(metrics: Mapping[str, float], taus: Taus) -> list[str]:
+def verdict(taus: Taus, over_bn: Taus, within: Taus) -> list[str]:
     """A sentence each; fewer where a study has not judged the indicators that they are about.
 
     Args:
-        metrics: of the study's run.
         taus: indicator → τ and its interval, all finite.
+        over_bn: the same of the difference to bn's; empty if it is not known.
+        within: the same within bins of FLOPs.
     """
     if not taus:
         return []
-    return [_chance(taus), *_accuracy(taus), *_size(taus), *_within(metrics, taus)]
+    return [_chance(taus), *_accuracy(taus, over_bn), *_size(taus, over_bn), *_within(within)]
 
 
 def _chance(taus: Taus) -> str:
@@ -40,48 +40,52 @@ def _chance(taus: Taus) -> str:
     )
 
 
-def _accuracy(taus: Taus) -> list[str]:
+def _accuracy(taus: Taus, over_bn: Taus) -> list[str]:
     """The comparison of Fig. 6."""
     if not {"bn", "accuracy"} <= taus.keys():
         return []
     bn, accuracy = (taus[name].value for name in ("bn", "accuracy"))
     return [
         f"Fig. 6's comparison: bn reaches τ {bn:z.2f} and accuracy {accuracy:z.2f}; "
-        f"{_told_apart('accuracy', taus)}."
+        f"{_told_apart('accuracy', over_bn)}."
     ]
 
 
-def _size(taus: Taus) -> list[str]:
+def _size(taus: Taus, over_bn: Taus) -> list[str]:
     """Whether size alone does as well as bn."""
     if "bn" not in taus:
         return []
     return [
         f"Size alone: {name} reaches τ {taus[name].value:z.2f}, beside bn's "
-        f"{taus['bn'].value:z.2f}; {_told_apart(name, taus)}."
+        f"{taus['bn'].value:z.2f}; {_told_apart(name, over_bn)}."
         for name in _SIZES
         if name in taus
     ]
 
 
-def _within(metrics: Mapping[str, float], taus: Taus) -> list[str]:
+def _within(within: Taus) -> list[str]:
     """What is left among architectures of about one size."""
-    within = {name: metrics.get(f"tau_within/{name}", math.nan) for name in taus}
-    kept = {name: tau for name, tau in within.items() if math.isfinite(tau)}
-    if "bn" not in kept:
+    if "bn" not in within:
         return []
-    others = [f"{name} {kept[name]:z.2f}" for name in kept if name != "bn"]
+    others = [f"{name} {tau.value:z.2f}" for name, tau in within.items() if name != "bn"]
     beside = f", beside {_and(others)}" if others else ""
-    return [f"Within bins of FLOPs bn has {kept['bn']:z.2f}{beside}."]
+    chance = [name for name, tau in within.items() if tau.low <= 0 <= tau.high]
+    left = f"; the 95 % interval of {_and(chance)} holds 0" if chance else ""
+    return [f"Within bins of FLOPs bn has {within['bn'].value:z.2f}{beside}{left}."]
 
 
-def _told_apart(name: str, taus: Taus) -> str:
-    """Whether the intervals leave a difference between an indicator and bn, and which."""
-    found, bn = taus[name], taus["bn"]
-    if found.low > bn.high:
-        return f"the interval of {name} lies above bn's"
-    if found.high < bn.low:
-        return f"the interval of {name} lies below bn's"
-    return "the intervals overlap, so the two cannot be told apart"
+def _told_apart(name: str, over_bn: Taus) -> str:
+    """Whether an indicator differs from bn over the same architectures, and how."""
+    found = over_bn.get(name)
+    if found is None:
+        return "whether that is more than chance, the study does not say"
+    low, high = f"{found.low:z.2f}", f"{found.high:z.2f}"
+    ends = f"the difference of {found.value:z.2f} has the 95 % interval {low} to {high}"
+    if found.low > 0:
+        return f"{name} orders them better: {ends}"
+    if found.high < 0:
+        return f"{name} orders them worse: {ends}"
+    return f"which of the two orders them better is not shown: {ends}"
 
 
 def _and(parts: list[str]) -> str:

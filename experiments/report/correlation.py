@@ -22,8 +22,8 @@ from nas.ranking import Interval
 _X_LABELS = {
     "bn": "sum of mean |γ|",
     "accuracy": "supernet's accuracy",
-    "flops": "multiply-adds",
-    "params": "parameters",
+    "flops": "multiply-adds of the searched layers",
+    "params": "parameters of the searched layers",
 }
 _BIN_COLORS = (COLORS["evolution"], COLORS["random"], COLORS["accuracy"], COLORS["exact"], *SERIES)
 
@@ -122,18 +122,31 @@ def agreement_table(study: Study) -> Table:
         title_justify="left",
     )
     table.add_column("indicator")
-    for heading in ("τ", "95 % interval", "within FLOPs bins", "with test loss", "by seed"):
+    for heading in (
+        "τ",
+        "95 %",
+        "less bn's τ",
+        "95 %",
+        "in FLOPs bins",
+        "95 %",
+        "test loss",
+        "by seed",
+    ):
         table.add_column(heading, justify="right")
     for name, found in study.agreement.items():
         table.add_row(
             name,
-            f"{found.tau.value:.2f}",
-            f"{found.tau.low:.2f} to {found.tau.high:.2f}",
-            f"{found.within:.2f}",
+            *_with_interval(found.tau),
+            *(("–", "") if found.over_bn is None else _with_interval(found.over_bn)),
+            *_with_interval(found.within),
             f"{found.loss:.2f}",
             "  ".join(f"{tau:.2f}" for tau in found.by_seed),
         )
     return table
+
+
+def _with_interval(found: Interval) -> tuple[str, str]:
+    return f"{found.value:z.2f}", f"{found.low:z.2f} to {found.high:z.2f}"
 
 
 def print_spreads(study: Study, console: Console) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from experiments.report.correlation import correlation_figure
 from experiments.stages.scored_search import make_scorer
 from experiments.stages.supernet import recorded_scores
 from nas.cost import flops_table, gather_sum
-from nas.ranking import kendall_tau
+from nas.ranking import Interval, kendall_tau
 from nas.space import parse_architecture
 from orchestration.stage_store import StageStore
 from tests.experiments.command import run
@@ -63,7 +64,9 @@ def test_agreement_is_that_of_the_means_over_seeds() -> None:
     assert size.tau.value == pytest.approx(3 / math.sqrt(30))
     assert size.tau.low <= size.tau.value <= size.tau.high
     # Bins {0, 1} and {2, 3}: the first pair is tied in top-1, the second disagrees.
-    assert size.within == pytest.approx(-1 / math.sqrt(2))
+    assert size.within.value == pytest.approx(-1 / math.sqrt(2))
+    assert size.within.low <= size.within.value <= size.within.high
+    assert size.over_bn is None  # which is not judged
     assert size.loss == pytest.approx(size.tau.value)
     assert good.by_seed == pytest.approx(
         (
@@ -73,11 +76,27 @@ def test_agreement_is_that_of_the_means_over_seeds() -> None:
     )
 
 
+def test_indicators_are_compared_with_bn_over_the_same_architectures() -> None:
+    rows = [
+        replace(each, scores={"bn": each.scores["good"], **each.scores, "worse": (-n, -n)})
+        for n, each in enumerate(STUDY.rows)
+    ]
+    found = replace(STUDY, rows=tuple(rows)).agreement
+    assert found["bn"].over_bn is None
+    assert (found["good"].over_bn, found["good"].tau) == (Interval(0, 0, 0), found["bn"].tau)
+    worse = found["worse"].over_bn
+    assert worse is not None
+    assert worse.value == pytest.approx(found["worse"].tau.value - found["bn"].tau.value)
+    assert worse.low < worse.value < worse.high <= 0
+
+
 def test_metrics_are_what_was_computed() -> None:
     metrics = STUDY.metrics
     assert metrics["num_architectures"] == 4
     assert metrics["tau/size"] == STUDY.agreement["size"].tau.value
-    assert metrics["tau_within/size"] == STUDY.agreement["size"].within
+    assert metrics["tau_within/size"] == STUDY.agreement["size"].within.value
+    assert metrics["tau_within_low/size"] == STUDY.agreement["size"].within.low
+    assert not [name for name in metrics if name.startswith("tau_over_bn")]
     assert metrics["tau_seed_std/good"] == pytest.approx(
         statistics.stdev(STUDY.agreement["good"].by_seed)
     )

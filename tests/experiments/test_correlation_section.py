@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import pytest
 
 from experiments.correlation.study import Row, Study
 from experiments.evidence.correlation import correlation_section
 from experiments.evidence.evidence import Evidence
-from experiments.evidence.values import Number, Section, Tracked
+from experiments.evidence.values import NOTHING, Number, Section, Tracked
 from experiments.report.correlation import correlation_figure
 from nas.ranking import Interval
 from orchestration.run_reader import TrackedExperiment, TrackedRun
@@ -158,8 +159,9 @@ def test_every_number_is_the_runs_own() -> None:
     run = study_run()
     section = section_of(run)
     agreement, spread = section.tables
-    numbers = [cell for table in section.tables for row in table.rows for cell in row[1:]]
-    assert len(numbers) == 3 * 6 + 2 * 3
+    cells = [cell for table in section.tables for row in table.rows for cell in row[1:]]
+    numbers = [cell for cell in cells if cell != NOTHING]
+    assert len(numbers) == 3 * 11 - 3 + 2 * 3  # bn is not compared with itself
     names = set()
     for number in numbers:
         assert isinstance(number, Number)
@@ -200,36 +202,41 @@ def test_a_tau_that_is_known_is_not_computed_again() -> None:
     assert titles == ["bn\n", "accuracy\nτ 0.12 [-0.50, 0.75]"]
 
 
-ALIKE = "the intervals overlap, so the two cannot be told apart"
+Intervals: TypeAlias = Mapping[str, tuple[float, float, float]]
+_NONE: Intervals = MappingProxyType({})
 TAUS = {"bn": (0.4, 0.1, 0.6), "accuracy": (0.2, -0.1, 0.5), "flops": (0.61, 0.5, 0.7)}
 
 
-def metrics_of(taus: Mapping[str, tuple[float, float, float]], **within: float) -> dict[str, float]:
-    metrics: dict[str, float] = {}
-    for name, (tau, low, high) in taus.items():
-        metrics |= {f"tau/{name}": tau, f"tau_low/{name}": low, f"tau_high/{name}": high}
-    return metrics | {f"tau_within/{name}": tau for name, tau in within.items()}
+def metrics_of(
+    taus: Intervals, over_bn: Intervals = _NONE, within: Intervals = _NONE
+) -> dict[str, float]:
+    return {
+        f"{metric}{end}/{name}": number
+        for metric, found in (("tau", taus), ("tau_over_bn", over_bn), ("tau_within", within))
+        for name, ends in found.items()
+        for end, number in zip(("", "_low", "_high"), ends, strict=True)
+    }
 
 
 def test_what_follows_is_said_in_words_that_the_numbers_choose() -> None:
-    words = words_of(section_of(study_run(metrics=metrics_of(TAUS, bn=0.12, flops=0.03))))
+    over_bn = {"accuracy": (-0.2, -0.5, 0.1), "flops": (0.21, 0.02, 0.4)}
+    within = {"bn": (0.12, -0.1, 0.3), "flops": (0.2, 0.1, 0.3)}
+    words = words_of(section_of(study_run(metrics=metrics_of(TAUS, over_bn, within))))
     assert "interval of accuracy holds 0" in words
-    assert f"bn reaches τ 0.40 and accuracy 0.20; {ALIKE}." in words
-    assert f"flops reaches τ 0.61, beside bn's 0.40; {ALIKE}." in words  # though 0.61 is more
-    assert "Within bins of FLOPs bn has 0.12, beside flops 0.03." in words
+    assert (
+        "bn reaches τ 0.40 and accuracy 0.20; which of the two orders them better is not shown: "
+        "the difference of -0.20 has the 95 % interval -0.50 to 0.10." in words
+    )
+    # Though the intervals of the two overlap: those of their τ are no measure of their difference.
+    assert "flops reaches τ 0.61, beside bn's 0.40; flops orders them better: " in words
+    assert "Within bins of FLOPs bn has 0.12, beside flops 0.20; the 95 % interval of bn" in words
 
-    other = {
-        **TAUS,
-        "accuracy": (0.8, 0.7, 0.9),
-        "flops": (0.05, 0.01, 0.09),
-        "params": (0.7, 0.61, 0.8),
-    }
-    words = words_of(section_of(study_run(metrics=metrics_of(other))))
+    other = {"bn": (0.4, 0.1, 0.6), "accuracy": (0.8, 0.7, 0.9), "params": (0.05, 0.01, 0.09)}
+    over_bn = {"params": (-0.35, -0.5, -0.1)}
+    words = words_of(section_of(study_run(metrics=metrics_of(other, over_bn))))
     assert "No indicator's 95 % interval holds 0" in words
-    assert "accuracy 0.80; the interval of accuracy lies above bn's." in words
-    assert "flops reaches τ 0.05, beside bn's 0.40; the interval of flops lies below bn's" in words
-    assert "params reaches τ 0.70, beside bn's 0.40; the interval of params lies above" in words
-    assert "cannot be told apart" not in words
+    assert "accuracy 0.80; whether that is more than chance, the study does not say." in words
+    assert "params reaches τ 0.05, beside bn's 0.40; params orders them worse: " in words
     assert "Within bins" not in words
 
 
@@ -338,7 +345,7 @@ def test_odd_numbers_and_old_runs_leave_gaps() -> None:
     agreement, spread = section.tables
     assert isinstance(tau := agreement.rows[0][1], Number)
     assert tau.text == "not finite"
-    assert (agreement.rows[2][5], spread.rows[0][2]) == ("–", "–")
+    assert (agreement.rows[2][10], spread.rows[0][2]) == ("–", "–")
     bare = section_of(study_run(metrics={"tau/flops": 0.5}, params={}))
     assert "bn and accuracy" in gap(bare, "Fig. 6", "correlate.indicators")
-    assert bare.tables[0].rows[0][2:] == ("–",) * 5
+    assert bare.tables[0].rows[0][2:] == ("–",) * 10

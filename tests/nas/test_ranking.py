@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from nas.ranking import bootstrap_tau, cost_bins, kendall_tau, tau_within
+from nas.ranking import bootstrap, bootstrap_tau, cost_bins, kendall_tau, tau_within
 
 
 def tau_b(a: list[float], b: list[float]) -> float:
@@ -64,7 +64,7 @@ def test_an_interval_is_the_quantiles_of_resampled_taus() -> None:
     rng = np.random.default_rng(3)
     a, noise = rng.standard_normal((2, 12))
     b = a + noise
-    found = bootstrap_tau(a, b, np.random.default_rng(5), num_resamples=400, level=0.9)
+    found = bootstrap_tau(a, b, np.random.default_rng(5), num_resamples=400).interval(0.9)
     draws = np.random.default_rng(5).integers(12, size=(400, 12))
     taus = [tau_b(a[draw].tolist(), b[draw].tolist()) for draw in draws]
     assert found.value == pytest.approx(kendall_tau(a, b))
@@ -73,17 +73,48 @@ def test_an_interval_is_the_quantiles_of_resampled_taus() -> None:
 
 def test_equal_orders_have_no_uncertainty_but_for_ties() -> None:
     a = np.arange(10.0)
-    found = bootstrap_tau(a, 2 * a, np.random.default_rng(0), num_resamples=200)
+    found = bootstrap_tau(a, 2 * a, np.random.default_rng(0), num_resamples=200).interval()
     assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1))
 
 
 def test_resamples_without_an_order_are_left_out() -> None:
     # Of two architectures half of the resamples hold one of them twice.
-    found = bootstrap_tau([1, 2], [3, 4], np.random.default_rng(0), num_resamples=50)
+    found = bootstrap_tau([1, 2], [3, 4], np.random.default_rng(0), num_resamples=50).interval()
     assert (found.low, found.high) == pytest.approx((1, 1))
-    constant = bootstrap_tau([1, 1, 1], [1, 2, 3], np.random.default_rng(0), num_resamples=50)
+    constant = bootstrap_tau(
+        [1, 1, 1], [1, 2, 3], np.random.default_rng(0), num_resamples=50
+    ).interval()
     assert math.isnan(constant.value)
     assert math.isnan(constant.low)
+
+
+def test_a_difference_is_that_of_the_same_architectures() -> None:
+    rng = np.random.default_rng(3)
+    a, b, noise = rng.standard_normal((3, 12))
+    quality = a + 0.5 * noise
+    one, other = (
+        bootstrap_tau(scores, quality, np.random.default_rng(5), num_resamples=300)
+        for scores in (a, b)
+    )
+    found = (one - other).interval(0.9)
+    draws = np.random.default_rng(5).integers(12, size=(300, 12))
+    differences = [
+        tau_b(a[draw].tolist(), quality[draw].tolist())
+        - tau_b(b[draw].tolist(), quality[draw].tolist())
+        for draw in draws
+    ]
+    assert found.value == pytest.approx(kendall_tau(a, quality) - kendall_tau(b, quality))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(differences, [0.05, 0.95])))
+    nothing = (one - one).interval()
+    assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
+
+
+def test_any_statistic_is_that_of_the_architectures_drawn() -> None:
+    values = np.array([1.0, 2.0, 4.0])
+    found = bootstrap(lambda draw: float(values[draw].sum()), 3, np.random.default_rng(0))
+    assert found.value == 7
+    assert found.resampled_R.shape == (2000,)
+    assert set(found.resampled_R.tolist()) == {3, 4, 5, 6, 7, 8, 9, 10, 12}  # 11 is no sum of three
 
 
 def test_bins_hold_equal_numbers_in_the_order_of_cost() -> None:
