@@ -122,12 +122,24 @@ class SweepResult:
     @property
     def random_baseline(self) -> float | None:
         """Test top-1 of the best random architecture (section 4.5.1); the mean over seeds."""
+        best = self._best_random
+        return statistics.fmean(best) if best else None
+
+    @property
+    def random_baseline_std(self) -> float | None:
+        """Its standard deviation over seeds; None with fewer than two."""
+        best = self._best_random
+        return statistics.stdev(best) if len(best) > 1 else None
+
+    @property
+    def _best_random(self) -> list[float]:
+        """Of each seed."""
         by_seed: dict[int, list[float]] = {}
         for row in self.baseline:
             if row.retrained is not None:
                 top1 = row.retrained.metrics["top1"]
                 by_seed.setdefault(row.plan.cell.config.seed, []).append(top1)
-        return statistics.fmean(map(max, by_seed.values())) if by_seed else None
+        return list(map(max, by_seed.values()))
 
     @property
     def winner(self) -> CellRow | None:
@@ -157,6 +169,8 @@ class SweepResult:
         }
         if self.random_baseline is not None:
             metrics["random_baseline"] = self.random_baseline
+        if self.random_baseline_std is not None:
+            metrics["random_baseline_std"] = self.random_baseline_std
         if self.winner is not None:
             found = self.winner.chain[-1].metrics
             metrics |= {name: found[name] for name in ("top1", "flops", "params")}
@@ -189,6 +203,7 @@ class SweepResult:
             "name": self.plan.sweep.name,
             "cells": [row.to_json() for row in self.cells],
             "random_baseline": self.random_baseline,
+            "random_baseline_std": self.random_baseline_std,
             "random_architectures": [row.to_json() for row in self.baseline],
             "winner": None if self.winner is None else self.winner.plan.config.name,
             "detection": None if self.detected is None else detection_json(self.detected),

@@ -16,15 +16,27 @@ def whole_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     With `replace`, what was there before is there until then.
 
     Raises:
-        OSError: `target` holds something that is not to be replaced, or cannot be written.
+        ValueError: `target` is the current folder, which cannot be put there anew.
+        OSError: it holds something that is not to be replaced, or cannot be written.
     """
+    target = target.absolute()
+    if Path.cwd().is_relative_to(target.resolve()):
+        raise ValueError(
+            f"{target} is the current folder or has it within, and would be put in its place: name "
+            "a folder of its own."
+        )
     part, old = (target.with_name(f".{target.name}.{uuid.uuid4().hex}") for _ in range(2))
     try:
         part.mkdir(parents=True)
         yield part
         if replace and target.exists():
             target.rename(old)
-        part.rename(target)
+        try:
+            part.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     finally:
         for folder in (part, old):
             shutil.rmtree(folder, ignore_errors=True)

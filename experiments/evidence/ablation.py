@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.evidence.cell_groups import Study, is_done, studies
-from experiments.evidence.evidence import Evidence, mean_std, tracked
+from experiments.evidence.evidence import Evidence, mean_std, tracked, tracked_mean_std
 from experiments.evidence.gaps import SWEEP, again
 from experiments.evidence.units import percent, size
 from experiments.evidence.values import (
@@ -22,6 +22,7 @@ from experiments.evidence.values import (
 from experiments.report.ablation import Ablation, Setting, Value, ablation_figure
 from experiments.report.numbers import standard_error
 from orchestration.run_reader import TrackedRun
+from orchestration.tracking import CELL
 
 _ENDED_EARLY = ("FAILED", "KILLED")
 _NUM_FIGURES = 20  # sweeps that are drawn, the newest; the others have their tables
@@ -42,8 +43,8 @@ def ablation_section(evidence: Evidence) -> Section:
         else:
             name = f"{study.space} on {study.data}, cells that were run on their own"
             blocks.append(_cells_table(f"cells-{study.space}", name, study.cells, evidence))
-    without_cells = [sweep for sweep in evidence.of("sweep") if not evidence.children(sweep)]
-    for sweep in without_cells:
+    shown = {study.sweep.run_id for study in found if study.sweep is not None}
+    for sweep in [sweep for sweep in evidence.of("sweep") if sweep.run_id not in shown]:
         missing += [f"The sweep {sweep.name} has no cell yet: {again(sweep)} goes on with it."]
     if not evidence.of("sweep"):
         missing.append(f"No sweep is tracked: `{SWEEP}` makes the ablation.")
@@ -58,7 +59,7 @@ def _sweep(evidence: Evidence, study: Study, sweep: TrackedRun, *, draw: bool) -
     if not study.num_finished or not by_setting:
         return [f"{title}: no cell has come to its end."]
     several = len({cell.params.get("seed") for cell in study.cells}) > 1
-    baseline = tracked(sweep, "random_baseline", percent)
+    baseline = tracked_mean_std(sweep, "random_baseline", percent)
     blocks: list[Block] = []
     if draw:
         ablation = _values(evidence, by_setting, sweep, baseline, several=several)
@@ -75,8 +76,11 @@ def _gaps(evidence: Evidence, study: Study, sweep: TrackedRun) -> list[str]:
     gaps = []
     cells, command = study.cells, again(sweep)
     failed = [cell for cell in cells if cell.status in _ENDED_EARLY]
+    names = {cell.name for cell in cells}
     others = [
-        run for run in evidence.children(sweep) if run.kind != "cell" and run.status in _ENDED_EARLY
+        run
+        for run in evidence.children(sweep)
+        if run.status in _ENDED_EARLY and run.tags.get(CELL, run.name) not in names
     ]
     if failed:
         gaps.append(
@@ -146,7 +150,7 @@ def _values(
     evidence: Evidence,
     by_setting: Cells,
     sweep: TrackedRun,
-    baseline: Number | None,
+    baseline: MeanStd | None,
     *,
     several: bool,
 ) -> Ablation:
@@ -155,21 +159,27 @@ def _values(
         row = values.setdefault(setting, {})
         for indicator, group in sorted(by_indicator.items()):
             found = _top1(evidence, group, several=several)
-            spread = 0.0 if found is None or found.std is None else found.std.value
-            row[indicator] = None if found is None else Value(found.mean.value, spread)
+            row[indicator] = _value(found)
     num_random = sweep.params.get("num_random", "")
     return Ablation(
         values,
-        None if baseline is None else baseline.value,
+        _value(baseline),
         int(num_random) if num_random.isdecimal() else None,
     )
+
+
+def _value(found: MeanStd | None) -> Value | None:
+    """As the figure takes it."""
+    if found is None:
+        return None
+    return Value(found.mean.value, 0.0 if found.std is None else found.std.value)
 
 
 def _ablation_table(
     evidence: Evidence,
     sweep: TrackedRun,
     by_setting: Cells,
-    baseline: Number | None,
+    baseline: MeanStd | None,
     *,
     several: bool,
 ) -> Table:
@@ -199,7 +209,7 @@ def _ablation_table(
         columns = (*columns, "best random")
         rows = [(*row, baseline) for row in rows]
         note += " The best random architecture is one for the whole sweep"
-        note += ", the mean over seeds." if several else "."
+        note += ", as the mean over seeds of the best of each." if several else "."
     return Table(
         f"ablation-{sweep.name}",
         f"{sweep.name}: test top-1 of the retrained network, in percent",
@@ -254,5 +264,7 @@ def _alt(ablation: Ablation) -> str:
         for indicator, value in row.items()
         if value is not None
     ]
-    line = "" if ablation.baseline is None else f"; random baseline {100 * ablation.baseline:.1f}"
+    baseline = ablation.baseline
+    line = "" if baseline is None else f"; random baseline {100 * baseline.mean:.1f}"
+    line += f" ± {100 * baseline.spread:.1f}" if baseline is not None and baseline.spread else ""
     return f"Bars of test top-1 in percent: {', '.join(bars)}{line}."

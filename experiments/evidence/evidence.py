@@ -73,6 +73,12 @@ def tracked(
     return Number.of(value, show, source)
 
 
+def tracked_mean_std(run: TrackedRun, metric: str, show: Show) -> MeanStd | None:
+    """A mean that a run itself has tracked, ± the metric of that name with `_std`, if any."""
+    mean = tracked(run, metric, show)
+    return None if mean is None else MeanStd(mean, tracked(run, f"{metric}_std", show))
+
+
 def mean_std(runs: Sequence[TrackedRun], metric: str, show: Show) -> MeanStd | None:
     """The mean of a metric over runs, ± its standard deviation where there are several."""
     mean = tracked(runs, metric, show, "mean")

@@ -46,12 +46,13 @@ class Ablation:
 
     Attributes:
         values: setting → indicator → value; None where every seed failed.
-        baseline: test top-1 of the best random architecture, the mean over seeds.
+        baseline: test top-1 of the best random architecture; its spread is that over seeds, and 0
+            with one.
         num_random: how many random architectures there were for each seed; None if not known.
     """
 
     values: Mapping[Setting, Mapping[str, Value | None]]
-    baseline: float | None
+    baseline: Value | None
     num_random: int | None
 
     @property
@@ -72,7 +73,8 @@ def ablation_of(result: SweepResult) -> Ablation:
         for setting in sorted(cells)
     }
     num_random = result.plan.sweep.shared.random_baseline.num_architectures
-    return Ablation(values, result.random_baseline, num_random)
+    mean, spread = result.random_baseline, result.random_baseline_std or 0.0
+    return Ablation(values, None if mean is None else Value(mean, spread), num_random)
 
 
 def _value(rows: Sequence[CellRow]) -> Value | None:
@@ -112,14 +114,18 @@ def ablation_figure(ablation: Ablation) -> Figure:
             label=f"ranked by {indicator}",
         )
     if ablation.baseline is not None:
-        shown.append(100 * ablation.baseline)
+        mean, spread = (100 * each for each in ablation.baseline)
+        shown.append(mean)
+        if spread > 0:
+            axes.axhspan(mean - spread, mean + spread, color=COLORS["test"], alpha=0.12, lw=0)
         axes.axhline(
-            100 * ablation.baseline,
+            mean,
             color=COLORS["test"],
             linestyle="--",
             label=f"best of {ablation.num_random or 'several'} random architectures",
         )
     spreads = [value.spread for row in values.values() for value in row.values() if value]
+    spreads += [ablation.baseline.spread] if ablation.baseline is not None else []
     margin = max(1.0, 200 * max(spreads, default=0.0))
     axes.set_ylim(max(0.0, min(shown[1:], default=0.0) - margin), min(100.5, max(shown) + margin))
     axes.set_xticks(np.arange(len(values)), [str(setting) for setting in values])

@@ -84,10 +84,13 @@ def _percent(value: Value | None) -> str:
 def _print_baseline(result: SweepResult, console: Console) -> None:
     seeds = len({cell.seed for cell in result.plan.sweep.cells})
     spread = "the standard deviation over seeds" if seeds > 1 else "one standard error"
-    if result.random_baseline is not None:
+    ablation = ablation_of(result)
+    if ablation.baseline is not None:
+        mean, std = (100 * each for each in ablation.baseline)
+        over_seeds = f" ± {std:.2f}" if std > 0 else ""
         console.print(
-            f"Random baseline, the best of {ablation_of(result).num_random}: "
-            f"[bold]{100 * result.random_baseline:.2f}[/]. ± is {spread}.\n",
+            f"Random baseline, the best of {ablation.num_random}: "
+            f"[bold]{mean:.2f}[/]{over_seeds}. ± is {spread}.\n",
             highlight=False,
         )
 

@@ -13,6 +13,7 @@ from experiments.evidence.comparison import comparison_section
 from experiments.evidence.published import counted, published, quoted
 from experiments.evidence.units import plain
 from experiments.evidence.values import NOTHING, Derived, Number, Published, Section, Table, Tracked
+from experiments.report.page import cell_text
 from tests.experiments.made_up_runs import (
     Runs,
     check_found_again,
@@ -161,7 +162,7 @@ def test_a_folder_of_other_images_is_not_imagenet() -> None:
 
 def test_elsewhere_a_sweep_shows_its_winner_and_a_cell_stands_for_itself() -> None:
     runs = two_seeds(Runs())
-    runs.change(0, "metrics", random_baseline=0.88)
+    runs.change(0, "metrics", random_baseline=0.88, random_baseline_std=0.01)
     runs.cell("alone", 0, {})  # in the sweep's space, on its images: the sweep counts
     runs.cell("nano", 0, {})
     runs.change(-1, "params", space="nano")
@@ -181,6 +182,9 @@ def test_elsewhere_a_sweep_shows_its_winner_and_a_cell_stands_for_itself() -> No
         number = number_of(column(found, name)[0])
         assert isinstance(number.source, Tracked)
         assert (number.text, number.source.run_ids) == (text, run_ids)
+    # A winner is the best of its setting's seeds, which beats a mean over seeds by chance alone.
+    shown = [column(found, name)[0] for name in ("its setting over seeds (%)", "best random (%)")]
+    assert [cell_text(cell) for cell in shown] == ["91.00 ± 1.41", "88.00 ± 1.00"]
     assert "not to be compared" in found.title
     check_found_again(section, runs.evidence)
 

@@ -17,7 +17,7 @@ from matplotlib.container import BarContainer
 
 from experiments.evidence.evidence import Evidence
 from experiments.evidence.report import SECTIONS, build_report
-from experiments.evidence.values import MeanStd, Number, Picture, Table
+from experiments.evidence.values import MeanStd, Picture, Table
 from experiments.report.page import PAGE
 from tests.experiments.browser import visit
 from tests.experiments.command import assert_refused
@@ -121,8 +121,10 @@ def test_the_ablation_has_what_the_sweep_has_printed(recorded: Recorded) -> None
             assert value.mean.value == pytest.approx(statistics.mean(top1))
             assert value.std.value == pytest.approx(statistics.stdev(top1))
     baseline = table.rows[0][-1]
-    assert isinstance(baseline, Number)
-    assert baseline.value == recorded.printed["sweep"]["random_baseline"]
+    assert isinstance(baseline, MeanStd)
+    assert baseline.std is not None
+    assert baseline.mean.value == recorded.printed["sweep"]["random_baseline"]
+    assert baseline.std.value == recorded.printed["sweep"]["random_baseline_std"]
 
 
 def test_the_figure_draws_the_table(recorded: Recorded) -> None:
@@ -136,8 +138,10 @@ def test_the_figure_draws_the_table(recorded: Recorded) -> None:
     assert heights == pytest.approx([100 * m.mean.value for m in means if isinstance(m, MeanStd)])
     lines = [line for line in axes.lines if line.get_linestyle() == "--"]
     baseline = table.rows[0][-1]
-    assert isinstance(baseline, Number)
-    assert np.asarray(lines[0].get_ydata()).tolist() == pytest.approx([100 * baseline.value] * 2)
+    assert isinstance(baseline, MeanStd)
+    assert np.asarray(lines[0].get_ydata()).tolist() == pytest.approx(
+        [100 * baseline.mean.value] * 2
+    )
 
 
 def test_the_page_needs_nothing_beside_itself(page: Page) -> None:

@@ -85,12 +85,26 @@ def test_a_failed_sweep_says_which_cells_and_why(tracker: Tracker, tmp_path: Pat
     sweep = sweep_of(tracker)
     lost = cell(tracker, sweep, "bn")
     tracker.finish_group(lost, "FAILED", tags={"bnnas.error": "the fan <is> loud"})
+    for name, of in (("supernet bn", "bn-bn-3-seed0"), ("retrain 0 1", "random")):
+        tags = {"bnnas.stage": name.split()[0], "bnnas.cell": of}
+        stage = tracker.start_group(name, tags, {}, parent_run_id=sweep)
+        tracker.finish_group(stage, "FAILED", tags={"bnnas.error": "the fan <is> loud"})
     tracker.finish_group(sweep, "FAILED")
     found, page = report(tracker, tmp_path)
     gaps = " ".join(found.sections[0].missing)
     assert "1 of 1 cells of the sweep s have failed (bn-bn-3-seed0: the fan <is> loud)" in gaps
+    assert "1 stages of the sweep s outside its cells have failed (retrain 0 1: the fan" in gaps
     assert "the fan &lt;is&gt; loud" in page
     assert "no cell has come to its end" in page
+
+
+def test_a_sweep_of_which_no_cell_was_tracked_says_so(tracker: Tracker, tmp_path: Path) -> None:
+    sweep = sweep_of(tracker)
+    tracker.start_group("retrain 0", {"bnnas.stage": "retrain"}, {}, parent_run_id=sweep)
+    found, _ = report(tracker, tmp_path)
+    assert found.sections[0].missing == (
+        "The sweep s has no cell yet: `bnnas sweep s.yaml` goes on with it.",
+    )
 
 
 def test_a_number_that_is_none_is_left_out_and_named(tracker: Tracker, tmp_path: Path) -> None:
