@@ -3,8 +3,9 @@
     python -m experiments.benchmarks.report_speed [--runs 1000] [--json]
 
 The sweeps are tracked without training (`_tracked_sweeps`): twelve cells, each with a supernet of
-its own of up to 100 epochs, in the `spos` space. The report is made by the command in a process of
-its own, imports and all; once for the first sweep, once for all of them.
+its own of up to 100 epochs, in the `spos` space; no two sweeps have one learning rate. The report
+is made by the command in a process of its own, imports and all; once for the first sweep, once for
+all of them.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def measure(num_runs: int) -> dict[str, Any]:
 
 
 def _track(folder: Path, tracker: Tracker, number: int) -> str:
-    values = {**_EXPERIMENT, "name": f"sweep{number}", "seed": number}
+    # Sweeps of one recipe would be drawn as one.
+    supernet = {**_EXPERIMENT["supernet"], "lr": 0.1 * (1 + number)}
+    values = {**_EXPERIMENT, "supernet": supernet, "name": f"sweep{number}", "seed": number}
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return TrackedSweep(load_sweep(path), tracker, seed=number).track()

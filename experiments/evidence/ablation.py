@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.evidence.cell_groups import Study, is_done, studies
+from experiments.evidence.cell_groups import CellSet, cell_sets, is_done
 from experiments.evidence.evidence import Evidence, mean_std, tracked, tracked_mean_std
-from experiments.evidence.gaps import SWEEP, again
+from experiments.evidence.gaps import MOST_PICTURES, SWEEP, again, undrawn
 from experiments.evidence.units import percent, size
 from experiments.evidence.values import (
     NOTHING,
@@ -25,7 +25,6 @@ from orchestration.run_reader import TrackedRun
 from orchestration.tracking import CELL
 
 _ENDED_EARLY = ("FAILED", "KILLED")
-_NUM_FIGURES = 20  # sweeps that are drawn, the newest; the others have their tables
 _NUM_NAMED = 5  # failures that are told with their reasons
 
 Cells = dict[Setting, dict[str, list[TrackedRun]]]
@@ -35,15 +34,16 @@ def ablation_section(evidence: Evidence) -> Section:
     """Every sweep, the newest first, and then the cells that were run on their own."""
     blocks: list[Block] = []
     missing: list[str] = []
-    found = studies(evidence)
-    for number, study in enumerate(found):
-        if study.sweep is not None:
-            missing += _gaps(evidence, study, study.sweep)
-            blocks += _sweep(evidence, study, study.sweep, draw=number < _NUM_FIGURES)
+    found = cell_sets(evidence)
+    for number, cell_set in enumerate(found):
+        if cell_set.sweep is not None:
+            missing += _gaps(evidence, cell_set, cell_set.sweep)
+            blocks += _sweep(evidence, cell_set, cell_set.sweep, draw=number < MOST_PICTURES)
         else:
-            name = f"{study.space} on {study.data}, cells that were run on their own"
-            blocks.append(_cells_table(f"cells-{study.space}", name, study.cells, evidence))
-    shown = {study.sweep.run_id for study in found if study.sweep is not None}
+            name = f"{cell_set.space} on {cell_set.data}, cells that were run on their own"
+            blocks.append(_cells_table(f"cells-{cell_set.space}", name, cell_set.cells, evidence))
+    missing += undrawn("older sweeps", sum(cell_set.sweep is not None for cell_set in found))
+    shown = {cell_set.sweep.run_id for cell_set in found if cell_set.sweep is not None}
     for sweep in [sweep for sweep in evidence.of("sweep") if sweep.run_id not in shown]:
         missing += [f"The sweep {sweep.name} has no cell yet: {again(sweep)} goes on with it."]
     if not evidence.of("sweep"):
@@ -52,13 +52,13 @@ def ablation_section(evidence: Evidence) -> Section:
     return Section("ablation", title, "Fig. 5", tuple(blocks), tuple(missing))
 
 
-def _sweep(evidence: Evidence, study: Study, sweep: TrackedRun, *, draw: bool) -> list[Block]:
+def _sweep(evidence: Evidence, cell_set: CellSet, sweep: TrackedRun, *, draw: bool) -> list[Block]:
     """The figure and the tables of a sweep."""
-    title = f"{sweep.name}: {study.space} on {study.data}"
-    by_setting = _by_setting(study.cells)
-    if not study.num_finished or not by_setting:
+    title = f"{sweep.name}: {cell_set.space} on {cell_set.data}"
+    by_setting = _by_setting(cell_set.cells)
+    if not cell_set.num_finished or not by_setting:
         return [f"{title}: no cell has come to its end."]
-    several = len({cell.params.get("seed") for cell in study.cells}) > 1
+    several = len({cell.params.get("seed") for cell in cell_set.cells}) > 1
     baseline = tracked_mean_std(sweep, "random_baseline", percent)
     blocks: list[Block] = []
     if draw:
@@ -67,14 +67,14 @@ def _sweep(evidence: Evidence, study: Study, sweep: TrackedRun, *, draw: bool) -
         figure = ablation_figure(ablation)
         blocks.append(Picture(f"ablation-{sweep.name}", what, _alt(ablation), figure))
     blocks.append(_ablation_table(evidence, sweep, by_setting, baseline, several=several))
-    blocks.append(_cells_table(f"cells-{sweep.name}", f"{title}, cells", study.cells, evidence))
+    blocks.append(_cells_table(f"cells-{sweep.name}", f"{title}, cells", cell_set.cells, evidence))
     return blocks
 
 
-def _gaps(evidence: Evidence, study: Study, sweep: TrackedRun) -> list[str]:
+def _gaps(evidence: Evidence, cell_set: CellSet, sweep: TrackedRun) -> list[str]:
     """What a sweep does not show, and why."""
     gaps = []
-    cells, command = study.cells, again(sweep)
+    cells, command = cell_set.cells, again(sweep)
     failed = [cell for cell in cells if cell.status in _ENDED_EARLY]
     names = {cell.name for cell in cells}
     others = [

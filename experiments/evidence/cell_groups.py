@@ -52,7 +52,7 @@ class CellGroup:
 
 
 @dataclass(frozen=True)
-class Study:
+class CellSet:
     """The finished cells of a sweep, or those that were run alone and are comparable.
 
     Attributes:
@@ -87,10 +87,10 @@ class Study:
         return self.sweep or self.cells[0]
 
 
-def studies(evidence: Evidence) -> tuple[Study, ...]:
+def cell_sets(evidence: Evidence) -> tuple[CellSet, ...]:
     """The sweeps, and then the cells that were run alone; the newest first."""
     found = [
-        Study(sweep.name, sweep, cells, _groups(evidence, cells))
+        CellSet(sweep.name, sweep, cells, _groups(evidence, cells))
         for sweep in reversed(evidence.of("sweep"))
         if (cells := tuple(run for run in evidence.children(sweep) if run.kind == "cell"))
     ]
@@ -101,7 +101,7 @@ def studies(evidence: Evidence) -> tuple[Study, ...]:
             alone.setdefault(tuple(cell.params.get(p, "") for p in common), []).append(cell)
     for (space, data, *_), lone in alone.items():
         name = f"cells run alone, {space} on {data}"
-        found.append(Study(name, None, tuple(lone), _groups(evidence, lone[::-1])))
+        found.append(CellSet(name, None, tuple(lone), _groups(evidence, lone[::-1])))
     return tuple(found)
 
 

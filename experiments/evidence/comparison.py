@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from experiments.evidence.cell_groups import CellGroup, Study, average, is_done, studies
+from experiments.evidence.cell_groups import CellGroup, CellSet, average, cell_sets, is_done
 from experiments.evidence.evidence import Evidence, tracked, tracked_mean_std
 from experiments.evidence.gaps import SWEEP
 from experiments.evidence.published import counted, published, quoted
@@ -27,7 +27,7 @@ def comparison_section(evidence: Evidence) -> Section:
     """Own networks on ImageNet, what is published, what was counted again, and other images."""
     blocks: list[Block] = []
     missing: list[str] = []
-    found = studies(evidence)
+    found = cell_sets(evidence)
     own = [*_searched_rows(found), *_other_rows(evidence)]
     if own:
         blocks.append(_own_table(own))
@@ -52,7 +52,7 @@ def _on_imagenet(run: TrackedRun) -> bool:
     ) == str(_NUM_CLASSES)
 
 
-def _searched_rows(found: Sequence[Study]) -> list[tuple[Cell, ...]]:
+def _searched_rows(found: Sequence[CellSet]) -> list[tuple[Cell, ...]]:
     """Of cells that were retrained on ImageNet; seeds as one."""
     return [
         (
@@ -62,8 +62,8 @@ def _searched_rows(found: Sequence[Study]) -> list[tuple[Cell, ...]]:
             average(group.stages["supernet"], "device_hours", decimals(2)),
             average(group.stages["search"], "device_hours", decimals(4)),
         )
-        for study in found
-        for group in study.groups
+        for cell_set in found
+        for group in cell_set.groups
         if group.stages["retrain"] and all(map(_on_imagenet, group.stages["retrain"]))
     ]
 
@@ -187,43 +187,43 @@ def _published_table() -> Table:
     )
 
 
-def _elsewhere_rows(evidence: Evidence, found: Sequence[Study]) -> list[tuple[Cell, ...]]:
+def _elsewhere_rows(evidence: Evidence, found: Sequence[CellSet]) -> list[tuple[Cell, ...]]:
     """For each data set and space the newest sweep's winner; without a sweep the newest cell."""
     rows: dict[tuple[str, str], tuple[Cell, ...]] = {}
-    for study in found:  # sweeps before cells that were run alone
-        where = (_images(study), study.space)
-        if where in rows or not study.groups or where[0] == _IMAGENET:
+    for cell_set in found:  # sweeps before cells that were run alone
+        where = (_images(cell_set), cell_set.space)
+        if where in rows or not cell_set.groups or where[0] == _IMAGENET:
             continue
-        chosen = _winner(study)
+        chosen = _winner(cell_set)
         if chosen is not None:
-            rows[where] = _elsewhere_row(evidence, study, *chosen)
+            rows[where] = _elsewhere_row(evidence, cell_set, *chosen)
     return list(rows.values())
 
 
-def _images(study: Study) -> str:
+def _images(cell_set: CellSet) -> str:
     """The data set; a folder of images by its name, ImageNet where there are 1,000 classes."""
-    retrained = [run for group in study.groups for run in group.stages["retrain"]]
-    if study.data != "imagefolder" or not retrained:
-        return study.data
+    retrained = [run for group in cell_set.groups for run in group.stages["retrain"]]
+    if cell_set.data != "imagefolder" or not retrained:
+        return cell_set.data
     if any(map(_on_imagenet, retrained)):
         return _IMAGENET
-    return f"{study.data} {PurePath(retrained[0].params.get('data.root', '')).name}"
+    return f"{cell_set.data} {PurePath(retrained[0].params.get('data.root', '')).name}"
 
 
-def _winner(study: Study) -> tuple[TrackedRun, CellGroup] | None:
+def _winner(cell_set: CellSet) -> tuple[TrackedRun, CellGroup] | None:
     """The cell that a sweep names as its winner, or the newest of those that were run alone."""
-    done = [(cell, group) for group in study.groups for cell in group.cells]
-    if study.sweep is None:
+    done = [(cell, group) for group in cell_set.groups for cell in group.cells]
+    if cell_set.sweep is None:
         return max(done, key=lambda pair: pair[0].started_at)
-    winner = study.sweep.params.get("winner")
+    winner = cell_set.sweep.params.get("winner")
     return next((pair for pair in done if winner == pair[0].name), None)
 
 
 def _elsewhere_row(
-    evidence: Evidence, study: Study, cell: TrackedRun, group: CellGroup
+    evidence: Evidence, cell_set: CellSet, cell: TrackedRun, group: CellGroup
 ) -> tuple[Cell, ...]:
     retrained = evidence.input(cell, "retrain")
-    baseline = study.sweep or cell
+    baseline = cell_set.sweep or cell
     made: list[Cell] = [NOTHING, NOTHING]
     if retrained is not None:
         made = [
@@ -232,9 +232,9 @@ def _elsewhere_row(
         ]
     validation, num_images = made
     return (
-        _images(study),
-        study.space,
-        f"sweep {study.name}" if study.sweep else "run alone",
+        _images(cell_set),
+        cell_set.space,
+        f"sweep {cell_set.name}" if cell_set.sweep else "run alone",
         cell.name,
         f"{group.trains}/{group.label('indicator')}/{group.label('epochs')}",
         cell.params.get("seed", ""),

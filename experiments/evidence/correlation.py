@@ -21,7 +21,7 @@ from experiments.evidence.correlation_run import (
 )
 from experiments.evidence.correlation_verdict import verdict
 from experiments.evidence.evidence import Evidence, tracked
-from experiments.evidence.gaps import again
+from experiments.evidence.gaps import MOST_PICTURES, again, undrawn
 from experiments.evidence.units import Show, decimals, percent
 from experiments.evidence.values import NOTHING, Block, Cell, Picture, Section, Table
 from experiments.report.correlation import correlation_figure
@@ -50,10 +50,11 @@ def correlation_section(evidence: Evidence) -> Section:
     blocks: list[Block] = [_PAPER]
     missing: list[str] = []
     studies = [CorrelationRun(run) for run in evidence.of("correlate")[::-1]]
-    for study in studies:
-        found = _study(evidence, study, studies)
+    for number, study in enumerate(studies):
+        found = _study(evidence, study, studies, draw=number < MOST_PICTURES)
         blocks += found.blocks
         missing += found.missing
+    missing += undrawn("older studies", len(studies))
     if not studies:
         missing.append(f"No correlation study is tracked: `{_COMMAND}` makes one.")
     elif all(study.run.params.get("data") != "cifar10" for study in studies):
@@ -65,7 +66,9 @@ def correlation_section(evidence: Evidence) -> Section:
     return Section("correlation", title, "Fig. 6", tuple(blocks), tuple(missing))
 
 
-def _study(evidence: Evidence, run: CorrelationRun, all_runs: Sequence[CorrelationRun]) -> Section:
+def _study(
+    evidence: Evidence, run: CorrelationRun, all_runs: Sequence[CorrelationRun], *, draw: bool
+) -> Section:
     """One study, as if it were a section of its own."""
     missing = run.gaps()
     if not run.indicators:
@@ -74,14 +77,7 @@ def _study(evidence: Evidence, run: CorrelationRun, all_runs: Sequence[Correlati
     bins = ""
     try:
         study = run.read(evidence.experiment)
-        blocks.append(
-            Picture(
-                f"correlation-{run.name}",
-                f"{run.name}: score of each indicator against test top-1",
-                _alt(study, run),
-                correlation_figure(study, run.taus),
-            )
-        )
+        blocks += [_picture(study, run)] if draw else []
         bins = _bins(study)
         missing += run.left_out(study)
     except ValueError as error:
@@ -134,6 +130,15 @@ def _what_it_is(run: CorrelationRun) -> str:
         f"{params.get('data', '?')}; {params.get('num_architectures', '?')} architectures are "
         f"retrained for {params.get('retrain_epochs', '?')} epochs with "
         f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds) or '?'}."
+    )
+
+
+def _picture(study: Study, run: CorrelationRun) -> Picture:
+    return Picture(
+        f"correlation-{run.name}",
+        f"{run.name}: score of each indicator against test top-1",
+        _alt(study, run),
+        correlation_figure(study, run.taus),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.evidence.cell_groups import CellGroup, Study, average, studies
+from experiments.evidence.cell_groups import CellGroup, CellSet, average, cell_sets
 from experiments.evidence.evidence import Evidence, mean_std
 from experiments.evidence.fronts import fronts
 from experiments.evidence.gaps import SWEEP
@@ -37,7 +37,7 @@ def cost_section(evidence: Evidence) -> Section:
     """Cells with their cost, the paper's Table 1, and the searchers against each other."""
     blocks: list[Block] = []
     missing: list[str] = []
-    found = [study for study in studies(evidence) if study.groups]
+    found = [cell_set for cell_set in cell_sets(evidence) if cell_set.groups]
     blocks += map(_table, found)
     if not found:
         missing.append(f"No cell is finished, so nothing has a cost yet: `{SWEEP}` makes some.")
@@ -65,25 +65,25 @@ def cost_section(evidence: Evidence) -> Section:
     )
 
 
-def _table(study: Study) -> Table:
-    rest = len(study.cells) - study.num_finished
+def _table(cell_set: CellSet) -> Table:
+    rest = len(cell_set.cells) - cell_set.num_finished
     notes = [
         "Mean over the seeds ± standard deviation. Cells that share a supernet or a network each "
         "count it, so that rows do not add up to what a sweep has taken. A search by an additive "
         "indicator times all searchers."
     ]
     if rest:
-        notes.append(f"{rest} of {len(study.cells)} cells have no result and are left out.")
+        notes.append(f"{rest} of {len(cell_set.cells)} cells have no result and are left out.")
     labels = [
-        (group.trains, group.label("indicator"), group.label("epochs")) for group in study.groups
+        (group.trains, group.label("indicator"), group.label("epochs")) for group in cell_set.groups
     ]
     if len(set(labels)) < len(labels):
         notes.append("Rows of equal names differ in a setting that is not shown.")
     return Table(
-        f"cost-{study.name}",
-        f"{study.name}: cost of a cell ({study.space} on {study.data})",
+        f"cost-{cell_set.name}",
+        f"{cell_set.name}: cost of a cell ({cell_set.space} on {cell_set.data})",
         _COLUMNS,
-        tuple(map(_row, study.groups)),
+        tuple(map(_row, cell_set.groups)),
         " ".join(notes),
     )
 
@@ -141,12 +141,12 @@ def _published_table() -> Table:
     )
 
 
-def _without_sizes(found: list[Study]) -> list[str]:
+def _without_sizes(found: list[CellSet]) -> list[str]:
     """Old supernets do not say how much of them trains."""
     supernets = {
         run.run_id: run
-        for study in found
-        for group in study.groups
+        for cell_set in found
+        for group in cell_set.groups
         for run in group.stages["supernet"]
     }
     num = sum("trained_params" not in run.metrics for run in supernets.values())

@@ -19,7 +19,7 @@ from experiments.budgets import budgets
 from experiments.config import EarlyBirdConfig
 from experiments.evidence.early_bird_stop import stopped_section
 from experiments.evidence.evidence import Evidence, tracked
-from experiments.evidence.gaps import SWEEP, again, as_sweep
+from experiments.evidence.gaps import MOST_PICTURES, SWEEP, again, as_sweep, undrawn
 from experiments.evidence.supernets import (
     EPOCHS,
     SEED,
@@ -32,7 +32,7 @@ from experiments.evidence.supernets import (
     section_of,
     titles,
     unfinished_supernets,
-    verdict,
+    yes_or_no,
 )
 from experiments.evidence.units import decimals, percent, plain
 from experiments.evidence.values import (
@@ -111,16 +111,23 @@ def early_bird_section(evidence: Evidence) -> Section:
             f"{num_left_out} older supernets are left out, because the section reads the records "
             f"of {_MOST}: `bnnas report --run ID` shows those of one sweep."
         )
+    missing += undrawn("older groups of supernets", len(groups))
+    drawn = sorted(groups, key=lambda each: -_newest_start(each))[:MOST_PICTURES]
     for group, title in zip(groups, titles(evidence, groups), strict=True):
         courses = [course for each in group.supernets if (course := _course(evidence, each))]
         missing += _gaps(evidence, title, group.supernets, courses)
         if courses:
-            blocks += [_picture(title, courses), _table(evidence, title, courses)]
+            blocks += [_picture(title, courses)] if group in drawn else []
+            blocks.append(_table(evidence, title, courses))
     stopped = stopped_section(evidence, supernets)
     blocks += stopped.blocks
     missing += stopped.missing
     title = "Early bird: when the ranks settle"
     return Section("early-bird", title, "Fig. 4", tuple(blocks), tuple(missing))
+
+
+def _newest_start(group: Group) -> float:
+    return max(each.run.started_at for each in group.supernets)
 
 
 def _newest(groups: Sequence[Group]) -> tuple[tuple[Group, ...], int]:
@@ -261,7 +268,7 @@ def _winners(
     runs = course.supernet.run, search
     rule = f"{by}: how far the winner at the stop is below that at the end in final score"
     return (
-        verdict(early == final, f"{by}, at the stop and at the end", runs),
+        yes_or_no(early == final, f"{by}, at the stop and at the end", runs),
         Number.of(lost, percent, Derived(rule, tuple(run.run_id for run in runs))),
     )
 

@@ -15,7 +15,7 @@ from experiments.evidence.supernets import (
     Supernet,
     grouped,
     titles,
-    verdict,
+    yes_or_no,
 )
 from experiments.evidence.units import decimals, percent, plain
 from experiments.evidence.values import NOTHING, Cell, Section, Table
@@ -95,7 +95,7 @@ def _stopped_row(evidence: Evidence, supernet: Supernet, twin: Supernet | None) 
     winners = [cell.params.get("winner") for cell in (ours, theirs) if cell is not None]
     same: Cell = NOTHING
     if ours is not None and theirs is not None and all(winners):
-        same = verdict(
+        same = yes_or_no(
             winners[0] == winners[1], "whether the param winner of both is one", (ours, theirs)
         )
     params = supernet.run.params

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.evidence.evidence import Evidence
-from experiments.evidence.gaps import again
+from experiments.evidence.gaps import MOST_PICTURES, again, undrawn
 from experiments.evidence.searches import SearchGroup
 from experiments.evidence.values import Picture
 from experiments.report.figures import front_figure
@@ -18,9 +18,12 @@ from orchestration.run_reader import TrackedRun
 
 def fronts(evidence: Evidence, groups: Sequence[SearchGroup]) -> tuple[list[Picture], list[str]]:
     """The score–FLOPs front of one search of each group, and what has none."""
-    pictures, missing = [], []
+    pictures, missing = [], undrawn("older groups of searches", len(groups))
+    newest = sorted(groups, key=lambda group: -max(run.started_at for run in group.runs))
     for group in groups:
-        run = max(group.runs, key=lambda each: _preference(evidence, each))
+        if group not in newest[:MOST_PICTURES]:
+            continue
+        run = max(group.runs, key=lambda each: _drawn_first(evidence, each))
         picture = _front(evidence, group, run)
         if picture is None:
             missing.append(
@@ -33,7 +36,7 @@ def fronts(evidence: Evidence, groups: Sequence[SearchGroup]) -> tuple[list[Pict
     return pictures, missing
 
 
-def _preference(evidence: Evidence, run: TrackedRun) -> tuple[float, float, float]:
+def _drawn_first(evidence: Evidence, run: TrackedRun) -> tuple[float, float, float]:
     """The longest supernet, of these the lowest seed, of these the newest."""
     supernet = evidence.input(run, "supernet")
     epochs = 0.0 if supernet is None else supernet.metrics.get("epochs", 0.0)

@@ -10,6 +10,7 @@ from orchestration.run_reader import PROGRAM, TrackedRun
 
 # Small, and with all that sections compare in its grid.
 SWEEP = f"{PROGRAM} sweep experiments/configs/ablation_quickstart.yaml"
+MOST_PICTURES = 20  # that a section draws, of the newest runs; what it leaves out it says
 _PRINTING = ("--quiet", "-q", "--json")
 # The commands that train supernets.
 _COMMAND = re.compile(rf"{PROGRAM} (run|sweep|correlate) (.+)", re.DOTALL)
@@ -34,6 +35,16 @@ def _told(run: TrackedRun) -> tuple[str, str]:
             shlex.split(found[2])
             return found[1], found[2]
     return "correlate" if run.kind == "correlate" else "sweep", "CONFIG"
+
+
+def undrawn(what: str, num: int) -> list[str]:
+    """A sentence if some pictures are left out, none otherwise."""
+    if num <= MOST_PICTURES:
+        return []
+    return [
+        f"{num - MOST_PICTURES} {what} are not drawn, because the section draws {MOST_PICTURES}: "
+        f"`{PROGRAM} report --run ID` draws what belongs to one run."
+    ]
 
 
 def with_settings(command: str, *settings: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from experiments.evidence.evidence import Evidence
-from experiments.evidence.gaps import SWEEP
+from experiments.evidence.gaps import MOST_PICTURES, SWEEP, undrawn
 from experiments.evidence.recipes import Family, Scored, families, recipes_section
 from experiments.evidence.supernets import Found, finished_supernets, over_seeds
 from experiments.evidence.units import Show, decimals
@@ -35,9 +35,11 @@ def preference_section(evidence: Evidence) -> Section:
     for family in found:  # epochs ascend
         if family.reference or family.title not in longest:
             longest[family.title] = family
+    newest = sorted(longest, key=lambda title: -longest[title].base_run.started_at)
+    missing += undrawn("older groups of supernets", len(newest))
     blocks: list[Block] = []
-    for family in longest.values():
-        blocks += _blocks(family)
+    for title, family in longest.items():
+        blocks += _blocks(family, draw=title in newest[:MOST_PICTURES])
     recipes = recipes_section(found)
     blocks += recipes.blocks
     missing += recipes.missing
@@ -45,7 +47,7 @@ def preference_section(evidence: Evidence) -> Section:
     return Section("preference", title, "Eq. 3", tuple(blocks), tuple(missing))
 
 
-def _blocks(family: Family) -> list[Block]:
+def _blocks(family: Family, *, draw: bool) -> list[Block]:
     means = {
         recipe.trainable: _means(list(scored.values()), family.space)
         for recipe, scored in family.recipes.items()
@@ -76,6 +78,8 @@ def _blocks(family: Family) -> list[Block]:
         tuple(_rows(means, ("layer",), "{}")),
         "Layers differ in scale; only candidates of one layer compete.",
     )
+    if not draw:
+        return [operations, layers]
     picture = Picture(
         "preference",
         f"{where}: BN score by kernel, by expansion and by layer",

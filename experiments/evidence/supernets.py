@@ -187,7 +187,7 @@ def scores_of(row: Mapping[str, float], space: SearchSpace) -> FloatArray | None
     return scores_LN
 
 
-def verdict(holds: bool, rule: str, runs: Iterable[TrackedRun]) -> Number:
+def yes_or_no(holds: bool, rule: str, runs: Iterable[TrackedRun]) -> Number:
     """Yes (1) or no (0), with the rule that decided it."""
     source = Derived(rule, tuple(run.run_id for run in runs))
     return Number(float(holds), "yes" if holds else "no", source)

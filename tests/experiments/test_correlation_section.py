@@ -13,6 +13,7 @@ import pytest
 from experiments.correlation.study import Row, Study
 from experiments.evidence.correlation import correlation_section
 from experiments.evidence.evidence import Evidence
+from experiments.evidence.gaps import MOST_PICTURES
 from experiments.evidence.values import NOTHING, Number, Section, Tracked
 from experiments.report.correlation import correlation_figure
 from nas.ranking import Interval
@@ -271,6 +272,14 @@ def test_the_newest_study_comes_first_and_the_papers_data_are_asked_for() -> Non
     assert "data.root" in gap(section, "correlation_cifar10.yaml")
     on_cifar = study_run(3, params={**PARAMS, "data": "cifar10"})
     assert not [each for each in section_of(on_cifar).missing if "cifar10.yaml" in each]
+
+
+def test_of_many_studies_the_newest_are_drawn_and_all_have_their_tables() -> None:
+    section = section_of(*(study_run(number) for number in range(MOST_PICTURES + 2)))
+    names = [picture.name for picture in section.pictures]
+    assert names == [f"correlation-study{n}" for n in range(MOST_PICTURES + 1, 1, -1)]
+    assert gap(section, "2 older studies are not drawn")
+    assert len(section.tables) == 2 * (MOST_PICTURES + 2)
 
 
 @pytest.mark.parametrize(

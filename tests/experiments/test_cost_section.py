@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments.evidence.cell_groups import studies
+from experiments.evidence.cell_groups import cell_sets
 from experiments.evidence.cost import cost_section
 from experiments.evidence.searches import SearchGroup
 from experiments.evidence.values import (
@@ -75,8 +75,8 @@ def test_a_shared_supernet_counts_once_in_a_row() -> None:
     for number in (0, 1):  # the same search, retrained with another seed
         inputs = {"supernet": supernet, "search": search, "retrain": runs.retrain(f"r{number}", 0)}
         runs.cell(f"cell{number}", number, inputs)
-    (study,) = studies(runs.evidence)
-    (group,) = study.groups
+    (cell_set,) = cell_sets(runs.evidence)
+    (group,) = cell_set.groups
     assert [run.run_id for run in group.stages["supernet"]] == ["supernet"]
     assert [run.run_id for run in group.stages["retrain"]] == ["r0", "r1"]
 
@@ -85,8 +85,8 @@ def test_of_two_cells_with_one_seed_the_later_counts() -> None:
     runs = Runs()
     for run_id, top1 in (("old", 0.5), ("new", 0.7)):
         runs.cell(run_id, 0, {}, top1=top1)
-    (study,) = studies(runs.evidence)
-    assert [[cell.run_id for cell in group.cells] for group in study.groups] == [["new"]]
+    (cell_set,) = cell_sets(runs.evidence)
+    assert [[cell.run_id for cell in group.cells] for group in cell_set.groups] == [["new"]]
 
 
 def test_other_settings_spaces_and_recipes_are_rows_and_tables_of_their_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from matplotlib.text import Text
 from experiments.config_file import load_sweep
 from experiments.evidence.early_bird import early_bird_section
 from experiments.evidence.evidence import Evidence
+from experiments.evidence.gaps import MOST_PICTURES
 from experiments.evidence.values import Cell, Derived, Number, Section, Tracked
 from experiments.report.early_bird import Similarity, early_bird_figure
 from nas.cost import flops_table
@@ -349,3 +351,16 @@ def test_a_supernet_that_is_not_finished_is_left_out() -> None:
     section = section_of(supernet("a", SETTLED, status="RUNNING"))
     assert not section.blocks
     assert "1 supernet is not finished" in missing(section)
+
+
+def test_of_many_groups_the_newest_are_drawn_and_all_have_their_tables() -> None:
+    many = [
+        supernet(f"s{n}", SETTLED, lr=float(n), started_at=float(n))
+        for n in range(MOST_PICTURES + 2)
+    ]
+    section = section_of(*many)
+    titles = [picture.title for picture in section.pictures]
+    assert len(titles) == MOST_PICTURES
+    assert not [title for title in titles if re.search(r"lr [01]\.0", title)]
+    assert len(section.tables) == MOST_PICTURES + 2
+    assert "2 older groups of supernets are not drawn" in missing(section)

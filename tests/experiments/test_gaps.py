@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.evidence.gaps import again, as_sweep, with_settings
+from experiments.evidence.gaps import MOST_PICTURES, again, as_sweep, undrawn, with_settings
 from orchestration.run_reader import TrackedRun
 
 
@@ -37,3 +37,9 @@ def test_a_field_is_set_once_and_how_to_print_is_left_open() -> None:
 def test_what_made_a_run_can_be_given_again(command: str, kind: str, same: str, sweep: str) -> None:
     assert again(run(command, kind)) == f"`bnnas {same}`"
     assert as_sweep(run(command, kind)) == f"`bnnas {sweep}`"
+
+
+def test_pictures_that_are_left_out_are_counted() -> None:
+    assert undrawn("older sweeps", MOST_PICTURES) == []
+    (sentence,) = undrawn("older sweeps", MOST_PICTURES + 3)
+    assert sentence.startswith("3 older sweeps are not drawn, ")

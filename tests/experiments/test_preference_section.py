@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 
 from experiments.evidence.evidence import Evidence
+from experiments.evidence.gaps import MOST_PICTURES
 from experiments.evidence.preference import preference_section
 from experiments.evidence.values import Cell, Derived, MeanStd, Section, Table
 from experiments.report.preference import Preference, Spread, preference_figure
@@ -287,3 +290,16 @@ def test_a_space_that_was_cut_is_read_from_one_record() -> None:
         each.params["space.stages"] = f"[{'x' * (MAX_VALUE_CHARS - 30)} … cut, see config.yaml"
     section = section_of(*runs, records={"a": {"config": {"space": SPACE}}})
     assert values(table(section, "preference-layers").rows[0][1]) == [2.5, 0.0]
+
+
+def test_of_many_groups_the_newest_are_drawn_and_all_have_their_tables() -> None:
+    many = [
+        replace(supernet(f"s{n}", lr=float(n)), started_at=float(n))
+        for n in range(MOST_PICTURES + 2)
+    ]
+    section = section_of(*many)
+    titles = [picture.title for picture in section.pictures]
+    assert len(titles) == MOST_PICTURES
+    assert not [title for title in titles if re.search(r"lr [01]\.0", title)]
+    assert len(section.tables) == 2 * (MOST_PICTURES + 2) + 1
+    assert "2 older groups of supernets are not drawn" in missing(section)
