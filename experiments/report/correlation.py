@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from experiments.correlation.run import CorrelationResult
@@ -116,37 +117,24 @@ def print_correlation(
 
 
 def agreement_table(study: Study) -> Table:
-    """Kendall's τ of every indicator."""
+    """Kendall's τ of every indicator with 95 % intervals; the report has what is not in it."""
     table = Table(
         title=f"Kendall's τ with test top-1 of {len(study.rows)} retrained architectures",
         title_justify="left",
+        caption="in brackets 95 % intervals, a bootstrap over the architectures",
+        caption_justify="left",
     )
     table.add_column("indicator")
-    for heading in (
-        "τ",
-        "95 %",
-        "less bn's τ",
-        "95 %",
-        "in FLOPs bins",
-        "95 %",
-        "test loss",
-        "by seed",
-    ):
+    for heading in ("τ", "τ less bn's", "τ in FLOPs bins"):
         table.add_column(heading, justify="right")
     for name, found in study.agreement.items():
-        table.add_row(
-            name,
-            *_with_interval(found.tau),
-            *(("–", "") if found.over_bn is None else _with_interval(found.over_bn)),
-            *_with_interval(found.within),
-            f"{found.loss:.2f}",
-            "  ".join(f"{tau:.2f}" for tau in found.by_seed),
-        )
+        measured = (found.tau, found.over_bn, found.within)
+        table.add_row(name, *("–" if each is None else _with_interval(each) for each in measured))
     return table
 
 
-def _with_interval(found: Interval) -> tuple[str, str]:
-    return f"{found.value:z.2f}", f"{found.low:z.2f} to {found.high:z.2f}"
+def _with_interval(found: Interval) -> str:
+    return escape(f"{found.value:z.2f} [{found.low:z.2f}, {found.high:z.2f}]")
 
 
 def print_spreads(study: Study, console: Console) -> None:
