@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from dataclasses import dataclass
 from typing import Any
@@ -122,24 +123,29 @@ class SweepResult:
     @property
     def random_baseline(self) -> float | None:
         """Test top-1 of the best random architecture (section 4.5.1); the mean over seeds."""
-        best = self._best_random
-        return statistics.fmean(best) if best else None
+        return self.random_metrics.get("random_baseline")
 
     @property
-    def random_baseline_std(self) -> float | None:
-        """Its standard deviation over seeds; None with fewer than two."""
-        best = self._best_random
-        return statistics.stdev(best) if len(best) > 1 else None
+    def random_metrics(self) -> dict[str, float]:
+        """Test top-1 of random architectures: of the best of each seed, and of any of them.
 
-    @property
-    def _best_random(self) -> list[float]:
-        """Of each seed."""
+        Means, and with `_std` the standard deviation where there are several.
+        """
         by_seed: dict[int, list[float]] = {}
         for row in self.baseline:
             if row.retrained is not None:
                 top1 = row.retrained.metrics["top1"]
                 by_seed.setdefault(row.plan.cell.config.seed, []).append(top1)
-        return list(map(max, by_seed.values()))
+        metrics = {}
+        for name, found in (
+            ("random_baseline", [max(top1) for top1 in by_seed.values()]),
+            ("random_top1", list(itertools.chain(*by_seed.values()))),
+        ):
+            if found:
+                metrics[name] = statistics.fmean(found)
+            if len(found) > 1:
+                metrics[f"{name}_std"] = statistics.stdev(found)
+        return metrics
 
     @property
     def winner(self) -> CellRow | None:
@@ -167,10 +173,7 @@ class SweepResult:
             "num_cells": float(len(self.cells)),
             "num_failed": float(len(self.failures)),
         }
-        if self.random_baseline is not None:
-            metrics["random_baseline"] = self.random_baseline
-        if self.random_baseline_std is not None:
-            metrics["random_baseline_std"] = self.random_baseline_std
+        metrics |= self.random_metrics
         if self.winner is not None:
             found = self.winner.chain[-1].metrics
             metrics |= {name: found[name] for name in ("top1", "flops", "params")}
@@ -202,8 +205,8 @@ class SweepResult:
             "status": "failed" if self.failures else "done",
             "name": self.plan.sweep.name,
             "cells": [row.to_json() for row in self.cells],
-            "random_baseline": self.random_baseline,
-            "random_baseline_std": self.random_baseline_std,
+            "random_baseline": None,
+            **self.random_metrics,
             "random_architectures": [row.to_json() for row in self.baseline],
             "winner": None if self.winner is None else self.winner.plan.config.name,
             "detection": None if self.detected is None else detection_json(self.detected),

@@ -63,6 +63,7 @@ _COLUMNS = (
     "supernet trains",
     "seed",
     "epochs trained",
+    "training top-1 (%)",
     "stop after epoch",
     "epochs saved",
     "τ of the ranks, stop and end",
@@ -231,9 +232,10 @@ def _row(evidence: Evidence, course: _Course) -> tuple[Cell, ...]:
         supernet.trainable,
         str(supernet.seed),
         tracked(supernet.run, "epochs", plain) or NOTHING,
+        tracked(supernet.run, "train/top1", percent) or NOTHING,
     )
     if stop is None:
-        return (*head, "never", *[NOTHING] * (len(_COLUMNS) - 4))
+        return (*head, "never", *[NOTHING] * (len(_COLUMNS) - len(head) - 1))
     then_LN, end_LN = course.scores_ELN[stop], course.scores_ELN[-1]
     saved = len(course.scores_ELN) - stop - 1
     run_ids = (supernet.run.run_id,)

@@ -73,7 +73,7 @@ def ablation_of(result: SweepResult) -> Ablation:
         for setting in sorted(cells)
     }
     num_random = result.plan.sweep.shared.random_baseline.num_architectures
-    mean, spread = result.random_baseline, result.random_baseline_std or 0.0
+    mean, spread = result.random_baseline, result.random_metrics.get("random_baseline_std", 0.0)
     return Ablation(values, None if mean is None else Value(mean, spread), num_random)
 
 

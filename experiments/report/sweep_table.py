@@ -88,9 +88,10 @@ def _print_baseline(result: SweepResult, console: Console) -> None:
     if ablation.baseline is not None:
         mean, std = (100 * each for each in ablation.baseline)
         over_seeds = f" ± {std:.2f}" if std > 0 else ""
+        any_one = 100 * result.random_metrics["random_top1"]
         console.print(
             f"Random baseline, the best of {ablation.num_random}: "
-            f"[bold]{mean:.2f}[/]{over_seeds}. ± is {spread}.\n",
+            f"[bold]{mean:.2f}[/]{over_seeds}; the mean of all {any_one:.2f}. ± is {spread}.\n",
             highlight=False,
         )
 

@@ -136,15 +136,15 @@ def test_the_stop_its_saving_and_its_loss_by_hand() -> None:
     assert row[:2] == ("bn", "0")
     assert isinstance(row[2], Number)
     assert row[2].source == Tracked("epochs", ("a",))
-    assert (value(row[2]), value(row[3]), value(row[4])) == (8, 6, 2)
+    assert (value(row[2]), value(row[4]), value(row[5])) == (8, 6, 2)
     # Of three pairs of ranks one is turned round: (2 − 1) / 3.
-    assert value(row[5]) == pytest.approx(1 / 3)
+    assert value(row[6]) == pytest.approx(1 / 3)
     # The winner then is candidate 0, at the end candidate 1: 2.0 instead of 4.0.
-    assert isinstance(row[6], Number)
-    assert row[6].text == "no"
-    assert value(row[7]) == pytest.approx(0.5)
-    assert [source_of(each).run_ids for each in row[3:]] == [("a",)] * 3 + [("a", "s")] * 2
-    assert not any("of run" in source_of(each).rule for each in row[3:])
+    assert isinstance(row[7], Number)
+    assert row[7].text == "no"
+    assert value(row[8]) == pytest.approx(0.5)
+    assert [source_of(each).run_ids for each in row[4:]] == [("a",)] * 3 + [("a", "s")] * 2
+    assert not any("of run" in source_of(each).rule for each in row[4:])
 
 
 def test_the_winner_keeps_the_budget_of_the_search() -> None:
@@ -157,26 +157,26 @@ def test_the_winner_keeps_the_budget_of_the_search() -> None:
         .rows[0]
         for limit in (math.inf, budget)
     )
-    assert (value(free[6]), value(bound[6])) == (0, 1)
-    assert [value(free[7]), value(bound[7])] == pytest.approx([2 / 3, 0])
+    assert (value(free[7]), value(bound[7])) == (0, 1)
+    assert [value(free[8]), value(bound[8])] == pytest.approx([2 / 3, 0])
 
 
 def test_the_search_by_the_bn_indicator_gives_the_budget() -> None:
     other = search("other", "a", "accuracy", max_flops=1.0)  # which nothing keeps
     section = section_of(supernet("a", SETTLED), others=[other, search("s", "a")])
-    assert source_of(section.tables[0].rows[0][6]).run_ids == ("a", "s")
+    assert source_of(section.tables[0].rows[0][7]).run_ids == ("a", "s")
     alone = section_of(supernet("a", SETTLED), others=[other])
-    assert alone.tables[0].rows[0][6:] == ("–", "–")
+    assert alone.tables[0].rows[0][7:] == ("–", "–")
 
 
 def test_ranks_that_never_settle_have_no_stop() -> None:
     section = section_of(supernet("a", RESTLESS), others=[search("s", "a")])
-    assert section.tables[0].rows[0][3:] == ("never", "–", "–", "–", "–")
+    assert section.tables[0].rows[0][4:] == ("never", "–", "–", "–", "–")
 
 
 def test_without_a_search_there_is_no_winner() -> None:
     section = section_of(supernet("a", SETTLED))
-    assert section.tables[0].rows[0][6:] == ("–", "–")
+    assert section.tables[0].rows[0][7:] == ("–", "–")
     assert "1 of 1 supernets have no search" in missing(section)
 
 

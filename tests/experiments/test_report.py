@@ -120,7 +120,7 @@ def test_the_ablation_has_what_the_sweep_has_printed(recorded: Recorded) -> None
             assert value.std is not None
             assert value.mean.value == pytest.approx(statistics.mean(top1))
             assert value.std.value == pytest.approx(statistics.stdev(top1))
-    baseline = table.rows[0][-1]
+    baseline = table.rows[0][-2]
     assert isinstance(baseline, MeanStd)
     assert baseline.std is not None
     assert baseline.mean.value == recorded.printed["sweep"]["random_baseline"]
@@ -137,7 +137,7 @@ def test_the_figure_draws_the_table(recorded: Recorded) -> None:
     means = [row[column] for column in (2, 3) for row in table.rows]
     assert heights == pytest.approx([100 * m.mean.value for m in means if isinstance(m, MeanStd)])
     lines = [line for line in axes.lines if line.get_linestyle() == "--"]
-    baseline = table.rows[0][-1]
+    baseline = table.rows[0][-2]
     assert isinstance(baseline, MeanStd)
     assert np.asarray(lines[0].get_ydata()).tolist() == pytest.approx(
         [100 * baseline.mean.value] * 2
