@@ -117,7 +117,9 @@ def ablation_figure(ablation: Ablation) -> Figure:
         mean, spread = (100 * each for each in ablation.baseline)
         shown.append(mean)
         if spread > 0:
-            axes.axhspan(mean - spread, mean + spread, color=COLORS["test"], alpha=0.12, lw=0)
+            axes.axhspan(
+                mean - spread, mean + spread, color=COLORS["test"], alpha=0.12, lw=0, zorder=0
+            )
         axes.axhline(
             mean,
             color=COLORS["test"],

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,13 +19,14 @@ from experiments.correlation.study import Study
 from experiments.report.closing import print_closing
 from experiments.report.style import COLORS, SERIES, in_style, new_figure
 from experiments.report.sweep_table import failures_table
+from nas.cost import COST_TABLES
 from nas.ranking import Interval
 
 _X_LABELS = {
     "bn": "sum of mean |γ|",
     "accuracy": "supernet's accuracy",
-    "flops": "multiply-adds of the searched layers",
-    "params": "parameters of the searched layers",
+    "flops": "FLOPs of the searched layers",
+    "params": "params of the searched layers",
 }
 _BIN_COLORS = (COLORS["evolution"], COLORS["random"], COLORS["accuracy"], COLORS["exact"], *SERIES)
 
@@ -63,7 +65,10 @@ def correlation_figure(study: Study, taus: Mapping[str, Interval] | None = None)
         shown = "" if tau is None else f"τ {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
         axes.set_title(f"{indicator}\n{shown}", fontsize=10)
         axes.set_xlabel(_X_LABELS.get(indicator, "score"))
-        axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
+        if indicator in COST_TABLES:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        else:
+            axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
     for axes in panels[: len(study.indicators) : num_columns]:
         axes.set_ylabel("test top-1 (%)")
     for axes in panels[len(study.indicators) :]:
