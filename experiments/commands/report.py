@@ -51,9 +51,10 @@ def report(
         raise ValueError("--set overrides a config's fields, and no config was given.")
     folder = out or local_folder(storage) / "report"
     with Console(stderr=True, quiet=json or quiet).status("Reading MLflow") as waiting:
-        from experiments.report.make import make_report
+        from experiments.report.make import make_report, require_report_or_nothing
         from orchestration.run_reader import read_experiment
 
+        require_report_or_nothing(folder)
         found = read_experiment(
             uri or tracking_uri(tracking, storage), experiment or tracking.experiment
         )

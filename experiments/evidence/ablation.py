@@ -206,12 +206,12 @@ def _ablation_table(
     else:
         columns = (*columns, "seeds finished")
     if baseline is not None:
-        columns = (*columns, "best random", "any random")
-        any_one = tracked_mean_std(sweep, "random_top1", percent) or NOTHING
-        rows = [(*row, baseline, any_one) for row in rows]
-        note += " Random architectures are those of the whole sweep: the best of them by test top-1"
-        note += ", as the mean over seeds," if several else ","
-        note += " and all of them ± standard deviation."
+        columns, rows = (*columns, "best random"), [(*row, baseline) for row in rows]
+        note += " The best random architecture by test top-1 is one for the whole sweep"
+        note += ", the mean over seeds." if several else "."
+    if (any_one := tracked_mean_std(sweep, "random_top1", percent)) is not None:
+        columns, rows = (*columns, "any random"), [(*row, any_one) for row in rows]
+        note += " Any random one is all of them ± standard deviation."
     return Table(
         f"ablation-{sweep.name}",
         f"{sweep.name}: test top-1 of the retrained network, in percent",

@@ -91,8 +91,9 @@ def _summary(runs: list[TrackedRun]) -> str:
         for run in runs
     )
     return (
-        f"{len(runs)} runs; commits {_listed(commits)}; on {_listed(machines)}; "
-        f"with {_listed(versions)}."
+        f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}; "
+        f"{'commit' if len(commits) == 1 else 'commits'} {_listed(commits)}; on "
+        f"{_listed(machines)}; with {_listed(versions)}."
     )
 
 

@@ -107,5 +107,6 @@ def _with_own_names(sections: Iterable[Section]) -> list[Section]:
 
 def _summary(evidence: Evidence) -> str:
     kinds = Counter(run.kind for run in evidence.runs)
-    found = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "no runs"
-    return f"Made from {found} of the MLflow experiment {evidence.experiment.name!r}."
+    found = ", ".join(f"{kind} ({number})" for kind, number in kinds.items())
+    what = f"the runs of {found}" if found else "no runs"
+    return f"Made from {what} in the MLflow experiment {evidence.experiment.name!r}."

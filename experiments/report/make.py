@@ -52,11 +52,7 @@ def make_report(experiment: TrackedExperiment, folder: Path) -> Written:
 
     Raises ValueError where something else lies there, or nothing can be written.
     """
-    if folder.exists() and not is_report(folder):
-        raise ValueError(
-            f"{folder} is there and holds other things than a report: give a folder that is empty "
-            "or does not exist."
-        )
+    require_report_or_nothing(folder)
     report = build_report(Evidence(experiment))
     try:
         with whole_folder(folder, replace=True) as part:
@@ -67,6 +63,15 @@ def make_report(experiment: TrackedExperiment, folder: Path) -> Written:
             "folder with --out."
         ) from error
     return Written(report, folder)
+
+
+def require_report_or_nothing(folder: Path) -> None:
+    """Raise ValueError where a report cannot be put without taking the place of something else."""
+    if folder.exists() and not is_report(folder):
+        raise ValueError(
+            f"The folder {str(folder)!r} holds other things than a report: name one with --out "
+            "that is empty or does not exist."
+        )
 
 
 def is_report(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from experiments.report.ablation import Value, ablation_of
 from experiments.report.closing import print_closing
 from experiments.report.detection_table import ap_table
 from experiments.report.numbers import network_row
-from experiments.sweep_result import SweepResult
+from experiments.sweep_result import SweepResult, validation_top1
 from experiments.sweep_run import figures_folder
 
 
@@ -100,14 +100,15 @@ def _cells_table(result: SweepResult) -> Table:
     table = Table(title="what was found", title_justify="left")
     table.add_column("cell", no_wrap=True)
     table.add_column("architecture", overflow="fold")
-    for heading in ("FLOPs", "params", "test top-1"):
+    for heading in ("FLOPs", "params", "val top-1", "test top-1"):
         table.add_column(heading, justify="right")
-    for row in result.cells:
-        if row.retrained is not None:
-            table.add_row(row.plan.config.name, *network_row(row.retrained))
-    for random in result.baseline:
-        if random.retrained is not None:
-            table.add_row("random", *network_row(random.retrained), style="dim")
+    named = [(row.plan.config.name, row.retrained, "") for row in result.cells]
+    named += [("random", row.retrained, "dim") for row in result.baseline]
+    for name, retrained, style in named:
+        if retrained is not None:
+            *network, test_top1 = network_row(retrained)
+            val_top1, _ = validation_top1(retrained)
+            table.add_row(name, *network, f"{val_top1:.2%}", test_top1, style=style)
     return table
 
 
