@@ -101,7 +101,7 @@ def _gaps(evidence: Evidence, cell_set: CellSet, sweep: TrackedRun) -> list[str]
     elif sweep.status in _ENDED_EARLY and not failed and not others:
         why = sweep.error or f"it was {sweep.status.lower()}, and does not say why"
         gaps.append(f"The sweep {sweep.name} is not whole ({why}): {command} goes on with it.")
-    elif "random_baseline" not in sweep.metrics:
+    elif "random_baseline" not in sweep.metrics and sweep.params.get("num_random") != "0":
         gaps.append(
             f"The sweep {sweep.name} has no random baseline: "
             f"{again(sweep, 'random_baseline.num_architectures=5')} makes one."

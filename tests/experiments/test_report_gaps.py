@@ -107,6 +107,17 @@ def test_a_sweep_of_which_no_cell_was_tracked_says_so(tracker: Tracker, tmp_path
     )
 
 
+@pytest.mark.parametrize(("num_random", "num_gaps"), [(5, 1), (0, 0)])
+def test_a_random_baseline_that_nobody_wanted_is_not_missed(
+    tracker: Tracker, tmp_path: Path, num_random: int, num_gaps: int
+) -> None:
+    sweep = start(tracker, "sweep", "s", space="tiny", data="digits", num_random=num_random)
+    tracker.finish_group(cell(tracker, sweep, "bn"), metrics={"top1": 0.75})
+    tracker.finish_group(sweep)
+    found, _ = report(tracker, tmp_path)
+    assert len(found.sections[0].missing) == num_gaps
+
+
 def test_a_number_that_is_none_is_left_out_and_named(tracker: Tracker, tmp_path: Path) -> None:
     sweep = sweep_of(tracker)
     for seed, top1 in enumerate((0.5, 0.7, math.nan)):
