@@ -200,12 +200,13 @@ def _check_database(uri: str) -> None:
         raise TrackingError(
             f"There is no MLflow database at {path}: nothing was tracked there yet. {mend}"
         )
-    tables: set[str] = set()
-    with (
-        contextlib.suppress(sqlite3.DatabaseError),  # no SQLite file at all
-        contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database,
-    ):
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.OperationalError:  # locked or not to be opened: MLflow waits, or says so
+        return
+    except sqlite3.DatabaseError:  # no SQLite file at all
+        tables = set()
     if not {"alembic_version", "experiments", "runs"} <= tables:
         raise TrackingError(f"The file {path} is no MLflow database, and stays as it is. {mend}")
 

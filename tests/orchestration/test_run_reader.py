@@ -151,6 +151,18 @@ def test_a_file_of_another_program_stays_as_it_is(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"foreign.db", "notes.db"}
 
 
+def test_a_database_that_is_busy_is_not_taken_for_another_programs(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Tracker(sqlite_uri, "e").check()
+
+    def locked(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(sqlite3, "connect", locked)  # MLflow's own connections go another way
+    assert read_experiment(sqlite_uri, "e").runs == ()
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [
