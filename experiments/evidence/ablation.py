@@ -27,7 +27,7 @@ from orchestration.tracking import CELL
 _ENDED_EARLY = ("FAILED", "KILLED")
 _NUM_NAMED = 5  # failures that are told with their reasons
 
-Cells = dict[Setting, dict[str, list[TrackedRun]]]
+BySetting = dict[Setting, dict[str, list[TrackedRun]]]
 
 
 def ablation_section(evidence: Evidence) -> Section:
@@ -118,9 +118,9 @@ def _reasons(runs: Sequence[TrackedRun]) -> str:
     return "; ".join([*told, *([f"and {more} more"] if more else [])])
 
 
-def _by_setting(cells: Sequence[TrackedRun]) -> Cells:
+def _by_setting(cells: Sequence[TrackedRun]) -> BySetting:
     """Setting → indicator → the cells of all seeds, finished or not."""
-    found: Cells = {}
+    found: BySetting = {}
     for cell in cells:
         epochs = cell.params.get("epochs", "")
         if epochs.isdecimal():
@@ -148,7 +148,7 @@ def _top1(evidence: Evidence, cells: Sequence[TrackedRun], *, several: bool) -> 
 
 def _values(
     evidence: Evidence,
-    by_setting: Cells,
+    by_setting: BySetting,
     sweep: TrackedRun,
     baseline: MeanStd | None,
     *,
@@ -178,7 +178,7 @@ def _value(found: MeanStd | None) -> Value | None:
 def _ablation_table(
     evidence: Evidence,
     sweep: TrackedRun,
-    by_setting: Cells,
+    by_setting: BySetting,
     baseline: MeanStd | None,
     *,
     several: bool,
