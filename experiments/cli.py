@@ -58,7 +58,7 @@ def main() -> None:
     A `ValueError` is a wrong request by the project's convention; a `JobError` is a stage that
     failed for good. Anything else is a bug, and keeps its traceback.
     """
-    from orchestration.failure import JobError
+    from orchestration.jobs.failure import JobError
 
     # Batch systems and `timeout` say SIGTERM; it ends a command as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from orchestration.worker import LocalWorkerContext
+from orchestration.jobs.worker import LocalWorkerContext
 
 History = list[dict[str, float]]
 

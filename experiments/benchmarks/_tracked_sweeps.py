@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cell import CellRun
-from experiments.plan import CellPlan, described
-from experiments.provenance import provenance
+from experiments.config.sweep import Sweep
+from experiments.plan.cell import CellPlan, described
+from experiments.plan.sweep import SweepPlan, plan_sweep
+from experiments.run.cell import CellRun
+from experiments.run.provenance import provenance
+from experiments.run.sweep_run import SweepRun
+from experiments.run.workbench import source_tags
 from experiments.stages.supernet import record_scores
 from experiments.stages.table_search import search_table
-from experiments.sweep_config import Sweep
-from experiments.sweep_plan import SweepPlan, plan_sweep
-from experiments.sweep_run import SweepRun
-from experiments.workbench import source_tags
 from nas.cost import COST_TABLES
 from nas.indicators import additive_scores
 from nas.space import parse_architecture
-from orchestration.stage import Stage
-from orchestration.stage_store import StageRecord
-from orchestration.tracking import CELL, INPUT, Tracker
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageRecord
+from orchestration.tracking.tracker import CELL, INPUT, Tracker
 
 _STARTED_S = 1_700_000_000.0
 _NUM_TEST_IMAGES = 10_000.0

@@ -21,17 +21,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.config import Config
-from experiments.plan import plan_cell
+from experiments.config.cell import Config
+from experiments.plan.cell import plan_cell
 from experiments.stages.scored_search import Generations, make_scorer
 from experiments.stages.setting import WEIGHTS
 from nas.data import describe_data
 from nas.space import SearchSpace
-from orchestration.cluster import cluster
-from orchestration.scaling import Scaling
-from orchestration.scorer_pool import ScorerPool
-from orchestration.stage import Stage
-from orchestration.stage_store import StageRecord, StageStore
+from orchestration.cluster.connect import cluster
+from orchestration.cluster.scaling import Scaling
+from orchestration.jobs.scorer_pool import ScorerPool
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageRecord, StageStore
 
 _SEED = 0
 

@@ -24,9 +24,9 @@ from typing import Any
 import yaml
 
 from experiments.benchmarks._tracked_sweeps import TrackedSweep
-from experiments.config_file import load_sweep
-from orchestration.run_reader import read_experiment
-from orchestration.tracking import Tracker
+from experiments.config.load import load_sweep
+from orchestration.tracking.reader import read_experiment
+from orchestration.tracking.tracker import Tracker
 
 _EXPERIMENT: dict[str, Any] = {
     "space": "spos",

@@ -25,8 +25,8 @@ from typing import Any
 
 from experiments.benchmarks._options import read_options
 from experiments.stages import retrain, supernet
-from orchestration.stage_store import StageStore
-from orchestration.worker import LocalWorkerContext, WorkerContext
+from orchestration.jobs.worker import LocalWorkerContext, WorkerContext
+from orchestration.store.stage_store import StageStore
 
 _CONFIG = Path(__file__).parents[1] / "configs" / "ablation_quickstart.yaml"
 _ADDITIVE = ("grid.indicator=[bn]",)

@@ -26,14 +26,14 @@ from unittest import mock
 from rich.console import Console
 
 from experiments.benchmarks._options import read_options
-from experiments.config_file import load_config
-from experiments.plan import described, plan_cell
-from experiments.run import run_cell
-from experiments.terminal import Display
-from experiments.tracking_uri import open_tracker
-from orchestration import train_job
-from orchestration.job import Observer
-from orchestration.tracking import Tracker
+from experiments.config.load import load_config
+from experiments.config.places import open_tracker
+from experiments.plan.cell import described, plan_cell
+from experiments.run.display import Display
+from experiments.run.one import run_cell
+from orchestration.jobs import train_job
+from orchestration.jobs.job import Observer
+from orchestration.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,8 +12,8 @@ from rich.console import Console
 from experiments.commands.options import ConfigFile, Json, Set, print_json
 
 if TYPE_CHECKING:
-    from experiments.config_file import Experiment
-    from experiments.stage_list import AnyPlan
+    from experiments.config.load import Experiment
+    from experiments.plan.graph import AnyPlan
 
 _FAILED = 1
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
@@ -33,12 +33,12 @@ def plan(
     CONFIG is the file of a cell, a sweep, a correlation study or a detector. Nothing is started or
     written.
     """
-    from experiments.config_file import load_experiment
-    from experiments.estimate import forecast
-    from experiments.probe import Probe
+    from experiments.config.load import load_experiment
+    from experiments.plan.forecast import forecast
+    from experiments.plan.graph import list_stages
     from experiments.report.plan_table import print_plan
-    from experiments.stage_list import list_stages
-    from orchestration.stage_store import StageStore
+    from experiments.stages.probe import Probe
+    from orchestration.store.stage_store import StageStore
 
     settings = load_experiment(config, overrides or [])
     store = StageStore(settings.storage.path)
@@ -94,11 +94,11 @@ def status(
             "What to look at is not given: name a YAML file, or with --address the cluster that a "
             "job was submitted to."
         )
-    from experiments.config_file import load_experiment
+    from experiments.config.load import load_experiment
+    from experiments.plan.graph import list_stages
+    from experiments.plan.status import look_up
     from experiments.report.status_table import print_status
-    from experiments.stage_list import list_stages
-    from experiments.stage_status import look_up
-    from orchestration.stage_store import StageStore
+    from orchestration.store.stage_store import StageStore
 
     settings = load_experiment(target, overrides or [])
     listed = list_stages(_planned(settings), StageStore(settings.storage.path))
@@ -118,13 +118,13 @@ def _is_file(target: str | None) -> bool:
 
 
 def _planned(settings: Experiment) -> AnyPlan:
-    from experiments.correlation.config import Correlation
-    from experiments.correlation.plan import plan_correlation
-    from experiments.detectors.config import DetectionConfig
-    from experiments.detectors.plan import plan_detection
-    from experiments.plan import described, plan_cell
-    from experiments.sweep_config import Sweep
-    from experiments.sweep_plan import plan_sweep
+    from experiments.config.detection import DetectionConfig
+    from experiments.config.study import Correlation
+    from experiments.config.sweep import Sweep
+    from experiments.plan.cell import described, plan_cell
+    from experiments.plan.detection import plan_detection
+    from experiments.plan.study import plan_correlation
+    from experiments.plan.sweep import plan_sweep
 
     if isinstance(settings, Sweep):
         return plan_sweep(settings, described(settings.shared.data))

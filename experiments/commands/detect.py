@@ -74,12 +74,12 @@ def train(
 
     'train' may be left out. What was trained before is not trained again.
     """
-    from experiments.config_file import load_detection
-    from experiments.detectors.plan import plan_detection
-    from experiments.detectors.run import run_detection
+    from experiments.config.load import load_detection
+    from experiments.config.places import open_tracker, where_to_look
+    from experiments.plan.detection import plan_detection
     from experiments.report.detection_table import print_detection
-    from experiments.terminal import Display
-    from experiments.tracking_uri import open_tracker, where_to_look
+    from experiments.run.detection import run_detection
+    from experiments.run.display import Display
 
     given = {"space": space, "arch": arch, "checkpoint": checkpoint}
     given = {name: value for name, value in given.items() if value is not None}
@@ -87,8 +87,8 @@ def train(
     start_s = time.perf_counter()
     plan = plan_detection(settings)
     if dump_config is not None:
+        from experiments.config.places import scaling
         from experiments.detectors.export import dump_runner_config
-        from experiments.workbench import scaling
 
         dump_runner_config(plan, dump_config)
         if json:
@@ -138,7 +138,7 @@ def predict(
     from experiments.detectors.predict import image_files, predict_images
     from experiments.detectors.source import open_source
     from experiments.report.detection_table import print_prediction
-    from experiments.whole_folder import require_new
+    from orchestration.store.whole_folder import require_new
 
     require_new(output, "--output")
     files = image_files(images, annotations)

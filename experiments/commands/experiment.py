@@ -25,13 +25,13 @@ def run(
 
     What an earlier run has finished is not done again.
     """
-    from experiments.config_file import load_config
-    from experiments.plan import described, plan_cell
+    from experiments.config.load import load_config
+    from experiments.config.places import open_tracker, report_folder, where_to_look
+    from experiments.plan.cell import described, plan_cell
     from experiments.report.make import keep_report
     from experiments.report.result_table import print_result
-    from experiments.run import run_cell
-    from experiments.terminal import Display
-    from experiments.tracking_uri import open_tracker, report_folder, where_to_look
+    from experiments.run.display import Display
+    from experiments.run.one import run_cell
 
     settings = load_config(config, overrides or [])
     start_s = time.perf_counter()
@@ -66,14 +66,14 @@ def sweep(
     Cells share what they have in common. What an earlier sweep or run has finished is not done
     again; a cell that fails leaves the others running.
     """
-    from experiments.config_file import load_sweep
-    from experiments.plan import described
+    from experiments.config.load import load_sweep
+    from experiments.config.places import open_tracker, report_folder, where_to_look
+    from experiments.plan.cell import described
+    from experiments.plan.sweep import plan_sweep
     from experiments.report.make import keep_report
     from experiments.report.sweep_table import print_sweep
-    from experiments.sweep import run_sweep
-    from experiments.sweep_display import SweepDisplay
-    from experiments.sweep_plan import plan_sweep
-    from experiments.tracking_uri import open_tracker, report_folder, where_to_look
+    from experiments.run.sweep import run_sweep
+    from experiments.run.table_display import SweepDisplay
 
     settings = load_sweep(config, overrides or [])
     start_s = time.perf_counter()
@@ -110,14 +110,14 @@ def correlate(
     `seeds` in CONFIG repeats supernets and retrainings. What an earlier command has finished is not
     done again.
     """
-    from experiments.config_file import load_correlation
-    from experiments.correlation.plan import plan_correlation
-    from experiments.correlation.run import run_correlation
-    from experiments.plan import described
+    from experiments.config.load import load_correlation
+    from experiments.config.places import open_tracker, report_folder, where_to_look
+    from experiments.plan.cell import described
+    from experiments.plan.study import plan_correlation
     from experiments.report.correlation import print_correlation
     from experiments.report.make import keep_report
-    from experiments.sweep_display import SweepDisplay
-    from experiments.tracking_uri import open_tracker, report_folder, where_to_look
+    from experiments.run.study import run_correlation
+    from experiments.run.table_display import SweepDisplay
 
     settings = load_correlation(config, overrides or [])
     start_s = time.perf_counter()

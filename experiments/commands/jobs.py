@@ -20,8 +20,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.commands.options import ConfigFile, Json, Set, print_json
-from orchestration.cluster import ClusterError
-from orchestration.submission import Submission, Submissions
+from orchestration.cluster.connect import ClusterError
+from orchestration.cluster.submission import Submission, Submissions
 
 _FAILED = 1
 # Ray gives a stopped job three seconds for its own end before it kills it.
@@ -61,7 +61,7 @@ def submit(
     Only the code and the config travel; the nodes must share storage.path and data.root.
     Ctrl-C ends the following, and not the job.
     """
-    from experiments.package import pack
+    from experiments.run.package import pack
 
     err = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="bnnas-submit-") as folder:

@@ -74,10 +74,10 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
     """Open the MLflow UI on the tracked runs, on this machine only."""
-    from experiments.config import StorageConfig, TrackingConfig
-    from experiments.config_file import load_experiment
-    from experiments.mlflow_ui import serve_ui
-    from experiments.tracking_uri import tracking_uri
+    from experiments.commands.mlflow_ui import serve_ui
+    from experiments.config.cell import StorageConfig, TrackingConfig
+    from experiments.config.load import load_experiment
+    from experiments.config.places import tracking_uri
 
     if config is None:
         uri = tracking_uri(TrackingConfig(), StorageConfig())

@@ -28,7 +28,7 @@ def arguments(config: Path, overrides: Sequence[str] | None) -> list[str]:
 
 def print_json(value: Any) -> None:
     """The one value on standard output."""
-    from orchestration import json_text
+    from orchestration.store import json_text
 
     typer.echo(json_text.dumps(value), file=_KEPT[-1] if _KEPT else sys.stdout)
 

@@ -39,9 +39,9 @@ def report(
     Every number on the page says which run it comes from; what is not there yet says which command
     would make it. Nothing is started.
     """
-    from experiments.config import StorageConfig, TrackingConfig
-    from experiments.config_file import load_experiment
-    from experiments.tracking_uri import local_folder, tracking_uri
+    from experiments.config.cell import StorageConfig, TrackingConfig
+    from experiments.config.load import load_experiment
+    from experiments.config.places import local_folder, tracking_uri
 
     tracking, storage = TrackingConfig(), StorageConfig()
     if config is not None:
@@ -52,7 +52,7 @@ def report(
     folder = out or local_folder(storage) / "report"
     with Console(stderr=True, quiet=json or quiet).status("Reading MLflow") as waiting:
         from experiments.report.make import make_report, require_report_or_nothing
-        from orchestration.run_reader import read_experiment
+        from orchestration.tracking.reader import read_experiment
 
         require_report_or_nothing(folder)
         found = read_experiment(

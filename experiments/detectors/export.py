@@ -13,25 +13,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.config import StorageConfig, TrackingConfig
-from experiments.detectors.plan import DetectionPlan
-from experiments.detectors.run import detection_place
+from detection.quiet import quiet
+from experiments.config.cell import StorageConfig, TrackingConfig
+from experiments.config.places import scaling, tracking_uri
 from experiments.detectors.source import CARD, find_detector, source_of
-from experiments.quiet import quiet
+from experiments.plan.detection import DetectionPlan
 from experiments.stages.detect import (
     DETECTOR,
     build_config,
     detection_json,
+    detection_place,
     pixel_statistics,
     said,
 )
 from experiments.stages.setting import WEIGHTS
-from experiments.tracking_uri import tracking_uri
-from experiments.whole_folder import require_new, whole_folder
-from experiments.workbench import scaling
-from orchestration import json_text
-from orchestration.stage_store import StageRecord, StageStore
-from orchestration.tracking import Tracker, TrackingError
+from orchestration.store import json_text
+from orchestration.store.stage_store import StageRecord, StageStore
+from orchestration.store.whole_folder import require_new, whole_folder
+from orchestration.tracking.tracker import Tracker, TrackingError
 
 BACKBONE, CONFIG, READABLE_CARD = "backbone.pt", "config.py", "model_card.md"
 

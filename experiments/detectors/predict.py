@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.coco.annotation_file import first, read_annotation_file
-from experiments.coco.drawing import draw_detections
+from detection.coco.annotation_file import first, read_annotation_file
+from detection.coco.drawing import draw_detections
+from detection.quiet import quiet
 from experiments.detectors.source import DetectorSource
-from experiments.quiet import quiet
 from experiments.stages.detect import DETECTIONS
-from experiments.whole_folder import whole_folder
+from orchestration.store.whole_folder import whole_folder
 
 IMAGE_LIST = "images.json"
 _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.config import StorageConfig
-from experiments.find_stage import FINGERPRINT, find_stage
-from experiments.section import ConfigError
+from experiments.config.cell import StorageConfig
+from experiments.config.section import ConfigError
+from experiments.plan.find_stage import FINGERPRINT, find_stage
 from experiments.stages.detect import DETECTOR, build_config
-from orchestration.stage_store import StageRecord, StageStore
+from orchestration.store.stage_store import StageRecord, StageStore
 
 if TYPE_CHECKING:
     from detection.inference import Detector

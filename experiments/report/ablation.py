@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.report.numbers import standard_error
-from experiments.report.style import COLORS, SERIES, in_style, new_figure
-from experiments.sweep_result import CellRow, SweepResult
+from experiments.figures.numbers import standard_error
+from experiments.figures.style import COLORS, SERIES, in_style, new_figure
+from experiments.run.sweep_result import CellRow, SweepResult
 
 
 class Setting(NamedTuple):

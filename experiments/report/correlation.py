@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.correlation.run import CorrelationResult
-from experiments.correlation.study import Study
+from experiments.figures.study import Study
+from experiments.figures.style import COLORS, SERIES, in_style, new_figure
 from experiments.report.closing import print_closing
-from experiments.report.style import COLORS, SERIES, in_style, new_figure
 from experiments.report.sweep_table import failures_table
+from experiments.run.study import CorrelationResult
 from nas.cost import COST_TABLES
 from nas.ranking import Interval
 

@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.detectors.predict import IMAGE_LIST, Prediction
-from experiments.detectors.run import DetectionResult
+from experiments.figures.numbers import count
 from experiments.report.closing import print_closing
-from experiments.report.numbers import count
+from experiments.run.detection import DetectionResult
 from experiments.stages.detect import DETECTIONS
-from orchestration.stage_store import StageRecord
+from orchestration.store.stage_store import StageRecord
 
 _APS = {
     "coco/bbox_mAP": "mAP",

@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments.detectors.detect_config import DetectConfig, DetectionData
-from experiments.quiet import quiet
+from detection.quiet import quiet
+from experiments.config.detect import DetectConfig, DetectionData
+from experiments.figures.numbers import count
+from experiments.plan.decides import detect_stage, searched_backbone
 from experiments.report.detection_table import cost_table
-from experiments.report.numbers import count
-from experiments.stage_configs import detect_stage, searched_backbone
 from experiments.stages.detect import build_config
 from nas.cost import COST_TABLES, layer_costs
 from nas.space import Architecture, SearchSpace, format_architecture

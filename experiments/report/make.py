@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.evidence.evidence import Evidence
-from experiments.evidence.report import Report, build_report
+from experiments.report.evidence.evidence import Evidence
+from experiments.report.evidence.report import Report, build_report
 from experiments.report.page import ENTRIES, MARK, PAGE, write_page
-from experiments.whole_folder import whole_folder
-from orchestration.run_reader import TrackedExperiment, read_experiment
-from orchestration.tracking import Tracker
+from orchestration.store.whole_folder import whole_folder
+from orchestration.tracking.reader import TrackedExperiment, read_experiment
+from orchestration.tracking.tracker import Tracker
 
 _log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ import jinja2
 import PIL.Image
 from markupsafe import Markup, escape
 
-from experiments.evidence.report import Report
-from experiments.evidence.values import (
+from experiments.figures.style import save_figure
+from experiments.report.evidence.report import Report
+from experiments.report.evidence.values import (
     NOTHING,
     Cell,
     Derived,
@@ -27,7 +28,6 @@ from experiments.evidence.values import (
     Table,
     Tracked,
 )
-from experiments.report.style import save_figure
 
 PAGE = "report.html"
 MARK = "bnnas report"  # the page says so, and what does not is never replaced

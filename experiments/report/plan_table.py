@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.estimate import Estimate, Forecast
-from experiments.stage_list import ListedStage
+from experiments.plan.forecast import Estimate, Forecast
+from experiments.plan.graph import ListedStage
 
 
 def print_plan(forecast: Forecast, console: Console) -> None:

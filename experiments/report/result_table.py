@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from experiments.cell import CellResult
+from experiments.figures.numbers import network_row, standard_error
 from experiments.report.closing import print_closing
 from experiments.report.detection_table import ap_table
-from experiments.report.numbers import network_row, standard_error
-from orchestration.stage_runs import Done
+from experiments.run.cell import CellResult
+from orchestration.tracking.stage_runs import Done
 
 
 def print_result(

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.stage_status import ExperimentStatus, StageStatus
+from experiments.plan.status import ExperimentStatus, StageStatus
 
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "waiting": "dim", "missing": "dim"}
 

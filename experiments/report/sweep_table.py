@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from experiments.figures.numbers import network_row
+from experiments.plan.cell import validation_top1
 from experiments.report.ablation import Value, ablation_of
 from experiments.report.closing import print_closing
 from experiments.report.detection_table import ap_table
-from experiments.report.numbers import network_row
-from experiments.sweep_result import SweepResult, validation_top1
-from experiments.sweep_run import figures_folder
+from experiments.run.sweep_result import SweepResult
+from experiments.run.sweep_run import figures_folder
 
 
 def print_sweep(

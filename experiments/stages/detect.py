@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -9,23 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.coco.annotation_file import CocoError
-from experiments.coco.data import (
+from detection.coco.annotation_file import CocoError
+from detection.coco.data import (
     DetectionImages,
     annotation_file,
     image_folder,
+    look_at,
     scene_parameters,
 )
-from experiments.quiet import quiet
-from experiments.report.numbers import count
+from detection.quiet import quiet
+from experiments.config.cell import Config
+from experiments.config.detection import DetectionConfig
+from experiments.config.places import local_folder
+from experiments.config.section import ConfigError
+from experiments.figures.numbers import count
+from experiments.plan.detection import DetectionPlan
 from experiments.stages.setting import IMAGES, WEIGHTS, Setting
-from orchestration.stage import Stage
-from orchestration.stage_runner import Outcome
-from orchestration.stage_runs import Done
-from orchestration.stage_store import StageRecord, StageStore
-from orchestration.storage import fetch_shared, share_file
-from orchestration.train_job import JobResult
-from orchestration.worker import WorkerContext
+from orchestration.jobs.runner import Outcome
+from orchestration.jobs.train_job import JobResult
+from orchestration.jobs.worker import WorkerContext
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageRecord, StageStore
+from orchestration.store.storage import fetch_shared, share_file
+from orchestration.tracking.stage_runs import Done
 
 # Among the stage's files: the detector's state dict, and what the last evaluation found, in COCO's
 # results format.
@@ -55,6 +62,52 @@ class Place:
     log_interval: int
     num_images_shown: int
     use_gpu: bool
+
+
+def check_backbone(plan: DetectionPlan) -> None:
+    """Find out in this process whether workers will be able to build the backbone.
+
+    Where it comes from a file or from torchvision; imports what that takes. Raises ValueError.
+    """
+    backbone = plan.stage.config["backbone"]
+    if plan.weights is not None:
+        with quiet():
+            from detection.backbone import SearchedBackbone
+
+            SearchedBackbone(backbone["space"], backbone["arch"], checkpoint=plan.weights)
+    elif backbone["type"] == "TorchvisionBackbone":
+        from torchvision.models import get_model_weights, list_models
+
+        name, weights = backbone["name"], backbone["weights"]
+        if name not in list_models():
+            near = difflib.get_close_matches(name, list_models(), n=1)
+            hint = f", did you mean {near[0]!r}?" if near else "."
+            raise ConfigError(
+                f"torchvision.name is {name!r}, which torchvision does not have{hint}"
+            )
+        known = list(get_model_weights(name).__members__)
+        if weights is not None and weights not in known:
+            raise ConfigError(
+                f"torchvision.weights is {weights!r}, but {name} has {', '.join(known)}: give one "
+                "of these, or leave it out."
+            )
+
+
+def detection_place(config: Config | DetectionConfig, weights: Path | None = None) -> Place:
+    """Look at the data set of an experiment's `detect` section, and say where it lies.
+
+    Raises CocoError, in one sentence, where it cannot be used.
+    """
+    detect = config.detect
+    assert detect is not None  # who has none does not ask
+    return Place(
+        images=look_at(detect.data.model_dump(), detect.batch_size, local_folder(config.storage)),
+        weights=weights,
+        num_loaders=detect.num_workers,
+        log_interval=detect.log_interval,
+        num_images_shown=detect.num_images_shown,
+        use_gpu=config.cluster.use_gpu,
+    )
 
 
 def make_detect(
@@ -228,10 +281,10 @@ def draw_detect(record: StageRecord, store: StageStore, place: Place, folder: Pa
     """Write the figures of a finished stage into a folder: the training, and what was detected."""
     from PIL import Image, ImageOps
 
-    from experiments.coco.annotation_file import read_annotation_file
-    from experiments.coco.drawing import draw_detections
-    from experiments.report.figures import detection_figure
-    from experiments.report.style import save_figure
+    from detection.coco.annotation_file import read_annotation_file
+    from detection.coco.drawing import draw_detections
+    from experiments.figures.stages import detection_figure
+    from experiments.figures.style import save_figure
 
     figure = detection_figure(record.history, title="Training of the detector")
     save_figure(figure, folder / "detect_training.png")
@@ -261,7 +314,7 @@ def pixel_statistics(
 
 def _have_scenes(root: Path, data: Mapping[str, Any]) -> None:
     """Make the digit scenes where this worker's node has them not."""
-    from experiments.coco.digit_scenes import make_digit_scenes
+    from detection.coco.digit_scenes import make_digit_scenes
 
     try:
         make_digit_scenes(root, **scene_parameters(data))

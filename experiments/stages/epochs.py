@@ -20,7 +20,7 @@ from experiments.stages.setting import WEIGHTS
 from nas.data import DataSplits
 from nas.schedule import WarmupCosine
 from nas.training import Passes, build_optimizer, train_epoch
-from orchestration.worker import WorkerContext
+from orchestration.jobs.worker import WorkerContext
 
 TRAINING_FILE = "training.pt"
 

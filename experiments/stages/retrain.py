@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.logged_model import write_model
+from experiments.stages.logged_model import write_model
 from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS, Setting, load_stage_data
 from nas.cost import COST_TABLES
 from nas.space import parse_architecture, space_from_dict
-from orchestration.stage import Stage
-from orchestration.stage_runner import Outcome
-from orchestration.stage_runs import Done
-from orchestration.stage_store import StageRecord
-from orchestration.tracked_model import WriteModel
-from orchestration.train_job import JobResult
-from orchestration.worker import WorkerContext
+from orchestration.jobs.runner import Outcome
+from orchestration.jobs.train_job import JobResult
+from orchestration.jobs.worker import WorkerContext
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageRecord
+from orchestration.tracking.models import WriteModel
+from orchestration.tracking.stage_runs import Done
 
 
 def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done] | None = None) -> Done:
@@ -131,8 +131,8 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
 
 def draw_retrain(record: StageRecord, folder: Path) -> None:
     """Write the figures of a finished stage into a folder."""
-    from experiments.report.figures import training_figure
-    from experiments.report.style import save_figure
+    from experiments.figures.stages import training_figure
+    from experiments.figures.style import save_figure
 
     figure = training_figure(record.history, title=f"Retraining {record.result['arch']}")
     save_figure(figure, folder / "retrain_training.png")

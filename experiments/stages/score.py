@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.plan.forecast import ROUND
 from experiments.stages.scored_search import make_scorer
 from experiments.stages.setting import Setting
 from nas.space import Architecture, parse_architecture
-from orchestration.stage import Stage
-from orchestration.stage_runner import Outcome
-from orchestration.stage_runs import Done
-
-_ROUND = 10  # architectures; what is scored by then an interruption does not cost
+from orchestration.jobs.runner import Outcome
+from orchestration.store.stage import Stage
+from orchestration.tracking.stage_runs import Done
 
 
 class GivenArchitectures:
@@ -33,12 +32,12 @@ class GivenArchitectures:
     @property
     def num_rounds(self) -> int:
         """How many there are in all."""
-        return -(-len(self._archs) // _ROUND)
+        return -(-len(self._archs) // ROUND)
 
     def suggest(self) -> Sequence[Architecture]:
         """The next ones; none after the last."""
         done = len(self._scores)
-        return self._archs[done : done + _ROUND]
+        return self._archs[done : done + ROUND]
 
     def update(self, items: Sequence[Architecture], scores: Sequence[float]) -> Mapping[str, float]:
         """Take a round's scores."""

@@ -17,7 +17,7 @@ from experiments.stages.search_outcome import describe, search_outcome
 from experiments.stages.search_suggester import make_suggester
 from experiments.stages.setting import WEIGHTS, load_stage_data
 from nas.space import Architecture, SearchSpace, space_from_dict
-from orchestration.stage_runner import Outcome
+from orchestration.jobs.runner import Outcome
 
 if TYPE_CHECKING:
     from nas.data import DataSplits, ImageSet
@@ -161,7 +161,7 @@ def _load_weights(supernet: Any, place: Mapping[str, Any]) -> None:
     import tempfile
 
     from experiments.stages.epochs import load_network
-    from orchestration.stage_store import StageStore
+    from orchestration.store.stage_store import StageStore
 
     with tempfile.TemporaryDirectory() as folder:
         store = StageStore(place["storage_path"])

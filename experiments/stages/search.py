@@ -17,10 +17,10 @@ from experiments.stages.supernet import recorded_scores
 from experiments.stages.table_search import search_table
 from nas.indicators import INDICATORS, additive_scores
 from nas.space import space_from_dict
-from orchestration.stage import Stage
-from orchestration.stage_runner import Outcome
-from orchestration.stage_runs import Done
-from orchestration.stage_store import StageRecord
+from orchestration.jobs.runner import Outcome
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageRecord
+from orchestration.tracking.stage_runs import Done
 
 
 def make_search(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Done:
@@ -53,8 +53,8 @@ def make_search(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> D
 
 def draw_search(record: StageRecord, folder: Path) -> None:
     """Write the figures of a finished stage into a folder."""
-    from experiments.report.figures import front_figure, scores_figure
-    from experiments.report.style import save_figure
+    from experiments.figures.stages import front_figure, scores_figure
+    from experiments.figures.style import save_figure
 
     result, config = record.result, record.config
     indicator = INDICATORS[result["indicator"]]

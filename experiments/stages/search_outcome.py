@@ -9,7 +9,7 @@ from nas.cost import COST_TABLES
 from nas.indicators import ScoreTable
 from nas.search import Ranked
 from nas.space import SearchSpace, format_architecture
-from orchestration.stage_runner import Outcome
+from orchestration.jobs.runner import Outcome
 
 
 def search_outcome(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.budgets import budgets
+from experiments.plan.budgets import budgets
 from nas.search import SEARCHERS, Suggester
 from nas.space import SearchSpace
 

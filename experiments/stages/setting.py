@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestration.scorer_pool import MakeScorer
-from orchestration.scoring_job import Rounds
-from orchestration.stage import Stage
-from orchestration.stage_runner import Outcome, StageRunner
-from orchestration.stage_runs import Done, Draw
-from orchestration.stage_store import StageRecord
-from orchestration.tracked_model import WriteModel
-from orchestration.train_job import JobResult, Work
+from orchestration.jobs.runner import Outcome, StageRunner
+from orchestration.jobs.scorer_pool import MakeScorer
+from orchestration.jobs.scoring_job import Rounds
+from orchestration.jobs.train_job import JobResult, Work
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageRecord
+from orchestration.tracking.models import WriteModel
+from orchestration.tracking.stage_runs import Done, Draw
 
 if TYPE_CHECKING:
     from nas.data import DataSplits

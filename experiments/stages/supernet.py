@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from experiments.stages.setting import WEIGHTS, Setting, load_stage_data
 from nas.space import SearchSpace, space_from_dict
-from orchestration.stage import Stage
-from orchestration.stage_runner import Outcome
-from orchestration.stage_runs import Done
-from orchestration.stage_store import StageRecord
-from orchestration.train_job import JobResult
-from orchestration.worker import WorkerContext
+from orchestration.jobs.runner import Outcome
+from orchestration.jobs.train_job import JobResult
+from orchestration.jobs.worker import WorkerContext
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageRecord
+from orchestration.tracking.stage_runs import Done
 
 
 def make_supernet(stage: Stage, setting: Setting) -> Done:
@@ -111,8 +111,8 @@ def _finish(job: JobResult, folder: Path) -> Outcome:
 
 def draw_supernet(record: StageRecord, folder: Path) -> None:
     """Write the figures of a finished stage into a folder."""
-    from experiments.report.figures import training_figure
-    from experiments.report.style import save_figure
+    from experiments.figures.stages import training_figure
+    from experiments.figures.style import save_figure
 
     figure = training_figure(record.history, title="Supernet training")
     save_figure(figure, folder / "supernet_training.png")

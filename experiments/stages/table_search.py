@@ -11,14 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.budgets import budgets
+from experiments.plan.budgets import budgets
 from experiments.stages.search_outcome import describe, search_outcome
 from experiments.stages.search_suggester import make_suggester
 from nas.cost import gather_sum
 from nas.indicators import ScoreTable
 from nas.search import SEARCHERS, Budget, Ranked, exact_search, optimality_gap, run_search
 from nas.space import Architecture, SearchSpace
-from orchestration.stage_runner import Outcome
+from orchestration.jobs.runner import Outcome
 
 
 def search_table(stage: Mapping[str, Any], space: SearchSpace, scores_LN: ScoreTable) -> Outcome:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from detection.coco.digit_scenes import make_digit_scenes
 from detection.recipe import CocoFiles, ImageFormat, detector_config
 from detection.training import TRAINING_FILE, train_detector
-from experiments.coco.digit_scenes import make_digit_scenes
-from orchestration.worker import LocalWorkerContext
+from orchestration.jobs.worker import LocalWorkerContext
 from tests.detection.examples import SMALL_DETECTOR, small_space
 from tests.interrupted import assert_same_value, in_pieces, without_timings
 

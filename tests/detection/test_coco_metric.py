@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detection.coco_metric import COCO_METRICS, UnroundedCocoMetric, coco_metrics
-from tests.experiments.coco.coco_files import document, write_coco
+from tests.detection.coco.coco_files import document, write_coco
 
 
 def detection(bbox: list[float], score: float, image_id: int = 10, category_id: int = 7) -> Any:

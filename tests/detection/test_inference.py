@@ -14,7 +14,7 @@ from PIL import Image
 from detection.inference import Detector
 from detection.recipe import ImageFormat
 from detection.weights import WeightsError
-from orchestration.worker import LocalWorkerContext
+from orchestration.jobs.worker import LocalWorkerContext
 from tests.detection.runs import (
     DETECTIONS,
     DETECTOR,

@@ -143,6 +143,7 @@ compiled = types.ModuleType("mmcv._ext")
 compiled.__getattr__ = lambda name: "compiled"
 sys.modules["mmcv._ext"] = compiled
 import detection
+detection.register()
 assert sys.modules["mmcv._ext"] is compiled
 print(sys.modules["mmcv.ops.nms"].ext_module.nms)
 """
@@ -155,13 +156,24 @@ def test_an_extension_on_disk_is_left_to_the_import_system(tmp_path: Path) -> No
 import mmcv
 mmcv.__path__.append({str(tmp_path)!r})
 import sys, detection
+detection.register()
 print(sys.modules["mmcv.ops.nms"].ext_module.nms)
 """
     assert run(program) == "from disk"
 
 
+def test_it_registers_once_mmdetection_is_there_and_data_need_neither() -> None:
+    program = """
+import sys, detection.coco.data
+assert not {"torch", "mmengine", "mmdet"} & set(sys.modules)
+from mmdet.registry import METRICS, MODELS
+print(MODELS.get("EfficientDet").__name__, METRICS.get("UnroundedCocoMetric").__name__)
+"""
+    assert run(program) == "EfficientDet UnroundedCocoMetric"
+
+
 def test_importing_the_package_prints_nothing() -> None:
-    assert run("import detection") == ""
+    assert run("import detection; detection.register()") == ""
 
 
 @pytest.mark.parametrize("missing", ["mmdet", "mmcv"])
@@ -171,6 +183,7 @@ import sys
 sys.modules[{missing!r}] = None
 try:
     import detection
+    detection.register()
 except ImportError as error:
     print(error)
 """

@@ -18,7 +18,7 @@ from torch import nn
 from detection.bifpn import EFFICIENTDET_BN
 from detection.recipe import CocoFiles, ImageFormat, detector_config
 from detection.training import TRAINING_FILE
-from experiments.detectors.detect_config import DetectConfig
+from experiments.config.detect import DetectConfig
 from tests.detection.runs import (
     CLASS_NAMES,
     DETECTOR,

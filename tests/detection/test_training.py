@@ -17,11 +17,11 @@ from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 from torch.multiprocessing.spawn import spawn
 
+from detection.coco.digit_scenes import make_digit_scenes
 from detection.efficientdet import EfficientDet
 from detection.recipe import CocoFiles, ImageFormat, detector_config
 from detection.training import TRAINING_FILE, train_detector
-from experiments.coco.digit_scenes import make_digit_scenes
-from orchestration.worker import LEDGER_NAME, LocalWorkerContext
+from orchestration.jobs.worker import LEDGER_NAME, LocalWorkerContext
 from tests.detection.runs import (
     CLASS_NAMES,
     DETECTIONS,

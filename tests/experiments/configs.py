@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from experiments.config import Config
-from experiments.config_file import load_config
-from experiments.plan import CellPlan, plan_cell
+from experiments.config.cell import Config
+from experiments.config.load import load_config
+from experiments.plan.cell import CellPlan, plan_cell
 from nas.data import describe_data
 from tests.nas.examples import TINY
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.coco.data import data_root
-from experiments.config_file import load_detection
-from experiments.detectors.plan import DetectionPlan, plan_detection
+from detection.coco.data import data_root
+from experiments.config.load import load_detection
+from experiments.plan.detection import DetectionPlan, plan_detection
 from experiments.stages.detect import DETECTIONS
-from orchestration.stage_store import StageRecord, StageStore
+from orchestration.store.stage_store import StageRecord, StageStore
 from tests.detection.examples import SMALL_DETECTOR, small_space
 from tests.experiments import command
 from tests.experiments.configs import Values, changed, write_yaml
@@ -108,7 +108,7 @@ class Detected:
     def scenes(self) -> Path:
         """The images that it was trained and evaluated on."""
         section = self.plan.config.detect.data
-        return data_root(section, self.storage)
+        return data_root(section.model_dump(), self.storage)
 
     def record(self, kind: str) -> StageRecord:
         """One of its stages, `retrain` or `detect`."""

@@ -10,9 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from experiments.evidence.evidence import Evidence
-from experiments.evidence.values import REDUCTIONS, Cell, MeanStd, Number, Section, Table, Tracked
-from orchestration.run_reader import TrackedExperiment, TrackedRun
+from experiments.report.evidence.evidence import Evidence
+from experiments.report.evidence.values import (
+    REDUCTIONS,
+    Cell,
+    MeanStd,
+    Number,
+    Section,
+    Table,
+    Tracked,
+)
+from orchestration.tracking.reader import TrackedExperiment, TrackedRun
 
 SPACE = {"space.input.resolution": "28", "space.input.num_classes": "10"}
 

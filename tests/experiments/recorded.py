@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from orchestration.run_reader import TrackedExperiment, read_experiment
+from orchestration.tracking.reader import TrackedExperiment, read_experiment
 from tests.experiments import command
 from tests.experiments.configs import Values, changed, small, write_yaml
 from tests.experiments.detectors import write_detector

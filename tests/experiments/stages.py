@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestration.stage import Stage
-from orchestration.stage_store import StageRecord, StageStore
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageRecord, StageStore
 
 EPOCH_S = 30.0
 

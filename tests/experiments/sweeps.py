@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.config_file import load_sweep
-from experiments.sweep import run_sweep
-from experiments.sweep_display import SweepDisplay
-from experiments.sweep_plan import plan_sweep
-from experiments.sweep_result import SweepResult
-from experiments.tracking_uri import open_tracker
+from experiments.config.load import load_sweep
+from experiments.config.places import open_tracker
+from experiments.plan.sweep import plan_sweep
+from experiments.run.sweep import run_sweep
+from experiments.run.sweep_result import SweepResult
+from experiments.run.table_display import SweepDisplay
 from nas.data import describe_data
 
 

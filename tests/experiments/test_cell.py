@@ -17,8 +17,8 @@ from mlflow.entities import Run
 
 from nas.cost import flops_table, params_table
 from nas.space import parse_architecture
-from orchestration.stage import Stage
-from orchestration.stage_store import StageStore
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageStore
 from tests.experiments import command
 from tests.experiments.configs import small_plan, write_config
 from tests.nas.examples import TINY

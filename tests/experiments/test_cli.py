@@ -18,7 +18,7 @@ import pytest
 import requests
 from PIL import Image
 
-from experiments.tracking_uri import open_tracker
+from experiments.config.places import open_tracker
 from nas.data import DATASETS
 from nas.indicators import INDICATORS
 from nas.space import built_in_spaces

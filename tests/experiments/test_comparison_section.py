@@ -9,10 +9,18 @@ import pytest
 import yaml
 
 from experiments.benchmarks.count_networks import NETWORKS, RESOLUTION, count_network
-from experiments.evidence.comparison import comparison_section
-from experiments.evidence.published import counted, published, quoted
-from experiments.evidence.units import plain
-from experiments.evidence.values import NOTHING, Derived, Number, Published, Section, Table, Tracked
+from experiments.report.evidence.comparison import comparison_section
+from experiments.report.evidence.published import counted, published, quoted
+from experiments.report.evidence.units import plain
+from experiments.report.evidence.values import (
+    NOTHING,
+    Derived,
+    Number,
+    Published,
+    Section,
+    Table,
+    Tracked,
+)
 from experiments.report.page import cell_text
 from tests.experiments.made_up_runs import (
     Runs,

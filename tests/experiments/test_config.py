@@ -10,17 +10,17 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from experiments.cells import Cells
-from experiments.config import Config, SupernetConfig
-from experiments.config_file import (
+from experiments.config.cell import Config, SupernetConfig
+from experiments.config.cells import Cells
+from experiments.config.load import (
     dump_config,
     load_config,
     load_correlation,
     load_experiment,
     load_sweep,
 )
-from experiments.correlation.config import Correlation
-from experiments.section import ConfigError
+from experiments.config.section import ConfigError
+from experiments.config.study import Correlation
 from nas.data import DATASETS
 from nas.indicators import INDICATORS
 from nas.sampling import SAMPLERS

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from experiments.config_file import load_correlation
-from experiments.correlation.plan import CorrelationPlan, plan_correlation
-from experiments.correlation.run import collect_study
-from experiments.correlation.study import Row, Study
-from experiments.plan import described
+from experiments.config.load import load_correlation
+from experiments.figures.study import Row, Study
+from experiments.plan.cell import described
+from experiments.plan.study import CorrelationPlan, plan_correlation
 from experiments.report.correlation import correlation_figure
+from experiments.run.study import collect_study
 from experiments.stages.scored_search import make_scorer
 from experiments.stages.supernet import recorded_scores
 from nas.cost import flops_table, gather_sum
 from nas.ranking import Interval, kendall_tau
 from nas.space import parse_architecture
-from orchestration.stage_store import StageStore
+from orchestration.store.stage_store import StageStore
 from tests.experiments.command import run
 from tests.experiments.configs import write_config
 from tests.experiments.test_stages import payload

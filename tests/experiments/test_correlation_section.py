@@ -10,14 +10,14 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from experiments.correlation.study import Row, Study
-from experiments.evidence.correlation import correlation_section
-from experiments.evidence.evidence import Evidence
-from experiments.evidence.gaps import MOST_PICTURES
-from experiments.evidence.values import NOTHING, Number, Section, Tracked
+from experiments.figures.study import Row, Study
 from experiments.report.correlation import correlation_figure
+from experiments.report.evidence.correlation import correlation_section
+from experiments.report.evidence.evidence import Evidence
+from experiments.report.evidence.gaps import MOST_PICTURES
+from experiments.report.evidence.values import NOTHING, Number, Section, Tracked
 from nas.ranking import Interval
-from orchestration.run_reader import TrackedExperiment, TrackedRun
+from orchestration.tracking.reader import TrackedExperiment, TrackedRun
 
 # --- the table, read back ---
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from experiments.evidence.cell_groups import cell_sets
-from experiments.evidence.cost import cost_section
-from experiments.evidence.searches import SearchGroup
-from experiments.evidence.values import (
+from experiments.report.evidence.cell_groups import cell_sets
+from experiments.report.evidence.cost import cost_section
+from experiments.report.evidence.searches import SearchGroup
+from experiments.report.evidence.values import (
     NOTHING,
     Derived,
     MeanStd,

@@ -26,9 +26,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from detection.backbone import SearchedBackbone
-from experiments.coco.annotation_file import read_annotation_file
-from experiments.coco.data import annotation_file, image_folder
-from experiments.coco.digit_scenes import make_digit_scenes
+from detection.coco.annotation_file import read_annotation_file
+from detection.coco.data import annotation_file, image_folder
+from detection.coco.digit_scenes import make_digit_scenes
 from experiments.detectors.source import DetectorSource
 from experiments.stages.detect import DETECTOR
 from experiments.stages.setting import IMAGES, WEIGHTS
@@ -53,11 +53,11 @@ LIGHT = """
 import sys
 from pathlib import Path
 from experiments.commands.ask import plan, status
-from experiments.config_file import load_detection
-from experiments.detectors.plan import plan_detection
-from experiments.detectors.run import detection_place
+from experiments.config.load import load_detection
+from experiments.plan.detection import plan_detection
+from experiments.stages.detect import detection_place
 from experiments.stages.detect import draw_detect
-from orchestration.stage_store import StageStore
+from orchestration.store.stage_store import StageStore
 
 config, figures = Path(sys.argv[1]), Path(sys.argv[2])
 plan(config, json=True, probe=False)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from experiments.config import Config
-from experiments.config_file import dump_config, load_config, load_detection, load_experiment
-from experiments.detectors.config import DetectionConfig
-from experiments.detectors.detect_config import DetectConfig
-from experiments.section import ConfigError
+from experiments.config.cell import Config
+from experiments.config.detect import DetectConfig
+from experiments.config.detection import DetectionConfig
+from experiments.config.load import dump_config, load_config, load_detection, load_experiment
+from experiments.config.section import ConfigError
 from tests.experiments.configs import changed, small, write_yaml
 from tests.experiments.detectors import ARCH, DETECT, SPACE, small_detector, without
 

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.coco.annotation_file import CocoError
-from experiments.coco.data import annotation_file, data_root, image_folder, look_at
-from experiments.coco.digit_scenes import make_digit_scenes
-from experiments.detectors.detect_config import DetectConfig, DetectionData
-from experiments.detectors.plan import DetectionPlan
-from experiments.estimate import forecast
-from experiments.section import ConfigError
-from experiments.stage_list import list_stages
-from experiments.stage_status import look_up
+from detection.coco.annotation_file import CocoError
+from detection.coco.data import annotation_file, data_root, image_folder, look_at
+from detection.coco.digit_scenes import make_digit_scenes
+from experiments.config.detect import DetectConfig, DetectionData
+from experiments.config.section import ConfigError
+from experiments.plan.detection import DetectionPlan
+from experiments.plan.forecast import forecast
+from experiments.plan.graph import list_stages
+from experiments.plan.status import look_up
 from nas.network import Subnet
 from nas.space import parse_architecture, space_from_dict
-from orchestration.stage import Stage
-from orchestration.stage_store import StageStore
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageStore
 from tests.experiments.configs import small_plan, write_yaml
 from tests.experiments.detectors import (
     ARCH,
@@ -263,6 +263,10 @@ def detect(root: Path, **changes: Any) -> DetectConfig:
     return DetectConfig.model_validate({**DETECT, "data": data, **changes})
 
 
+def of(detect: DetectConfig) -> tuple[dict[str, Any], int]:
+    return detect.data.model_dump(), detect.batch_size
+
+
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
     return make_digit_scenes(tmp_path / "scenes", num_train=6, num_val=2, image_size=64)
@@ -279,47 +283,47 @@ def edit(root: Path, split: str, **changes: Any) -> None:
 
 def test_scenes_are_made_where_they_are_not_and_lie_beside_the_results(tmp_path: Path) -> None:
     config = DetectConfig.model_validate(DETECT)
-    found = look_at(config, tmp_path)
-    assert found.root == data_root(config.data, tmp_path)
+    found = look_at(config.data.model_dump(), config.batch_size, tmp_path)
+    assert found.root == data_root(config.data.model_dump(), tmp_path)
     assert found.root.parent == tmp_path
     assert (found.train.num_images, found.val.num_images) == (16, 8)
     assert found.categories == [{"id": n + 1, "name": str(n)} for n in range(10)]
     file = annotation_file(found.root, "val")
     made = file.stat().st_mtime_ns
-    assert look_at(config, tmp_path) == found
+    assert look_at(config.data.model_dump(), config.batch_size, tmp_path) == found
     assert file.stat().st_mtime_ns == made
     others = [DetectionData.model_validate({"name": "digit_scenes", "seed": n}) for n in (0, 1)]
-    assert len({data_root(data, tmp_path) for data in (*others, config.data)}) == 3
+    assert len({data_root(data.model_dump(), tmp_path) for data in (*others, config.data)}) == 3
     elsewhere = config.data.model_copy(update={"root": str(tmp_path / "mine")})
-    assert data_root(elsewhere, tmp_path) == tmp_path / "mine"
+    assert data_root(elsewhere.model_dump(), tmp_path) == tmp_path / "mine"
 
 
 def test_scenes_are_the_same_images_as_a_set_in_cocos_format(tmp_path: Path, scenes: Path) -> None:
     section = {"name": "digit_scenes", "num_train": 6, "num_val": 2, "image_size": 64}
-    made = look_at(detect(scenes, data=section, batch_size=6), tmp_path)
-    read = look_at(detect(scenes, batch_size=6), tmp_path)
+    made = look_at(*of(detect(scenes, data=section, batch_size=6)), tmp_path)
+    read = look_at(*of(detect(scenes, batch_size=6)), tmp_path)
     assert (made.train, made.val, made.categories) == (read.train, read.val, read.categories)
 
 
 def test_a_batch_is_of_images_that_train(tmp_path: Path, scenes: Path) -> None:
-    look_at(detect(scenes, batch_size=6), tmp_path)
+    look_at(*of(detect(scenes, batch_size=6)), tmp_path)
     with pytest.raises(CocoError, match=r"detect.batch_size is 7, but only 6 images"):
-        look_at(detect(scenes, batch_size=7), tmp_path)
+        look_at(*of(detect(scenes, batch_size=7)), tmp_path)
     edit(scenes, "train", annotations=lambda found: [one for one in found if one["image_id"] > 2])
     with pytest.raises(CocoError, match=r"detect.batch_size is 6, but only 4 images"):
-        look_at(detect(scenes, batch_size=6), tmp_path)
+        look_at(*of(detect(scenes, batch_size=6)), tmp_path)
 
 
 def test_validation_without_an_object_evaluates_nothing(tmp_path: Path, scenes: Path) -> None:
     edit(scenes, "val", annotations=lambda found: [{**one, "iscrowd": 1} for one in found])
     with pytest.raises(CocoError, match=r"no object to find"):
-        look_at(detect(scenes, batch_size=2), tmp_path)
+        look_at(*of(detect(scenes, batch_size=2)), tmp_path)
 
 
 def test_both_splits_number_their_classes_alike(tmp_path: Path, scenes: Path) -> None:
     edit(scenes, "val", categories=lambda found: found[::-1])
     with pytest.raises(CocoError, match=r"in another order \(9, 8, 7, … instead of 0, 1, 2, …\)"):
-        look_at(detect(scenes, batch_size=2), tmp_path)
+        look_at(*of(detect(scenes, batch_size=2)), tmp_path)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -327,4 +331,4 @@ def test_every_image_is_there(tmp_path: Path, scenes: Path, split: str) -> None:
     gone = min(image_folder(scenes, split).iterdir())
     gone.unlink()
     with pytest.raises(CocoError, match=rf"1 of the \d images .* \({gone.name}\)"):
-        look_at(detect(scenes, batch_size=2), tmp_path)
+        look_at(*of(detect(scenes, batch_size=2)), tmp_path)

@@ -16,9 +16,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from experiments.coco.data import annotation_file
-from experiments.coco.drawing import draw_detections
-from orchestration.stage_store import StageStore
+from detection.coco.data import annotation_file
+from detection.coco.drawing import draw_detections
+from orchestration.store.stage_store import StageStore
 from tests.experiments import command
 from tests.experiments.configs import changed, small, write_yaml
 from tests.experiments.detectors import (

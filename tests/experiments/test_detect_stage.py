@@ -12,21 +12,21 @@ import torch
 from mmengine.runner import Runner
 
 from detection.backbone import SearchedBackbone
+from detection.coco.annotation_file import CocoError
+from detection.coco.data import scene_parameters
+from detection.coco.digit_scenes import make_digit_scenes
 from detection.training import TRAINING_FILE
 from detection.weights import WeightsError
-from experiments.coco.annotation_file import CocoError
-from experiments.coco.data import scene_parameters
-from experiments.coco.digit_scenes import make_digit_scenes
-from experiments.config_file import load_detection
-from experiments.detectors.plan import DetectionPlan, plan_detection
+from experiments.config.load import load_detection
+from experiments.plan.detection import DetectionPlan, plan_detection
 from experiments.stages import detect, retrain
 from experiments.stages.detect import DETECTIONS, DETECTOR, build_config, pixel_statistics
 from experiments.stages.setting import IMAGES, WEIGHTS
 from nas.network import Subnet
 from nas.space import parse_architecture, space_from_dict
-from orchestration.stage_store import StageRecord, StageStore
-from orchestration.storage import share_file
-from orchestration.worker import LocalWorkerContext
+from orchestration.jobs.worker import LocalWorkerContext
+from orchestration.store.stage_store import StageRecord, StageStore
+from orchestration.store.storage import share_file
 from tests.experiments.detectors import (
     ARCH,
     SPACE,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from experiments.evidence.detection import detection_section
-from experiments.evidence.values import NOTHING, MeanStd, Number, Published, Section, Tracked
+from experiments.report.evidence.detection import detection_section
+from experiments.report.evidence.values import NOTHING, MeanStd, Number, Published, Section, Tracked
 from tests.experiments.made_up_runs import (
     Runs,
     check_found_again,

@@ -14,16 +14,16 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from experiments.config_file import load_sweep
-from experiments.evidence.early_bird import early_bird_section
-from experiments.evidence.evidence import Evidence
-from experiments.evidence.gaps import MOST_PICTURES
-from experiments.evidence.values import Cell, Derived, Number, Section, Tracked
-from experiments.report.early_bird import Similarity, early_bird_figure
+from experiments.config.load import load_sweep
+from experiments.figures.early_bird import Similarity, early_bird_figure
+from experiments.report.evidence.early_bird import early_bird_section
+from experiments.report.evidence.evidence import Evidence
+from experiments.report.evidence.gaps import MOST_PICTURES
+from experiments.report.evidence.values import Cell, Derived, Number, Section, Tracked
 from nas.cost import flops_table
 from nas.space import space_from_dict
-from orchestration.params import flatten_params
-from orchestration.run_reader import TrackedExperiment, TrackedRun
+from orchestration.tracking.params import flatten_params
+from orchestration.tracking.reader import TrackedExperiment, TrackedRun
 
 # One layer of three candidates, of which the last is by far the dearest.
 SPACE = {

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import probe as probe_module
-from experiments.config import Config
-from experiments.estimate import Estimate, Forecast, forecast
-from experiments.plan import CellPlan, plan_cell
-from experiments.probe import Probe
-from experiments.stage_list import ListedStage, list_stages
+from experiments.config.cell import Config
+from experiments.plan.cell import CellPlan, plan_cell
+from experiments.plan.forecast import Estimate, Forecast, forecast
+from experiments.plan.graph import ListedStage, list_stages
+from experiments.stages import probe as probe_module
+from experiments.stages.probe import Probe
 from nas.cost import flops_table
 from nas.data import ImageSpec, load_data
 from nas.space import load_space, parse_architecture
-from orchestration.stage import Stage
-from orchestration.stage_store import StageStore
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageStore
 from tests.experiments.configs import changed, small, small_plan
 from tests.experiments.stages import EPOCH_S, put
 
@@ -172,7 +172,7 @@ def test_a_speed_is_that_of_the_images_after_the_first_batch(
 ) -> None:
     """With a clock that only the batches move: 100 s for the first one, then 3 s each."""
     now_s = 0.0
-    monkeypatch.setattr("experiments.probe.time.perf_counter", lambda: now_s)
+    monkeypatch.setattr("experiments.stages.probe.time.perf_counter", lambda: now_s)
     num_seen = 0
 
     def run(batches: Any) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.evidence.gaps import MOST_PICTURES, again, as_sweep, undrawn, with_settings
-from orchestration.run_reader import TrackedRun
+from experiments.report.evidence.gaps import MOST_PICTURES, again, as_sweep, undrawn, with_settings
+from orchestration.tracking.reader import TrackedRun
 
 
 def run(command: str, kind: str = "supernet") -> TrackedRun:

@@ -12,11 +12,11 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from experiments.run import run_cell
-from experiments.terminal import Display
-from experiments.tracking_uri import open_tracker
-from orchestration.stage_runs import Done
-from orchestration.stage_store import StageStore
+from experiments.config.places import open_tracker
+from experiments.run.display import Display
+from experiments.run.one import run_cell
+from orchestration.store.stage_store import StageStore
+from orchestration.tracking.stage_runs import Done
 from tests.experiments import command
 from tests.experiments.configs import small_plan, write_config
 from tests.orchestration.conftest import MlflowServer

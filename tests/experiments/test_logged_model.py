@@ -17,23 +17,23 @@ import torch
 import yaml
 
 import nas.data
-from experiments.logged_model import write_model
-from experiments.plan import CellPlan
+from experiments.plan.cell import CellPlan
 from experiments.stages import retrain
+from experiments.stages.logged_model import write_model
 from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS, Setting
 from nas.data.memory import MemoryImageSet
 from nas.network import Subnet
 from nas.space import format_architecture
-from orchestration.claims import Claims
-from orchestration.cluster import cluster
-from orchestration.failure_log import FailureLog
-from orchestration.scaling import Scaling
-from orchestration.stage_runner import StageRunner
-from orchestration.stage_runs import StageRuns
-from orchestration.stage_store import StageRecord, StageStore
-from orchestration.tracked_model import register_winner
-from orchestration.tracking import Tracker
-from orchestration.worker import LocalWorkerContext
+from orchestration.cluster.connect import cluster
+from orchestration.cluster.scaling import Scaling
+from orchestration.jobs.runner import StageRunner
+from orchestration.jobs.worker import LocalWorkerContext
+from orchestration.store.claims import Claims
+from orchestration.store.failure_log import FailureLog
+from orchestration.store.stage_store import StageRecord, StageStore
+from orchestration.tracking.models import register_winner
+from orchestration.tracking.stage_runs import StageRuns
+from orchestration.tracking.tracker import Tracker
 from tests.experiments.configs import small_plan
 
 Images = npt.NDArray[np.float32]
@@ -214,7 +214,7 @@ def test_writing_a_model_needs_no_torch(retrained: Retrained, tmp_path: Path) ->
         "import sys\n"
         "from pathlib import Path\n"
         "from experiments.stages.retrain import write_model\n"
-        "from orchestration.stage_store import StageStore\n"
+        "from orchestration.store.stage_store import StageStore\n"
         "store = StageStore(sys.argv[1])\n"
         "write_model(store.get(sys.argv[2]), store, Path(sys.argv[3]))\n"
         "assert 'torch' not in sys.modules\n"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from experiments.evidence.units import percent
-from experiments.evidence.values import NOTHING, Derived, MeanStd, Number, Table
+from experiments.report.evidence.units import percent
+from experiments.report.evidence.values import NOTHING, Derived, MeanStd, Number, Table
 from experiments.report.page import table_csv, table_markdown
 
 

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from experiments.coco.data import annotation_file
-from experiments.coco.digit_scenes import make_digit_scenes
-from experiments.config import Config
-from experiments.detectors.detect_config import DetectConfig, DetectionData
-from experiments.plan import CellPlan, plan_cell
-from experiments.stage_configs import FIELDS
+from detection.coco.data import annotation_file
+from detection.coco.digit_scenes import make_digit_scenes
+from experiments.config.cell import Config
+from experiments.config.detect import DetectConfig, DetectionData
+from experiments.plan.cell import CellPlan, plan_cell
+from experiments.plan.decides import FIELDS
 from nas.cost import flops_table, params_table
 from nas.data import ImageSpec
 from nas.search import InfeasibleBudgetError
 from nas.space import load_space, space_from_dict
-from orchestration.stage import Stage
+from orchestration.store.stage import Stage
 from tests.experiments.configs import changed, small, write_yaml
 from tests.nas.examples import RAGGED_YAML, TINY
 

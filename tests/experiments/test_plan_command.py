@@ -14,12 +14,12 @@ import typer
 from typer.testing import CliRunner, Result
 
 from experiments.commands import ask
-from experiments.config_file import load_correlation, load_sweep
-from experiments.correlation.plan import CorrelationPlan, plan_correlation
-from experiments.sweep_plan import SweepPlan, plan_sweep
+from experiments.config.load import load_correlation, load_sweep
+from experiments.plan.study import CorrelationPlan, plan_correlation
+from experiments.plan.sweep import SweepPlan, plan_sweep
 from nas.data import describe_data
 from nas.space import format_architecture
-from orchestration.stage_store import StageStore
+from orchestration.store.stage_store import StageStore
 from tests.experiments.command import environment
 from tests.experiments.configs import changed, small, small_plan, write_config, write_yaml
 from tests.experiments.stages import put

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from matplotlib.container import ErrorbarContainer
 
-from experiments.evidence.evidence import Evidence
-from experiments.evidence.gaps import MOST_PICTURES
-from experiments.evidence.preference import preference_section
-from experiments.evidence.values import Cell, Derived, MeanStd, Section, Table
-from experiments.report.preference import Preference, Spread, preference_figure
-from orchestration.params import MAX_VALUE_CHARS, flatten_params
-from orchestration.run_reader import TrackedExperiment, TrackedRun
+from experiments.figures.preference import Preference, Spread, preference_figure
+from experiments.report.evidence.evidence import Evidence
+from experiments.report.evidence.gaps import MOST_PICTURES
+from experiments.report.evidence.preference import preference_section
+from experiments.report.evidence.values import Cell, Derived, MeanStd, Section, Table
+from orchestration.tracking.params import MAX_VALUE_CHARS, flatten_params
+from orchestration.tracking.reader import TrackedExperiment, TrackedRun
 from tests.experiments.test_early_bird_section import smallest_text_px
 
 # Two layers; candidates k3e1, k3e2, k5e1, k5e2, and their FLOPs in ascending order 0, 2, 1, 3.

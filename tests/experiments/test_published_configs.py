@@ -12,20 +12,20 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from experiments.cells import Cells
-from experiments.coco.digit_scenes import make_digit_scenes
+from detection.coco.digit_scenes import make_digit_scenes
 from experiments.commands import ask
-from experiments.config import Config
-from experiments.config_file import (
+from experiments.config.cell import Config
+from experiments.config.cells import Cells
+from experiments.config.detect import DetectConfig
+from experiments.config.detection import DetectionConfig
+from experiments.config.load import (
     load_config,
     load_correlation,
     load_detection,
     load_experiment,
     load_sweep,
 )
-from experiments.correlation.config import Correlation
-from experiments.detectors.config import DetectionConfig
-from experiments.detectors.detect_config import DetectConfig
+from experiments.config.study import Correlation
 from tests.nas.data_files import write_cifar10, write_fashion_mnist
 
 CONFIGS = sorted((Path(__file__).parents[2] / "experiments" / "configs").glob("*.yaml"))

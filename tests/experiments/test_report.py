@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from matplotlib.container import BarContainer
 
-from experiments.evidence.evidence import Evidence
-from experiments.evidence.report import SECTIONS, build_report
-from experiments.evidence.values import MeanStd, Picture, Table
+from experiments.report.evidence.evidence import Evidence
+from experiments.report.evidence.report import SECTIONS, build_report
+from experiments.report.evidence.values import MeanStd, Picture, Table
 from experiments.report.page import PAGE
 from tests.experiments.browser import visit
 from tests.experiments.command import assert_refused

@@ -10,14 +10,14 @@ import pytest
 from matplotlib.container import BarContainer
 from mlflow import MlflowClient
 
-from experiments.evidence import report as evidence_report
-from experiments.evidence.evidence import Evidence
-from experiments.evidence.report import Report, build_report
-from experiments.evidence.values import Picture, Section
 from experiments.report import make
+from experiments.report.evidence import report as evidence_report
+from experiments.report.evidence.evidence import Evidence
+from experiments.report.evidence.report import Report, build_report
+from experiments.report.evidence.values import Picture, Section
 from experiments.report.make import keep_report, make_report
-from orchestration.run_reader import read_experiment
-from orchestration.tracking import Tracker
+from orchestration.tracking.reader import read_experiment
+from orchestration.tracking.tracker import Tracker
 
 EXPERIMENT = "odd"
 

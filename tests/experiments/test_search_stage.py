@@ -14,14 +14,14 @@ import pytest
 import torch
 
 import nas.data
-from experiments.plan import CellPlan
+from experiments.config.places import open_tracker
+from experiments.plan.cell import CellPlan
+from experiments.run.workbench import open_setting
 from experiments.stages import retrain, scored_search, supernet
 from experiments.stages.scored_search import Generations, make_scorer
 from experiments.stages.search import make_search
 from experiments.stages.supernet import recorded_scores
 from experiments.stages.table_search import search_table
-from experiments.tracking_uri import open_tracker
-from experiments.workbench import open_setting
 from nas.accuracy import subnet_accuracy
 from nas.cost import flops_table, gather_sum, params_table
 from nas.data import DataSplits
@@ -29,10 +29,10 @@ from nas.indicators import additive_scores
 from nas.network import Supernet
 from nas.search import SEARCHERS, Budget, Evolution, exact_search, run_search
 from nas.space import Architecture, parse_architecture, space_from_dict
-from orchestration.cluster import cluster
-from orchestration.stage import Stage
-from orchestration.stage_runs import Done
-from orchestration.stage_store import StageStore
+from orchestration.cluster.connect import cluster
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageStore
+from orchestration.tracking.stage_runs import Done
 from tests.experiments.configs import small_plan
 from tests.experiments.test_stages import payload, put, run, supernet_stage
 from tests.interrupted import CrashError

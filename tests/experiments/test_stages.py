@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import nas.data
-from experiments.plan import CellPlan
+from experiments.plan.cell import CellPlan
 from experiments.stages import retrain, supernet
 from experiments.stages.epochs import TRAINING_FILE
 from experiments.stages.setting import WEIGHTS
@@ -20,10 +20,10 @@ from nas.early_bird import EarlyBirdStop
 from nas.indicators import bn_scores
 from nas.network import Subnet, Supernet
 from nas.training import evaluate
-from orchestration.stage import Stage
-from orchestration.stage_store import StageRecord, StageStore
-from orchestration.train_job import Work
-from orchestration.worker import LocalWorkerContext
+from orchestration.jobs.train_job import Work
+from orchestration.jobs.worker import LocalWorkerContext
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageRecord, StageStore
 from tests.experiments.configs import small_plan
 from tests.interrupted import CrashError, assert_same_value, in_pieces, without_timings
 

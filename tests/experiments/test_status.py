@@ -18,15 +18,15 @@ import typer
 from typer.testing import CliRunner, Result
 
 from experiments.commands import ask
-from experiments.correlation.plan import CorrelationPlan
-from experiments.plan import CellPlan
-from experiments.stage_list import BASELINE, list_stages
-from experiments.stage_status import ExperimentStatus, StageStatus, look_up
-from experiments.sweep_plan import SweepPlan
-from orchestration.claims import Claim, Claims, Holder
-from orchestration.failure_log import FailureLog, FailureNote
-from orchestration.stage import Stage
-from orchestration.stage_store import StageStore
+from experiments.plan.cell import CellPlan
+from experiments.plan.graph import BASELINE, list_stages
+from experiments.plan.status import ExperimentStatus, StageStatus, look_up
+from experiments.plan.study import CorrelationPlan
+from experiments.plan.sweep import SweepPlan
+from orchestration.store.claims import Claim, Claims, Holder
+from orchestration.store.failure_log import FailureLog, FailureNote
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageStore
 from tests.experiments.configs import small_plan
 from tests.experiments.stages import put
 from tests.experiments.test_plan_command import study_plan, sweep_plan, write_study, write_sweep
@@ -191,7 +191,7 @@ def test_a_process_of_this_machine_that_is_gone_is_not_running(tmp_path: Path) -
     plan = small_plan(tmp_path)
     supernet = supernet_of(plan)
     code = (
-        "import os, sys; from orchestration.claims import Claims; "
+        "import os, sys; from orchestration.store.claims import Claims; "
         "Claims(sys.argv[1]).attempt(sys.argv[2]); os._exit(0)"
     )
     subprocess.run(

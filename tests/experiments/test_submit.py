@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from experiments.config import Config
-from experiments.config_file import load_config, load_experiment
-from experiments.correlation.config import Correlation
-from experiments.package import pack
-from experiments.plan import plan_cell
-from experiments.provenance import commit, provenance
-from experiments.sweep_config import Sweep
+from experiments.config.cell import Config
+from experiments.config.load import load_config, load_experiment
+from experiments.config.study import Correlation
+from experiments.config.sweep import Sweep
+from experiments.plan.cell import plan_cell
+from experiments.run.package import pack
+from experiments.run.provenance import commit, provenance
 from nas.data import describe_data
-from orchestration.stage_store import StageStore
+from orchestration.store.stage_store import StageStore
 from tests.experiments import command
 from tests.experiments.configs import write_config, write_yaml
 from tests.orchestration.ray_head import RayHead
@@ -72,7 +72,7 @@ def test_the_package_arrives_as_it_was_sent(
     pack(write_config(tmp_path), [], package_folder)
     program = f"""
         from pathlib import Path
-        from orchestration.submission import Submissions
+        from orchestration.cluster.submission import Submissions
         jobs = Submissions({ray_head.address!r})
         submission_id = jobs.submit("find -type f", Path({str(package_folder)!r}))
         print("".join(jobs.follow(submission_id)))

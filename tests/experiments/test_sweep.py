@@ -15,16 +15,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from rich.console import Console
 
-from experiments.plan import plan_cell
+from experiments.config.places import open_tracker
+from experiments.plan.cell import plan_cell
 from experiments.report.sweep_table import print_sweep
-from experiments.run import run_cell
-from experiments.sweep_display import SweepDisplay
-from experiments.sweep_result import SweepResult
-from experiments.terminal import Display
-from experiments.tracking_uri import open_tracker
+from experiments.run.display import Display
+from experiments.run.one import run_cell
+from experiments.run.sweep_result import SweepResult
+from experiments.run.table_display import SweepDisplay
 from nas.data import describe_data
-from orchestration.cluster import cluster
-from orchestration.stage_store import StageStore
+from orchestration.cluster.connect import cluster
+from orchestration.store.stage_store import StageStore
 from tests.experiments.configs import changed, small, write_yaml
 from tests.experiments.sweeps import run_sweep_in
 from tests.nas.examples import TINY

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from experiments.config import Config
-from experiments.config_file import dump_config, load_config, load_experiment, load_sweep
-from experiments.plan import plan_cell
-from experiments.section import ConfigError
-from experiments.stage_configs import FIELDS
-from experiments.sweep_config import GridConfig, Sweep, SweepSettings
-from experiments.sweep_plan import SweepPlan, plan_sweep
+from experiments.config.cell import Config
+from experiments.config.load import dump_config, load_config, load_experiment, load_sweep
+from experiments.config.section import ConfigError
+from experiments.config.sweep import GridConfig, Sweep, SweepSettings
+from experiments.plan.cell import plan_cell
+from experiments.plan.decides import FIELDS
+from experiments.plan.sweep import SweepPlan, plan_sweep
 from nas.data import ImageSpec
 from tests.experiments.configs import Values, changed, small, write_yaml
 

@@ -16,8 +16,8 @@ import pytest
 from mlflow import MlflowClient
 from ray.cluster_utils import Cluster
 
-from orchestration.cluster import cluster
-from orchestration.stage_store import StageStore
+from orchestration.cluster.connect import cluster
+from orchestration.store.stage_store import StageStore
 from tests.experiments import command
 from tests.experiments.configs import changed, small, write_yaml
 from tests.experiments.sweeps import run_sweep_in

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from orchestration.cluster import cluster
+from orchestration.cluster.connect import cluster
 
 
 @pytest.fixture(scope="session")

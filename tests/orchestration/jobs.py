@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestration.worker import WorkerContext
+from orchestration.jobs.worker import WorkerContext
 
 
 def count(config: dict[str, Any], context: WorkerContext) -> None:

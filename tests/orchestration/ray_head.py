@@ -52,7 +52,7 @@ class RayHead:
             "OMP_NUM_THREADS": "1",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
-            # As orchestration.cluster does it: every server binds to 127.0.0.1.
+            # As orchestration.cluster.connect does it: every server binds to 127.0.0.1.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
         with self._log.open("ab") as log:

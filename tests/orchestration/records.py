@@ -6,9 +6,9 @@ import dataclasses
 import math
 from typing import Any
 
-from orchestration.fingerprint import fingerprint
-from orchestration.json_text import JSON
-from orchestration.stage_store import StageRecord
+from orchestration.store.fingerprint import fingerprint
+from orchestration.store.json_text import JSON
+from orchestration.store.stage_store import StageRecord
 
 
 def make_record(kind: str = "supernet", seed: int = 0, **changes: Any) -> StageRecord:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestration.scorer_pool import Score
+from orchestration.jobs.scorer_pool import Score
 
 
 class Climb:

@@ -16,7 +16,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow import fs as pafs
 
-from orchestration.claims import Claim, Claims, Holder
+from orchestration.store.claims import Claim, Claims, Holder
 
 ROOT = Path(__file__).parents[2]
 STAGE = "abc123"
@@ -116,7 +116,7 @@ def test_of_many_processes_no_two_hold_it(tmp_path: Path) -> None:
 def test_the_claim_of_a_process_that_died_here_is_void_at_once(tmp_path: Path) -> None:
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[2]);"
-        "from orchestration.claims import Claims;"
+        "from orchestration.store.claims import Claims;"
         "assert Claims(sys.argv[1]).attempt('abc123') is not None; os._exit(9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(ROOT)], check=False)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestration.capacity import num_workers_that_fit, require
-from orchestration.cluster import ClusterError, cluster
-from orchestration.scaling import Scaling
+from orchestration.cluster.capacity import num_workers_that_fit, require
+from orchestration.cluster.connect import ClusterError, cluster
+from orchestration.cluster.scaling import Scaling
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,7 +70,7 @@ def test_a_connected_process_keeps_its_cluster(ray_cluster: None) -> None:
 def test_an_unreachable_cluster_is_one_sentence(address: str, words: str) -> None:
     # In a process of its own: this one may be connected to the tests' cluster.
     program = f"""
-        from orchestration.cluster import ClusterError, cluster
+        from orchestration.cluster.connect import ClusterError, cluster
         try:
             with cluster({address!r}):
                 pass
@@ -106,7 +106,7 @@ def test_a_local_cluster_that_cannot_start_is_one_sentence(failure: str, words: 
     done = _python(f"""
         import os
         {failure}
-        from orchestration.cluster import ClusterError, cluster
+        from orchestration.cluster.connect import ClusterError, cluster
         try:
             with cluster(num_cpus=1):
                 pass
@@ -125,12 +125,12 @@ def test_a_local_cluster_is_local_quiet_and_gone_afterwards(tmp_path: Path) -> N
     program = """
         import os
         from pathlib import Path
-        from orchestration.cluster import cluster
+        from orchestration.cluster.connect import cluster
         before = dict(os.environ)
         with cluster(num_cpus=1):
             import ray
-            import orchestration.fingerprint as module
-            remote = ray.remote(lambda: __import__("orchestration.fingerprint").__file__)
+            import orchestration.store.fingerprint as module
+            remote = ray.remote(lambda: __import__("orchestration.store.fingerprint").__file__)
             assert ray.get(remote.remote()) == __import__("orchestration").__file__
             (node,) = ray.nodes()
             print(node["NodeManagerAddress"])

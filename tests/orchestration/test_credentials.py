@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.credentials import without_credentials
+from orchestration.cluster.credentials import without_credentials
 
 
 @pytest.mark.parametrize(

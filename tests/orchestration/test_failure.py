@@ -4,7 +4,7 @@ import pytest
 from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
 
-from orchestration.failure import Decision, causes_of, decide, describe, final_error
+from orchestration.jobs.failure import Decision, causes_of, decide, describe, final_error
 
 CRASH = RayActorError()
 BUG = TypeError("unsupported operand")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestration.failure_log import FailureLog, FailureNote
+from orchestration.store.failure_log import FailureLog, FailureNote
 
 NOTE = FailureNote("retrain", "retrain 0 1", "the fan is loud", 12.5, "owner-1")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.fingerprint import fingerprint
+from orchestration.store.fingerprint import fingerprint
 
 CONFIG: dict[str, Any] = {"space": "spos", "supernet": {"epochs": 30, "lr": [0.2, 0.8]}}
 
@@ -62,7 +62,7 @@ def test_every_difference_that_can_matter_is_another_stage() -> None:
 
 def test_another_process_agrees() -> None:
     program = (
-        "from orchestration.fingerprint import fingerprint\n"
+        "from orchestration.store.fingerprint import fingerprint\n"
         f"print(fingerprint('supernet', {CONFIG!r}, code_version=3))"
     )
     root = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestration import json_text
-from orchestration.json_text import JSON
+from orchestration.store import json_text
+from orchestration.store.json_text import JSON
 
 
 def test_non_finite_numbers_survive_as_valid_json() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import re
 
-from orchestration.json_text import JSON
-from orchestration.params import MAX_KEY_CHARS, MAX_VALUE_CHARS, flatten_params
+from orchestration.store.json_text import JSON
+from orchestration.tracking.params import MAX_KEY_CHARS, MAX_VALUE_CHARS, flatten_params
 
 
 def test_leaves_become_dotted_keys() -> None:

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from orchestration import run_reader
-from orchestration.group_run import GroupRun
-from orchestration.run_reader import read_experiment
-from orchestration.tracking import Tracker, TrackingError
+from orchestration.tracking import reader as run_reader
+from orchestration.tracking.group_run import GroupRun
+from orchestration.tracking.reader import read_experiment
+from orchestration.tracking.tracker import Tracker, TrackingError
 from tests.orchestration.conftest import MlflowServer
 from tests.orchestration.records import make_record
 

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import ray
 
-from orchestration.failure import JobError
-from orchestration.job import JobResult, forget_job
-from orchestration.scaling import Scaling
-from orchestration.scoring_job import run_scoring_job
-from orchestration.storage import StorageError
+from orchestration.cluster.scaling import Scaling
+from orchestration.jobs.failure import JobError
+from orchestration.jobs.job import JobResult, forget_job
+from orchestration.jobs.scoring_job import run_scoring_job
+from orchestration.store.storage import StorageError
 from tests.orchestration import scorers
 from tests.orchestration.scorers import Climb, Listed, logged
 from tests.orchestration.test_train_job import ROOT, only_run, spec, steps
@@ -119,7 +119,7 @@ def test_a_killed_driver_and_the_same_command_again(
     log = tmp_path / "log"
     program = f"""
         from pathlib import Path
-        from orchestration.cluster import cluster
+        from orchestration.cluster.connect import cluster
         from tests.orchestration.test_scoring_job import climb
         with cluster({ray.get_runtime_context().gcs_address!r}):
             climb(Path({str(tmp_path)!r}), 2, hold={begun})
@@ -296,7 +296,7 @@ def test_an_unusable_storage_path_is_found_out_first(tmp_path: Path) -> None:
 def test_the_driver_imports_nothing_heavy() -> None:
     program = """
         import sys
-        import orchestration.scoring_job
+        import orchestration.jobs.scoring_job
         assert not {"torch", "mlflow", "ray", "pyarrow"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, check=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.fingerprint import fingerprint
-from orchestration.stage import Stage
+from orchestration.store.fingerprint import fingerprint
+from orchestration.store.stage import Stage
 
 STAGE = Stage("search", {"seed": 0}, code_version=1, inputs={"supernet": "a"}, name="search bn")
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from orchestration.claims import Claims
-from orchestration.failure import JobError
-from orchestration.failure_log import FailureLog
-from orchestration.scaling import Scaling
-from orchestration.stage import Stage
-from orchestration.stage_runner import Outcome, StageRunner
-from orchestration.stage_runs import Done, StageRuns
-from orchestration.stage_store import StageStore
-from orchestration.tracking import Tracker
+from orchestration.cluster.scaling import Scaling
+from orchestration.jobs.failure import JobError
+from orchestration.jobs.runner import Outcome, StageRunner
+from orchestration.store.claims import Claims
+from orchestration.store.failure_log import FailureLog
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageStore
+from orchestration.tracking.stage_runs import Done, StageRuns
+from orchestration.tracking.tracker import Tracker
 from tests.orchestration.conftest import MlflowServer
 
 STAGE = Stage("search", {"seed": 0}, code_version=1, name="search bn exact")

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 from pyarrow import fs as pafs
 
-from orchestration.stage_store import StageRecord, StageStore, StorageError
+from orchestration.store.stage_store import StageRecord, StageStore, StorageError
 from tests.orchestration.records import make_record
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from orchestration.cluster import ClusterError
-from orchestration.dashboard import DEFAULT_ADDRESS, dashboard_address
-from orchestration.submission import Submissions
+from orchestration.cluster.connect import ClusterError
+from orchestration.cluster.dashboard import DEFAULT_ADDRESS, dashboard_address
+from orchestration.cluster.submission import Submissions
 from tests.orchestration.ray_head import Cable, RayHead
 
 NOBODY = "http://127.0.0.1:9"
@@ -34,8 +34,8 @@ PROGRAM = """
 import json
 import time
 from pathlib import Path
-from orchestration.cluster import ClusterError
-from orchestration.submission import Submissions
+from orchestration.cluster.connect import ClusterError
+from orchestration.cluster.submission import Submissions
 
 def submit(pause_s=0.0, status=0, **options):
     entrypoint = f"python job.py {{pause_s}} {{status}}"
@@ -276,7 +276,7 @@ def mute() -> Iterator[str]:
 
 
 def test_who_says_nothing_is_not_waited_for(mute: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestration.dashboard._KNOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("orchestration.cluster.dashboard._KNOCK_TIMEOUT_S", 0.2)
     with pytest.raises(ClusterError, match=f"{mute} \\(no answer in"):
         Submissions(mute)
 

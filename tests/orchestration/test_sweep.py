@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestration import sweep
-from orchestration.sweep import Ended, max_concurrent, run_tasks
+from orchestration.jobs import trials as sweep
+from orchestration.jobs.trials import Ended, max_concurrent, run_tasks
 from tests.orchestration import jobs
 
 pytestmark = [pytest.mark.ray]

@@ -16,20 +16,20 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 
-from orchestration.claims import Claims
-from orchestration.failure_log import FailureLog
-from orchestration.scaling import Scaling
-from orchestration.stage import Stage
-from orchestration.stage_runner import StageRunner
-from orchestration.stage_runs import StageRuns
-from orchestration.stage_store import StageRecord, StageStore
-from orchestration.tracked_model import (
+from orchestration.cluster.scaling import Scaling
+from orchestration.jobs.runner import StageRunner
+from orchestration.store.claims import Claims
+from orchestration.store.failure_log import FailureLog
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageRecord, StageStore
+from orchestration.tracking.models import (
     WriteModel,
     log_model,
     register_winner,
     shown_model,
 )
-from orchestration.tracking import Tracker, TrackingError
+from orchestration.tracking.stage_runs import StageRuns
+from orchestration.tracking.tracker import Tracker, TrackingError
 from tests.orchestration.conftest import MlflowServer
 from tests.orchestration.records import make_record
 

@@ -12,8 +12,8 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from orchestration.live_run import LiveRun, LiveTracking
-from orchestration.tracking import PUBLISHED, Tracker, TrackingError
+from orchestration.tracking.live_run import LiveRun, LiveTracking
+from orchestration.tracking.tracker import PUBLISHED, Tracker, TrackingError
 from tests.orchestration.conftest import MlflowServer
 from tests.orchestration.records import make_record
 

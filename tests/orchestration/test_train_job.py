@@ -17,11 +17,11 @@ import pytest
 import ray
 from mlflow import MlflowClient
 
-from orchestration.live_run import LiveTracking
-from orchestration.stage_store import StorageError
-from orchestration.tracking import Tracker
-from orchestration.train_job import JobError, JobResult, Scaling, forget_job, run_train_job
-from orchestration.worker import LocalWorkerContext
+from orchestration.jobs.train_job import JobError, JobResult, Scaling, forget_job, run_train_job
+from orchestration.jobs.worker import LocalWorkerContext
+from orchestration.store.stage_store import StorageError
+from orchestration.tracking.live_run import LiveTracking
+from orchestration.tracking.tracker import Tracker
 from tests.orchestration import jobs
 from tests.orchestration.conftest import MlflowServer
 
@@ -183,8 +183,8 @@ def test_another_driver_goes_on_where_the_checkpoint_ends(
 def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path: Path) -> None:
     config = {"epochs": 4, "epoch_s": 0.5, "executions": str(tmp_path / "ran")}
     program = f"""
-        from orchestration.cluster import cluster
-        from orchestration.train_job import Scaling, run_train_job
+        from orchestration.cluster.connect import cluster
+        from orchestration.jobs.train_job import Scaling, run_train_job
         from tests.orchestration import jobs
         with cluster({ray.get_runtime_context().gcs_address!r}):
             run_train_job(
@@ -244,8 +244,8 @@ def test_one_process_leads_a_drivers_jobs(ray_cluster: None, tmp_path: Path) -> 
 
 def test_every_cluster_of_a_process_has_controllers_of_its_own(tmp_path: Path) -> None:
     program = f"""
-        from orchestration.cluster import cluster
-        from orchestration.train_job import run_train_job
+        from orchestration.cluster.connect import cluster
+        from orchestration.jobs.train_job import run_train_job
         from tests.orchestration import jobs
         for name in ("first", "second"):
             with cluster(num_cpus=1):
@@ -381,9 +381,10 @@ def test_an_unusable_storage_path_is_found_out_first(tmp_path: Path) -> None:
 def test_drivers_and_controllers_do_not_import_torch() -> None:
     program = """
         import sys
-        import orchestration.cluster, orchestration.train_job, orchestration.tracking
+        import orchestration.cluster.connect, orchestration.jobs.train_job
+        import orchestration.tracking.tracker
         assert not {"torch", "mlflow", "ray", "pyarrow"} & set(sys.modules)
-        import orchestration.progress, orchestration.torch_trainer
+        import orchestration.jobs.progress, orchestration.jobs.torch_trainer
         assert "torch" not in sys.modules
     """
     subprocess.run(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestration.worker import LEDGER_NAME, Ledger, LocalWorkerContext
+from orchestration.jobs.worker import LEDGER_NAME, Ledger, LocalWorkerContext
 from tests.orchestration import jobs
 
 

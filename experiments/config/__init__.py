@@ -1,0 +1,1 @@
+"""What is asked for: YAML read into frozen, validated values."""

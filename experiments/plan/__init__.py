@@ -1,0 +1,1 @@
+"""Config and store in, stages out; starts and writes nothing."""

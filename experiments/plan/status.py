@@ -1,0 +1,159 @@
+"""How far an experiment is: what is done, running, failed and missing, read from its storage.
+
+No cluster is asked. A result is done, a claim that gives signs of life is running, and why a stage
+has failed is written beside the results.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from experiments.plan.forecast import ROUND, num_units
+from experiments.plan.graph import ListedStage, StageList
+from nas.indicators import INDICATORS
+from orchestration.store.claims import BEAT_S, Claims, Holder
+from orchestration.store.failure_log import FailureLog, FailureNote
+
+State = Literal["done", "running", "failed", "missing"]
+CellState = Literal["done", "running", "failed", "waiting"]
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far one stage is.
+
+    Attributes:
+        listed: which stage, and the cells that need it.
+        holder: who makes it, or was about to.
+        is_silent: whether that one gives no sign of life.
+        failure: why it failed last.
+    """
+
+    listed: ListedStage
+    holder: Holder | None = None
+    is_silent: bool = False
+    failure: FailureNote | None = None
+
+    @property
+    def state(self) -> State:
+        """A stage that is made once more after a failure is running."""
+        if self.listed.record is not None:
+            return "done"
+        if self.holder is not None and not self.is_silent:
+            return "running"
+        return "missing" if self.failure is None else "failed"
+
+    @property
+    def machine(self) -> str | None:
+        """Where it is made."""
+        return None if self.holder is None else self.holder.machine.partition("/")[0]
+
+    @property
+    def epoch(self) -> int:
+        """The epochs, or the rounds in which architectures are scored, that are finished."""
+        return 0 if self.holder is None else int(self.holder.note.get("epoch", 0))
+
+    @property
+    def num_epochs(self) -> int | None:
+        """How many there will be at most; None where it is no matter of epochs."""
+        kind, config = self.listed.stage.kind, self.listed.stage.config
+        if kind == "score":
+            return -(-num_units(kind, config) // ROUND)
+        if kind != "search":
+            return num_units(kind, config)
+        is_additive = INDICATORS[config["search"]["indicator"]].additive
+        return None if is_additive else int(config["search"]["evolution"]["num_iterations"])
+
+    @property
+    def failed_at(self) -> datetime | None:
+        """When it failed last."""
+        return None if self.failure is None else datetime.fromtimestamp(self.failure.failed_at, UTC)
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of `stages` in `bnnas status --json`."""
+        is_running, has_failed = self.state == "running", self.state == "failed"
+        return {
+            "kind": self.listed.stage.kind,
+            "name": self.listed.name,
+            "fingerprint": self.listed.fingerprint,
+            "status": self.state,
+            "cells": list(self.listed.cells),
+            "machine": self.machine if is_running else None,
+            "epoch": self.epoch if is_running else None,
+            "num_epochs": self.num_epochs,
+            "error": self.failure.message if has_failed and self.failure else None,
+            "failed_at": self.failed_at.isoformat() if has_failed and self.failed_at else None,
+        }
+
+
+@dataclass(frozen=True)
+class ExperimentStatus:
+    """How far an experiment is; stages in the order of the list, cells likewise."""
+
+    listed: StageList
+    stages: tuple[StageStatus, ...]
+    cells: Mapping[str, CellState]
+
+    def count(self, state: State) -> int:
+        """How many stages are in that state."""
+        return sum(stage.state == state for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `bnnas status CONFIG --json` prints."""
+        return {
+            "name": self.listed.name,
+            "stages": [stage.to_json() for stage in self.stages],
+            "cells": [{"name": name, "status": state} for name, state in self.cells.items()],
+            "num_done": self.count("done"),
+            "num_running": self.count("running"),
+            "num_failed": self.count("failed"),
+            "num_missing": self.count("missing"),
+        }
+
+
+def look_up(
+    listed: StageList, storage_path: str, *, patience_s: float = 2 * BEAT_S
+) -> ExperimentStatus:
+    """Look every stage up in the storage.
+
+    Whether a process lives is known at once on its own machine only; where others are said to be at
+    work, it takes `patience_s` seconds to see whether they are.
+    """
+    claims, failures = Claims(storage_path), FailureLog(storage_path)
+    missing = [one for one in listed.stages if one.record is None and one.is_known]
+    holders = _holders(claims, missing)
+    silent: set[str] = set()
+    here = Holder.this_process().machine
+    if any(holder.machine != here for holder in holders.values()):
+        time.sleep(patience_s)
+        later = _holders(claims, missing)
+        silent = {key for key, holder in later.items() if holder == holders.get(key)}
+        silent = {key for key in silent if later[key].machine != here}
+        holders = later
+    stages = []
+    for one in listed.stages:
+        key = one.fingerprint
+        if key is None or one.record is not None:
+            stages.append(StageStatus(one))
+        else:
+            stages.append(StageStatus(one, holders.get(key), key in silent, failures.get(key)))
+    cells = {name: _cell_state(name, stages) for name in listed.cells}
+    return ExperimentStatus(listed, tuple(stages), cells)
+
+
+def _holders(claims: Claims, stages: list[ListedStage]) -> dict[str, Holder]:
+    found = {one.stage.fingerprint: claims.holder(one.stage.fingerprint) for one in stages}
+    return {key: holder for key, holder in found.items() if holder is not None}
+
+
+def _cell_state(name: str, stages: list[StageStatus]) -> CellState:
+    states = {stage.state for stage in stages if name in stage.listed.cells}
+    if "running" in states:
+        return "running"
+    if "failed" in states:
+        return "failed"
+    return "done" if states == {"done"} else "waiting"

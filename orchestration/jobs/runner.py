@@ -1,0 +1,267 @@
+"""Have it or make it: one stage from its fingerprint to a record in the store and a run in MLflow.
+
+What a stage does is a callable that the caller brings; this is what happens around it. Among all
+that need a stage at the same time, threads, processes and clusters on one storage path, one makes
+it and the others wait for its result (:mod:`orchestration.store.claims`). A record
+that is in the store is only shown in MLflow again (idempotently, so that a server that was away
+catches up); one that is not is made, stored complete, and then shown
+(:mod:`orchestration.tracking.stage_runs`).
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestration.cluster.scaling import Scaling
+from orchestration.jobs.failure import JobError
+from orchestration.jobs.job import JobResult, Progress, forget_job
+from orchestration.jobs.scorer_pool import MakeScorer
+from orchestration.jobs.scoring_job import Rounds, run_scoring_job
+from orchestration.jobs.train_job import Work, run_train_job
+from orchestration.store.claims import Claim, Claims
+from orchestration.store.failure_log import FailureLog, FailureNote
+from orchestration.store.stage import Stage
+from orchestration.store.stage_store import StageRecord, StageStore
+from orchestration.tracking.models import WriteModel
+from orchestration.tracking.stage_runs import Done, Draw, StageRuns
+
+_POLL_S = 0.4  # how often one looks again who waits for somebody else's result
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage found: `result` for the stages after it, `metrics` and `series` for people."""
+
+    result: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageRunner:
+    """Makes stages of one experiment.
+
+    Attributes:
+        store: where results lie.
+        claims: who is making what.
+        failures: what failed and why.
+        runs: where they are shown.
+        scaling: the workers of every job.
+        max_failures: how often a job is started again; see `run_train_job`.
+        code: where results come from (commit, versions); kept in every record.
+    """
+
+    store: StageStore
+    claims: Claims
+    failures: FailureLog
+    runs: StageRuns
+    scaling: Scaling
+    max_failures: int
+    code: Mapping[str, Any]
+
+    def train(
+        self,
+        stage: Stage,
+        work: Work,
+        place: Mapping[str, Any],
+        finish: Callable[[JobResult, Path], Outcome],
+        *,
+        inputs: Mapping[str, Done] | None = None,
+        draw: Draw | None = None,
+        keep: tuple[str, ...] = (),
+        model: WriteModel | None = None,
+        on_progress: Progress | None = None,
+    ) -> Done:
+        """Have or make a stage that is a Ray Train job.
+
+        Args:
+            stage: what to make.
+            work: runs on every worker, with {"stage": the stage's config, "place": `place`}.
+            place: what the workers must know and what cannot change the result.
+            finish: the outcome of a finished job, from its result and its last checkpoint's files.
+            inputs: the stages that this one reads; their runs become `bnnas.input.<kind>` tags.
+            draw: writes figures of a record into a folder; they become artifacts.
+            keep: the files of the last checkpoint that the store keeps.
+            model: writes a record's MLflow model into a folder; the run then has it as its model.
+            on_progress: called with every epoch's metrics.
+        """
+
+        def make(folder: Path, claim: Claim) -> tuple[Outcome, JobResult]:
+            config = {"stage": dict(stage.config), "place": dict(place)}
+            job = run_train_job(work, config, **self._options(stage, claim, inputs, on_progress))
+            job.fetch(folder)
+            outcome = finish(job, folder)
+            for file in folder.iterdir():
+                if file.name not in keep:
+                    file.unlink()
+            return outcome, job
+
+        done = self._have_or_make(stage, make, inputs, draw, model)
+        self._forget_job(stage)
+        return done
+
+    def score(
+        self,
+        stage: Stage,
+        make_scorer: MakeScorer,
+        place: Mapping[str, Any],
+        rounds: Rounds,
+        finish: Callable[[], Outcome],
+        *,
+        inputs: Mapping[str, Done] | None = None,
+        draw: Draw | None = None,
+        on_progress: Progress | None = None,
+    ) -> Done:
+        """Have or make a stage that is a scoring job; arguments as for `train` and, beyond them:
+
+        Args:
+            make_scorer: runs in every actor, with {"stage": the stage's config, "place": `place`}.
+            rounds: what is to be scored, from the very beginning.
+            finish: the outcome, when the rounds are over.
+        """
+
+        def make(folder: Path, claim: Claim) -> tuple[Outcome, JobResult]:
+            config = {"stage": dict(stage.config), "place": dict(place)}
+            options = self._options(stage, claim, inputs, on_progress)
+            job = run_scoring_job(make_scorer, config, rounds, **options)
+            return finish(), job
+
+        done = self._have_or_make(stage, make, inputs, draw)
+        self._forget_job(stage)
+        return done
+
+    def compute(
+        self,
+        stage: Stage,
+        make: Callable[[], Outcome],
+        *,
+        inputs: Mapping[str, Done] | None = None,
+        draw: Draw | None = None,
+    ) -> Done:
+        """Have or make a stage that this process computes itself; arguments as for `train`."""
+
+        def make_here(folder: Path, claim: Claim) -> tuple[Outcome, JobResult]:
+            start_s = time.perf_counter()
+            outcome = make()
+            wall_s = time.perf_counter() - start_s
+            return outcome, JobResult([], wall_s, wall_s / 3600.0)
+
+        return self._have_or_make(stage, make_here, inputs, draw)
+
+    def _options(
+        self,
+        stage: Stage,
+        claim: Claim,
+        inputs: Mapping[str, Done] | None,
+        on_progress: Progress | None,
+    ) -> dict[str, Any]:
+        """What every kind of job is started with, but for its work."""
+
+        def progress(row: dict[str, float]) -> None:
+            claim.tell({"epoch": int(row["epoch"])})
+            if on_progress is not None:
+                on_progress(row)
+
+        return {
+            "name": _job_name(stage),
+            "storage_path": self.store.path,
+            "scaling": self.scaling,
+            "follow": self.runs.follow(stage, inputs),
+            "on_progress": progress,
+            "max_failures": self.max_failures,
+            "keep_going": lambda: not claim.lost.is_set(),
+        }
+
+    def _forget_job(self, stage: Stage) -> None:
+        """Remove what a job keeps to go on from, also what a driver left that died before this."""
+        forget_job(_job_name(stage), self.store.path)
+
+    def _have_or_make(
+        self,
+        stage: Stage,
+        make: Callable[[Path, Claim], tuple[Outcome, JobResult]],
+        inputs: Mapping[str, Done] | None,
+        draw: Draw | None,
+        model: WriteModel | None = None,
+    ) -> Done:
+        read = {kind: done.record for kind, done in (inputs or {}).items() if kind in stage.inputs}
+        record, cached = self._wait_or_make(stage, make, read)
+        return self.runs.done(stage, record, cached=cached, inputs=inputs, draw=draw, model=model)
+
+    def _wait_or_make(
+        self,
+        stage: Stage,
+        make: Callable[[Path, Claim], tuple[Outcome, JobResult]],
+        read: Mapping[str, StageRecord],
+    ) -> tuple[StageRecord, bool]:
+        """The stage's record, and whether it was there or somebody else has made it."""
+        waited_for = None
+        while (record := self.store.current(stage.fingerprint, read)) is None:
+            claim = self.claims.attempt(stage.fingerprint)
+            if claim is None:
+                holder = self.claims.holder(stage.fingerprint)
+                if holder is not None:
+                    waited_for = holder.owner
+                time.sleep(random.uniform(0.5, 1.5) * _POLL_S)
+                continue
+            with claim:
+                failed = self.failures.get(stage.fingerprint)
+                if failed is not None and failed.owner == waited_for:
+                    raise JobError(f"{stage.name} was waited for and failed: {failed.message}")
+                record = self.store.current(stage.fingerprint, read)  # finished between two looks
+                if record is None:
+                    self.store.delete(stage.fingerprint)  # made from what is no longer there
+                    return self._make(stage, make, read, claim), False
+        return record, True
+
+    def _make(
+        self,
+        stage: Stage,
+        make: Callable[[Path, Claim], tuple[Outcome, JobResult]],
+        read: Mapping[str, StageRecord],
+        claim: Claim,
+    ) -> StageRecord:
+        started_at = time.time()
+        with tempfile.TemporaryDirectory(prefix="stage-") as temporary:
+            folder = Path(temporary)
+            try:
+                outcome, job = make(folder, claim)
+            except Exception as error:
+                self.failures.put(
+                    stage.fingerprint,
+                    FailureNote(
+                        stage.kind, stage.name, str(error), time.time(), claim.holder.owner
+                    ),
+                )
+                raise
+            record = self.store.put(
+                StageRecord(
+                    kind=stage.kind,
+                    fingerprint=stage.fingerprint,
+                    config=stage.config,
+                    inputs=stage.inputs,
+                    result=outcome.result,
+                    history=job.history,
+                    metrics=outcome.metrics,
+                    series=outcome.series,
+                    device_hours=job.device_hours,
+                    wall_s=job.wall_s,
+                    started_at=started_at,
+                    finished_at=time.time(),
+                    made_from={kind: record.attempt for kind, record in read.items()},
+                    code=self.code,
+                ),
+                folder,
+            )
+        self.failures.forget(stage.fingerprint)
+        return record
+
+
+def _job_name(stage: Stage) -> str:
+    return f"{stage.kind}-{stage.fingerprint}"

@@ -1,0 +1,218 @@
+"""Ray actors that score items, each of them loaded once with all that scoring needs.
+
+An item's score is a function of the item alone, and scores come back in the order of the items: how
+many actors there are, which one scored what, and which of them died on the way cannot be seen in
+them. An actor takes its next item when it is done with one, so a slow item holds up no other.
+
+All actors of a pool are reserved together, in one placement group. Two pools that each held one of
+a cluster's two last cores and waited for the other would wait for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from orchestration.cluster.scaling import Scaling
+from orchestration.jobs import failure
+from orchestration.jobs.failure import Decision, JobError
+from orchestration.jobs.job import KeepGoing, always, stopped
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.util.placement_group import PlacementGroup
+
+Score = Callable[[Any], float]
+MakeScorer = Callable[[dict[str, Any], str], Score]
+
+_log = logging.getLogger(__name__)
+
+# How long a wait may last before this process looks around.
+_WAKE_UP_S = 0.5
+
+
+class ScorerPool:
+    """The actors; a context manager that starts them and, whatever happens, ends them.
+
+    Args:
+        make_scorer: ``make_scorer(config, device)``, a function of an importable module, is called
+            once in every actor; what it returns scores one item. ``device`` is ``cuda`` where Ray
+            gave the actor a GPU, else ``cpu``.
+        config: its first argument; must pickle.
+        scaling: the least number of workers is how many actors there are.
+        name: of the job, for messages.
+        max_failures: how often one item, or the loading of one actor, may fail for reasons that
+            may go away.
+        keep_going: asked now and then; with False the pool stops.
+    """
+
+    def __init__(
+        self,
+        make_scorer: MakeScorer,
+        config: dict[str, Any],
+        scaling: Scaling,
+        *,
+        name: str = "scoring",
+        max_failures: int = 3,
+        keep_going: KeepGoing = always,
+    ) -> None:
+        self.num_actors = scaling.min_workers
+        self._make_scorer = make_scorer
+        self._config = config
+        self._scaling = scaling
+        self._name = name
+        self._max_failures = max_failures
+        self._keep_going = keep_going
+        self._load_failures: Counter[int] = Counter()
+        self._group: PlacementGroup | None = None
+        self._actors: dict[int, Any] = {}
+        self._idle: deque[int] = deque()
+        # What each busy actor is doing: its number, and the item's position or None for loading.
+        self._busy: dict[ObjectRef[Any], tuple[int, int | None]] = {}
+        self._started_s = 0.0
+
+    def __enter__(self) -> Self:
+        from ray.util.placement_group import placement_group
+
+        needs = self._scaling.resources_per_worker
+        bundle = {name: amount for name, amount in needs.items() if amount > 0}
+        self._group = placement_group([bundle] * self.num_actors)
+        try:
+            while not self._group.wait(_WAKE_UP_S):
+                self.check()
+        except BaseException:
+            self._release()
+            raise
+        self._started_s = time.monotonic()
+        for actor in range(self.num_actors):
+            self._start(actor)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._release()
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds since the actors' cores were reserved."""
+        return time.monotonic() - self._started_s
+
+    def score(self, items: Sequence[Any]) -> list[float]:
+        """The scores of the items, in their order.
+
+        Raises:
+            ValueError: the scorer raised it; nothing is tried again.
+            JobError: an item, or the loading of an actor, failed for good, or as `check`.
+        """
+        import ray
+
+        scores: dict[int, float] = {}
+        failures: Counter[int] = Counter()
+        waiting = deque(range(len(items)))
+        while len(scores) < len(items):
+            while waiting and self._idle:
+                actor, item = self._idle.popleft(), waiting.popleft()
+                self._busy[self._actors[actor].score.remote(items[item])] = (actor, item)
+            for ref in self._done():
+                actor, done = self._busy.pop(ref)
+                try:
+                    score = ray.get(ref)
+                except failure.attempt_errors() as error:
+                    if done is None:
+                        self._load_failures[actor] += 1
+                        self._replace(actor, error, self._load_failures[actor])
+                    else:
+                        failures[done] += 1
+                        self._replace(actor, error, failures[done])
+                        waiting.appendleft(done)
+                else:
+                    self._idle.append(actor)
+                    if done is not None:
+                        scores[done] = score
+        return [scores[item] for item in range(len(items))]
+
+    def check(self) -> None:
+        """Raise JobError where the pool must stop, or has lost the cluster.
+
+        Without a connection this process is about to end, and Ray would start a new cluster.
+        """
+        import ray
+
+        if not self._keep_going():
+            raise stopped(self._name)
+        if not ray.is_initialized():
+            raise JobError(f"Job {self._name} lost its connection to the Ray cluster.")
+
+    def _start(self, actor: int) -> None:
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        assert self._group is not None
+        needs = self._scaling.resources_per_worker
+        self._actors[actor] = (
+            ray.remote(_Scorer)
+            .options(
+                num_cpus=needs["CPU"],
+                num_gpus=needs.get("GPU", 0.0),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, actor),
+            )
+            .remote()
+        )
+        load = self._actors[actor].load.remote(self._make_scorer, self._config)
+        self._busy[load] = (actor, None)
+
+    def _done(self) -> list[ObjectRef[Any]]:
+        """Whatever is done, after a wait for the first of it."""
+        import ray
+
+        while True:
+            self.check()
+            done, _ = ray.wait(list(self._busy), timeout=_WAKE_UP_S)
+            if done:
+                return list(done)
+
+    def _replace(self, actor: int, error: Exception, num_failures: int) -> None:
+        """Start an actor in the place of one that failed, unless it failed for good.
+
+        Also where its process is alive: after some errors (of a GPU, say) it is good for nothing.
+        """
+        import ray
+
+        (cause,) = failure.causes_of(error).values()
+        causes = {actor: cause}
+        decision = failure.decide(causes.values(), num_failures, self._max_failures)
+        if decision is Decision.GIVE_UP:
+            raise failure.final_error(self._name, causes, num_failures, str(error)) from error
+        _log.warning("%s: %s; trying again.", self._name, failure.describe(causes))
+        self.check()
+        ray.kill(self._actors[actor])
+        self._start(actor)
+
+    def _release(self) -> None:
+        import ray
+        from ray.util.placement_group import remove_placement_group
+
+        if self._group is not None and ray.is_initialized():
+            remove_placement_group(self._group)  # and with it the actors
+
+
+class _Scorer:
+    """One actor."""
+
+    def load(self, make_scorer: MakeScorer, config: dict[str, Any]) -> None:
+        """A method and not the constructor, whose errors Ray would wrap beyond recognition."""
+        import ray
+
+        has_gpu = ray.get_runtime_context().get_accelerator_ids().get("GPU")
+        self._score = make_scorer(config, "cuda" if has_gpu else "cpu")
+
+    def score(self, item: Any) -> float:
+        return float(self._score(item))

@@ -1,0 +1,278 @@
+"""One Ray Train job: a training function on one worker or many, with checkpoints and retries.
+
+A job has a name that contains its stage's fingerprint. Ray Train silently resumes from whatever
+lies under the same storage path and name, so a job that was interrupted, by a crash of a worker,
+of the controller or of the driver, is continued by starting it again; and as the name says what
+decides its result, it can never inherit another job's weights. :func:`forget_job` removes the
+folder when the result is safe.
+
+Device time is the time that workers were at work, times their number, restarts included. Of an
+attempt that failed it counts from its last epoch (or its workers' start) to the failure as the
+driver saw it. What is lost together with a driver is not known to anybody, and what Ray restarts by
+itself (preemption, elastic resizing) counts up to the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from orchestration.cluster.scaling import Scaling
+from orchestration.jobs import failure
+from orchestration.jobs.failure import Decision, JobError
+from orchestration.jobs.job import (
+    Follow,
+    JobResult,
+    KeepGoing,
+    Observer,
+    Progress,
+    always,
+    forget_job,
+    jobs_path,
+    open_jobs,
+    stopped,
+)
+from orchestration.jobs.worker import LEDGER_NAME, Ledger, RayWorkerContext, WorkerContext
+from orchestration.store import json_text
+
+if TYPE_CHECKING:
+    from ray.train.v2.api.result import Result
+
+    from orchestration.jobs.torch_trainer import TorchTrainer
+
+__all__ = ["JobError", "JobResult", "Scaling", "Work", "forget_job", "run_train_job"]
+
+Work = Callable[[dict[str, Any], WorkerContext], None]
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.05
+# Ray Train is told through its environment; what the user has set already is left alone.
+_RAY_TRAIN_ENVIRONMENT = {
+    # How often the controller collects reports. Ray's 2 s would be a lower bound for an epoch.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05",
+    # Relative paths in a config mean the user's working directory, in workers too.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+
+
+def run_train_job(
+    work: Work,
+    config: dict[str, Any],
+    *,
+    name: str,
+    storage_path: str,
+    scaling: Scaling | None = None,
+    follow: Follow | None = None,
+    on_progress: Progress | None = None,
+    max_failures: int = 3,
+    keep_going: KeepGoing = always,
+) -> JobResult:
+    """Run ``work(config, context)`` on the workers of a Ray Train job to its end.
+
+    A job that was interrupted earlier under the same name goes on where its checkpoint ends.
+
+    Args:
+        work: a function of an importable module.
+        config: its first argument; must pickle.
+        name: the job's name, with the fingerprint of what decides its result.
+        storage_path: folder or URI that every node of the cluster reaches.
+        scaling: the workers; one CPU worker if not given.
+        follow: begins to follow it in MLflow, from this process.
+        on_progress: called in this thread with each epoch's metrics. A job that is continued
+            starts with the epochs that are done.
+        max_failures: how many attempts may fail for reasons that may go away.
+        keep_going: asked now and then; with False the job stops, and can be continued.
+
+    Raises:
+        ValueError: ``work`` raised it; the request was wrong, and nothing is tried again.
+        JobError: the job failed for good, or was stopped.
+        StorageError: ``storage_path`` cannot be used.
+    """
+    import ray
+
+    os.environ.update({k: v for k, v in _RAY_TRAIN_ENVIRONMENT.items() if k not in os.environ})
+    observer = Observer(follow, on_progress)
+    for row in _done_so_far(storage_path, name):
+        observer.show(row)
+    job = _Job(work, config, name, jobs_path(storage_path), scaling or Scaling(), keep_going)
+    num_failures = 0
+    while True:
+        try:
+            result = job.attempt(observer)
+        except failure.attempt_errors() as error:
+            if not keep_going():
+                raise stopped(name) from error
+            num_failures += 1
+            causes = failure.causes_of(error)
+            decision = failure.decide(causes.values(), num_failures, max_failures)
+            # Without a connection the process is about to end; a retry would start a new cluster.
+            if decision is Decision.RETRY and ray.is_initialized():
+                _log.warning("%s: %s; trying again.", name, failure.describe(causes))
+                continue
+            final = failure.final_error(name, causes, num_failures, details=str(error))
+            observer.fail(final)
+            raise final from error
+        ledger = Ledger(**json_text.loads(str(result.return_value)))
+        return JobResult.of(ledger, result.checkpoint)
+
+
+@dataclass
+class _Job:
+    """The attempts at one job, and what the failed ones have cost."""
+
+    work: Work
+    config: dict[str, Any]
+    name: str
+    jobs_path: str
+    scaling: Scaling
+    keep_going: KeepGoing
+    lost: Ledger = field(default_factory=Ledger)
+
+    def attempt(self, observer: Observer) -> Result:
+        """Run to the end or to the first failure, showing epochs as they come.
+
+        ``fit`` runs in a thread of its own: in the main thread it would take over Ctrl-C for
+        the rest of the process, and nobody could show progress meanwhile.
+        """
+        from orchestration.jobs.progress import Epoch, EventReader, Workers, release
+
+        outcome: list[Any] = []
+        with tempfile.TemporaryDirectory(prefix="job-") as folder:
+            file = Path(folder, "events.jsonl")
+            trainer = self._trainer(file)
+
+            def fit() -> None:
+                try:
+                    outcome.append(trainer.fit())
+                except BaseException as error:  # noqa: BLE001  # raised again in the caller
+                    outcome.append(error)
+
+            reader = EventReader(file)
+            thread = threading.Thread(target=fit, name=f"fit-{self.name}", daemon=True)
+            thread.start()
+            since_s, num_workers, saved = time.monotonic(), 0, False
+            placement_group: str | None = None
+            running = True
+            try:
+                observer.begin()
+                while running:
+                    if placement_group is not None and not self.keep_going():
+                        release(placement_group)  # and with it the workers, which ends the attempt
+                    running = thread.is_alive()  # asked first: what it wrote last is still read
+                    for event in reader.read():
+                        since_s = time.monotonic()
+                        if isinstance(event, Epoch):
+                            saved = True
+                            observer.show(event.metrics)
+                        else:
+                            num_workers = event.num_workers
+                            placement_group = event.placement_group
+                    thread.join(_POLL_S)
+            except Exception:
+                # Nobody watches the job any more: it must not go on beside the one that follows.
+                while thread.is_alive():
+                    for event in reader.read():
+                        if isinstance(event, Workers):
+                            placement_group = event.placement_group
+                    if placement_group is not None:
+                        release(placement_group)
+                    thread.join(_POLL_S)
+                raise
+        (result,) = outcome
+        if not isinstance(result, BaseException):
+            return cast("Result", result)
+        if placement_group is not None:
+            release(placement_group)
+        spent_s = (time.monotonic() - since_s) if num_workers else 0.0
+        before = Ledger() if saved else self.lost  # a checkpoint has it in its ledger
+        self.lost = Ledger(
+            wall_s=before.wall_s + spent_s,
+            device_s=before.device_s + spent_s * num_workers,
+        )
+        raise result
+
+    def _trainer(self, file: Path) -> TorchTrainer:
+        from ray.train.v2.api.config import (
+            CheckpointConfig,
+            FailureConfig,
+            RunConfig,
+            ScalingConfig,
+        )
+
+        from orchestration.jobs.progress import EpochWriter, WorkersWriter
+        from orchestration.jobs.torch_trainer import TorchTrainer
+
+        # Declared for the public kind of callback only; Ray takes both.
+        callbacks: list[Any] = [EpochWriter(str(file)), WorkersWriter(str(file))]
+        return TorchTrainer(
+            _work_in_ray,
+            train_loop_config={
+                "work": self.work,
+                "config": self.config,
+                "lost_wall_s": self.lost.wall_s,
+                "lost_device_s": self.lost.device_s,
+                "upload_later": "://" in self.jobs_path,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=self.scaling.num_workers,
+                use_gpu=self.scaling.use_gpu,
+                resources_per_worker=self.scaling.resources_per_worker,
+            ),
+            run_config=RunConfig(
+                name=self.name,
+                storage_path=self.jobs_path,
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+                failure_config=FailureConfig(max_failures=0),
+                callbacks=callbacks,
+            ),
+        )
+
+
+def _work_in_ray(payload: dict[str, Any]) -> str:
+    """The training function as Ray calls it, on every worker; rank 0's value comes back."""
+    context = RayWorkerContext(
+        lost_wall_s=payload["lost_wall_s"],
+        lost_device_s=payload["lost_device_s"],
+        upload_later=payload["upload_later"],
+    )
+    if context.device.startswith("cuda"):
+        import torch
+
+        torch.cuda.set_device(context.device)  # a setting of this thread
+    payload["work"](payload["config"], context)
+    return json_text.dumps(vars(context.ledger()))
+
+
+def _done_so_far(storage_path: str, name: str) -> list[dict[str, float]]:
+    """The history that an interrupted job of this name has reached.
+
+    Raises:
+        StorageError: the storage cannot be used.
+    """
+    from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
+    from ray.train.v2.api.result import Result
+
+    filesystem, root = open_jobs(storage_path)
+    try:
+        checkpoint = Result.from_path(f"{root}/{name}", filesystem).checkpoint
+    except RuntimeError:
+        return []  # there is no such job, or it saved no checkpoint yet
+    except CheckpointManagerInitializationError as error:
+        # Written by another version of Ray, or half a file from a crash: Ray would refuse it
+        # for ever.
+        _log.warning("The checkpoints of %s cannot be used (%s); it starts over.", name, error)
+        forget_job(name, storage_path)
+        return []
+    if checkpoint is None:
+        return []
+    with filesystem.open_input_stream(f"{checkpoint.path}/{LEDGER_NAME}") as stream:
+        return Ledger(**json_text.loads(stream.read())).history

@@ -1,0 +1,178 @@
+"""Many tasks at once as Ray Tune trials, each driven by a process of its own.
+
+A task's process holds no GPU and no core, only some memory: it starts jobs and waits for them. It
+runs on the node that this process runs on, so that the loss of another node costs jobs and no
+driver, and a tracking database on this machine's disk is within its reach. What a task raises ends
+that task alone; a process that dies is started again, and finds what its task has stored by then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestration.jobs import failure
+
+if TYPE_CHECKING:
+    from ray.tune import PlacementGroupFactory, ResultGrid
+
+Report = Callable[[dict[str, Any]], None]
+Task = Callable[[dict[str, Any], Report], dict[str, Any]]
+OnEnd = Callable[[int, "Ended"], None]
+OnEvent = Callable[[int, Mapping[str, Any]], None]
+
+DRIVER_BYTES = 300 * 1024**2  # what a driver with MLflow and Ray Train was seen to take, rounded up
+_POLL_S = 0.1
+_INDEX, _EVENT = "index", "event"  # keys of a trial's config and of its reports
+_VALUE, _ERROR = "value", "error"
+# Tune is told through its environment; what the user has set already is left alone.
+_TUNE_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the results are what a sweep goes on from, not Tune
+    "TUNE_MAX_PENDING_TRIALS_PG": "16",
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a task ended: with a value, or with the reason why it has none."""
+
+    value: dict[str, Any] | None
+    error: str | None
+
+
+def max_concurrent(jobs_at_once: int, sharing: int, driver_room: int, num_tasks: int) -> int:
+    """How many drivers run at once.
+
+    As many tasks as may wait for the same result, times the jobs that find room: if all but one of
+    each such group wait, there still is a job for every place. Drivers take no cores, so that they
+    cannot starve the workers, whatever their number.
+
+    Args:
+        jobs_at_once: how many jobs the cluster has room for.
+        sharing: how many tasks wait for one and the same result, at most.
+        driver_room: how many drivers this node's memory holds.
+        num_tasks: how many tasks there are.
+    """
+    return max(1, min(jobs_at_once * sharing, driver_room, num_tasks))
+
+
+def run_tasks(
+    task: Task,
+    arguments: Sequence[dict[str, Any]],
+    *,
+    num_at_once: int,
+    max_failures: int,
+    on_event: OnEvent,
+    on_end: OnEnd,
+) -> list[Ended]:
+    """Run ``task(argument, report)`` for every argument on the connected cluster.
+
+    Args:
+        task: a function of an importable module; returns plain values.
+        arguments: values that pickle. They start in this order.
+        num_at_once: see :func:`max_concurrent`.
+        max_failures: how often the process of one task may die and be started again.
+        on_event: called, in a thread of its own, with a task's index and what it reports.
+        on_end: called likewise when a task has come to its end.
+
+    Returns:
+        How each of them ended, in the order of the arguments.
+    """
+    os.environ.update({k: v for k, v in _TUNE_ENVIRONMENT.items() if k not in os.environ})
+
+    for name in ("ray.tune", "ray.air"):  # what went wrong comes back, and is told once
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    outcome: list[ResultGrid | BaseException] = []
+
+    def fit() -> None:
+        try:
+            outcome.append(_fit(task, arguments, num_at_once, max_failures, on_event, on_end))
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller
+            outcome.append(error)
+
+    # In the main thread Tune would answer Ctrl-C itself, by waiting for every task.
+    thread = threading.Thread(target=fit, name="tune", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL_S)
+    (results,) = outcome
+    if isinstance(results, BaseException):
+        raise results
+    # Results come in the order of the grid. Their own configs are no help: a process that died
+    # before Tune had heard from it leaves none.
+    found = (results[index] for index in range(len(arguments)))
+    return [_ended(result.metrics or {}, result.error) for result in found]
+
+
+def _fit(
+    task: Task,
+    arguments: Sequence[dict[str, Any]],
+    num_at_once: int,
+    max_failures: int,
+    on_event: OnEvent,
+    on_end: OnEnd,
+) -> ResultGrid:
+    from ray import tune
+
+    from orchestration.jobs.trial_listener import TrialListener
+
+    def ended(index: int, last_report: Mapping[str, Any]) -> None:
+        on_end(index, _ended(last_report, None))
+
+    def trial(config: dict[str, Any], arguments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return _drive(task, arguments[config[_INDEX]])
+
+    carrying = tune.with_parameters(trial, arguments=list(arguments))
+    # Tune's own files serve nobody: what a task has made lies in the stage store.
+    with tempfile.TemporaryDirectory(prefix="tune-") as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(carrying, _on_this_node()),
+            param_space={_INDEX: tune.grid_search(list(range(len(arguments))))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=num_at_once, reuse_actors=True),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=folder,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=max_failures),
+                callbacks=[TrialListener(on_event, ended, index=_INDEX, event=_EVENT)],
+            ),
+        )
+        return tuner.fit()
+
+
+def _on_this_node() -> PlacementGroupFactory:
+    import ray
+    from ray import tune
+
+    node_id = ray.get_runtime_context().get_node_id()
+    return tune.PlacementGroupFactory(
+        [{"memory": DRIVER_BYTES}], bundle_label_selector=[{"ray.io/node-id": node_id}]
+    )
+
+
+def _drive(task: Task, argument: dict[str, Any]) -> dict[str, Any]:
+    """Runs in the task's process."""
+    from ray import tune
+
+    def report(event: dict[str, Any]) -> None:
+        tune.report({_EVENT: event})
+
+    try:
+        return {_VALUE: task(argument, report), _EVENT: None}
+    except Exception as error:  # noqa: BLE001  # the others go on; the caller tells what failed
+        return {_ERROR: f"{error}" or type(error).__name__, _EVENT: None}
+
+
+def _ended(metrics: Mapping[str, Any], error: Exception | None) -> Ended:
+    if error is not None:
+        return Ended(None, failure.describe({-1: error}).replace("the job", "its driver"))
+    if _ERROR in metrics:
+        return Ended(None, metrics[_ERROR])
+    return Ended(metrics[_VALUE], None)

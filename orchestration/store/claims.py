@@ -1,0 +1,260 @@
+"""Who is making what: one maker for each stage, among all processes that share a storage path.
+
+A claim is a small file under ``<path>/claims/<fingerprint>/`` that its holder rewrites every few
+seconds. To claim is to write a file of one's own and then to look: whoever is not alone takes the
+file back and tries again a little later. Of two that claim at once each has written before it
+looks, so that at least one of them sees the other: there is never more than one holder, and nothing
+is asked of the file system but that a listing shows what was written before it began.
+
+A holder that died leaves its file behind. On its own machine it is known by its process, and its
+claim is void at once; elsewhere a claim is void when it has not changed for :data:`STALE_S`, by the
+watch of the one who waits, so that no two clocks need agree. A holder that was only asleep (a
+laptop's lid) finds its file gone, and stops (:attr:`Claim.lost`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from orchestration.store import json_text
+from orchestration.store.storage import open_storage, unusable, write_whole
+
+if TYPE_CHECKING:
+    from pyarrow import fs as pafs
+
+_log = logging.getLogger(__name__)
+
+BEAT_S = 5.0
+STALE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a claim.
+
+    Attributes:
+        owner: unique for every claim that is ever made.
+        machine: where the process runs; process ids mean something on one machine only.
+        pid: the process.
+        started: when that process began, in the kernel's ticks; tells it from a later one of the
+            same number.
+        beat: counts up while the holder lives.
+        note: what the holder says of its progress, for people.
+    """
+
+    owner: str
+    machine: str
+    pid: int
+    started: int
+    beat: int = 0
+    note: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def this_process(cls) -> Holder:
+        """A new claim's holder."""
+        pid = os.getpid()
+        return cls(uuid.uuid4().hex, _machine(), pid, _process_start(pid) or 0)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its process is known to be gone; False where it cannot be known."""
+        return self.machine == _machine() and _process_start(self.pid) != self.started
+
+
+class Claims:
+    """The claims under one storage path.
+
+    Args:
+        path: as for :class:`~orchestration.store.stage_store.StageStore`.
+        filesystem: given, ``path`` is a path within it.
+        beat_s: seconds between two signs of life.
+        stale_s: seconds without one after which a claim is void.
+
+    Raises:
+        StorageError: no file system answers to ``path``.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        filesystem: pafs.FileSystem | None = None,
+        *,
+        beat_s: float = BEAT_S,
+        stale_s: float = STALE_S,
+    ) -> None:
+        self.path = str(path)
+        self._fs, root = open_storage(path, filesystem)
+        self._root = f"{root}/claims"
+        self._beat_s = beat_s
+        self._stale_s = stale_s
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._lock = threading.Lock()
+
+    def attempt(self, fingerprint: str) -> Claim | None:
+        """Claim a stage; None where somebody else holds it, or tries to at this very moment.
+
+        Raises:
+            StorageError: the storage cannot be used.
+        """
+        if self._others(fingerprint):
+            return None
+        claim = Claim(self, fingerprint, Holder.this_process(), self._beat_s)
+        self.write(fingerprint, claim.holder)
+        if self._others(fingerprint, but=claim.holder.owner):
+            self.remove(fingerprint, claim.holder.owner)
+            return None
+        claim.start()
+        return claim
+
+    def holder(self, fingerprint: str) -> Holder | None:
+        """Who holds a stage's claim now, as far as it can be told at first sight."""
+        return next(iter(self._others(fingerprint)), None)
+
+    def write(self, fingerprint: str, holder: Holder) -> None:
+        """Put a claim's file in its place, or put its newest state there."""
+        content = json_text.dumps(dataclasses.asdict(holder)).encode()
+        try:
+            write_whole(self._fs, f"{self._root}/{fingerprint}/{holder.owner}", content)
+        except OSError as error:
+            raise unusable(self.path, "written", error) from error
+
+    def is_there(self, fingerprint: str, owner: str) -> bool:
+        """Whether a claim's file is still in its place."""
+        return self._read(f"{self._root}/{fingerprint}/{owner}") is not None
+
+    def remove(self, fingerprint: str, owner: str) -> None:
+        """Take a claim's file away; one that is gone needs no removing."""
+        try:
+            self._fs.delete_file(f"{self._root}/{fingerprint}/{owner}")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise unusable(self.path, "written", error) from error
+
+    def _others(self, fingerprint: str, but: str | None = None) -> list[Holder]:
+        """The claims on a stage that are not void; void ones are removed on the way."""
+        from pyarrow import fs as pafs
+
+        selector = pafs.FileSelector(f"{self._root}/{fingerprint}", allow_not_found=True)
+        try:
+            names = [info.base_name for info in self._fs.get_file_info(selector)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise unusable(self.path, "read", error) from error
+        held = []
+        for name in names:
+            if name == but or name.startswith("."):
+                continue
+            holder = self._read(f"{self._root}/{fingerprint}/{name}")
+            if holder is None:
+                continue
+            if self._is_void(holder):
+                self.remove(fingerprint, holder.owner)
+            else:
+                held.append(holder)
+        return held
+
+    def _is_void(self, holder: Holder) -> bool:
+        now_s = time.monotonic()
+        with self._lock:
+            beat, since_s = self._seen.get(holder.owner, (holder.beat, now_s))
+            if beat != holder.beat:
+                since_s = now_s
+            self._seen[holder.owner] = (holder.beat, since_s)
+        return holder.is_dead or now_s - since_s > self._stale_s
+
+    def _read(self, place: str) -> Holder | None:
+        try:
+            with self._fs.open_input_stream(place) as stream:
+                content = stream.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise unusable(self.path, "read", error) from error
+        try:
+            return Holder(**json_text.loads(content))
+        except (ValueError, TypeError):
+            # Being written at this moment, where moving a file takes more than one step.
+            return Holder(place.rpartition("/")[2], machine="", pid=0, started=0, beat=-1)
+
+
+class Claim:
+    """A stage that this process alone may make; leaving the ``with`` block gives it up.
+
+    Attributes:
+        holder: this process, with its latest note.
+        lost: set when somebody else has taken the claim for void; what is made under it must stop.
+    """
+
+    def __init__(self, claims: Claims, fingerprint: str, holder: Holder, beat_s: float) -> None:
+        self.holder = holder
+        self.lost = threading.Event()
+        self._claims = claims
+        self._fingerprint = fingerprint
+        self._beat_s = beat_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="claim", daemon=True)
+
+    def start(self) -> None:
+        """Begin to give signs of life."""
+        self._thread.start()
+
+    def tell(self, note: Mapping[str, Any]) -> None:
+        """Say how far it is; others see it with the next sign of life."""
+        self.holder = dataclasses.replace(self.holder, note=dict(note))
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self._claims.remove(self._fingerprint, self.holder.owner)
+
+    def _live(self) -> None:
+        while not self._over.wait(self._beat_s):
+            self.holder = dataclasses.replace(self.holder, beat=self.holder.beat + 1)
+            try:
+                if not self._claims.is_there(self._fingerprint, self.holder.owner):
+                    self.lost.set()
+                    return
+                self._claims.write(self._fingerprint, self.holder)
+            except ValueError as error:  # storage that is away for a moment; others wait longer
+                _log.warning("The claim on a stage could not be renewed: %s", error)
+
+
+def _machine() -> str:
+    """This machine, or this container: the same only where process ids mean the same."""
+    try:
+        names = Path("/proc/self/ns/pid").readlink()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
+    return f"{socket.gethostname()}/{boot}/{names}"
+
+
+def _process_start(pid: int) -> int | None:
+    """When a process of this machine began; None where there is none, or only its remains."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    state, *fields = status.rpartition(")")[2].split()
+    return None if state in "ZX" else int(fields[18])

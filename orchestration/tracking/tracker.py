@@ -1,0 +1,384 @@
+"""MLflow as a projection of the stage store: one run per result, whatever happened on the way.
+
+A stage's run is found by its tag ``bnnas.fingerprint``. :meth:`Tracker.publish` makes it show
+exactly one :class:`~orchestration.store.stage_store.StageRecord`, and may be called any number of
+times; :mod:`orchestration.tracking.live_run` does the same for a history that is still growing.
+What a server that was away has missed is therefore filled in by whoever comes next. An epoch's
+metrics, its number among them as the metric ``epoch``, go in one batch that is stored whole or not
+at all: the steps of ``epoch`` say which epochs are there, and none is logged twice.
+
+Two processes may create the run of one fingerprint at once. The run that started first (of equal
+ones, the one with the smaller id) is the run; :meth:`Tracker.publish` deletes the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestration.store import json_text
+from orchestration.store.json_text import JSON
+from orchestration.store.stage_store import StageRecord
+from orchestration.tracking import server as mlflow_server
+from orchestration.tracking.params import flatten_params
+from orchestration.tracking.server import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run, RunTag
+
+__all__ = ["Tracker", "TrackingError"]
+
+STAGE = "bnnas.stage"
+FINGERPRINT = "bnnas.fingerprint"
+GROUP = "bnnas.group"
+PUBLISHED = "bnnas.published"
+ERROR = "bnnas.error"
+CELL = "bnnas.cell"
+CODE = "bnnas.code"  # where a result comes from, as JSON
+INPUT = "bnnas.input."  # and the kind of the stage whose run id it holds
+PART = "bnnas.part."  # and a number: fingerprints of stages that a group's numbers come from
+PART_DIGITS = 12  # of a fingerprint, there
+PARENT = "mlflow.parentRunId"
+RECORD = "record.json"  # the artifact that holds a stage's whole record
+_EPOCH = "epoch"
+_MAX_METRICS = 1000
+_MAX_PARAMS = 100
+MAX_TAG_CHARS = 5000
+
+
+class Tracker:
+    """One experiment on one MLflow server or database. Making one touches no network.
+
+    Args:
+        uri: ``http://HOST:PORT`` or ``sqlite:////ABSOLUTE/PATH/mlflow.db``. The artifacts of a
+            SQLite database go to the folder ``artifacts`` beside it.
+        experiment: its name; created at first use.
+    """
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        self.uri = uri
+        self.experiment = experiment
+        self._client: MlflowClient | None = None
+        self._experiment_id: str | None = None
+
+    def check(self) -> None:
+        """Find out within seconds whether runs can be logged; creates the experiment.
+
+        Raises:
+            TrackingError: they cannot; one sentence with the URI and the way out.
+        """
+        mlflow_server.check(self.uri, self.experiment)
+
+    def publish(
+        self,
+        record: StageRecord,
+        *,
+        name: str,
+        tags: Mapping[str, str],
+        figures: Path | None = None,
+        parent_run_id: str | None = None,
+    ) -> str:
+        """Make the run of ``record.fingerprint`` show ``record``, and return its id.
+
+        Logged are the flattened config as params, the history (each epoch once), the series (each
+        at its own steps), the final metrics with ``device_hours`` and ``wall_s``, ``config.yaml``
+        and ``record.json``, and ``figures``. Doing it again changes nothing. A result that several
+        experiments share stays where the first of them put it: later calls add the tags that are
+        missing and change none, the parent included.
+
+        Args:
+            name: the run's name.
+            tags: further tags, such as ``bnnas.cell`` and ``bnnas.input.<kind>``; where the record
+                says what code it was made with, the tag ``bnnas.code`` repeats it.
+            figures: a folder of files.
+            parent_run_id: a run of :meth:`start_group`; the parent of a run that has none yet.
+
+        Raises:
+            TrackingError: the server is away or refuses. What was logged by then stays, without
+                the mark of a complete run; the next call goes on from there.
+        """
+        tags = stage_tags(record.kind, record.fingerprint, tags, parent_run_id)
+        if record.code:
+            tags[CODE] = json_text.dumps(record.code)
+        digest = _digest(record)
+        start_ms, end_ms = to_ms(record.started_at), to_ms(record.finished_at)
+        with self.session() as client:
+            run = self.claim(FINGERPRINT, record.fingerprint, name, tags, start_ms)
+            run_id = str(run.info.run_id)
+            new_tags = {key: value for key, value in tags.items() if key not in run.data.tags}
+            client.log_batch(run_id, tags=tag_entities(new_tags))
+            if run.data.tags.get(PUBLISHED) == digest:
+                return run_id
+            self.log_params(run, flatten_params(record.config))
+            num_epochs = len(record.history)
+            rows = [
+                (row, start_ms + (end_ms - start_ms) * done // num_epochs)
+                for done, row in enumerate(record.history, start=1)
+            ]
+            self.log_epochs(run_id, rows, self.logged_ms(run_id) if rows else {})
+            _log_series(client, run_id, record, start_ms, end_ms)
+            final = {
+                **record.metrics,
+                "device_hours": record.device_hours,
+                "wall_s": record.wall_s,
+            }
+            shown = run.data.metrics
+            fresh = {key: value for key, value in final.items() if not _same(shown.get(key), value)}
+            _log_metrics(client, run_id, _metrics(fresh, end_ms, num_epochs))
+            self._log_documents(run_id, record)
+            if figures is not None:
+                client.log_artifacts(run_id, str(figures), "figures")
+            client.set_tag(run_id, ERROR, "")
+            client.update_run(run_id, name=name)
+            client.set_terminated(run_id, "FINISHED", end_time=end_ms)
+            client.set_tag(run_id, PUBLISHED, digest)
+        return run_id
+
+    def start_group(
+        self,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, JSON],
+        *,
+        group: str | None = None,
+        parent_run_id: str | None = None,
+    ) -> str:
+        """The run that others are nested under, for a cell or a sweep; returns its id.
+
+        Args:
+            name: the run's name.
+            tags: further tags.
+            params: nested; flattened and logged as params, as far as they are new.
+            group: what it is found by again, as the tag ``bnnas.group``; ``name`` if not given.
+            parent_run_id: the group that this group is part of.
+
+        Raises:
+            TrackingError: the server is away or refuses.
+        """
+        tags = {**tags, GROUP: group or name}
+        if parent_run_id is not None:
+            tags[PARENT] = parent_run_id
+        with self.session() as client:
+            run = self.claim(GROUP, tags[GROUP], name, tags, to_ms(time.time()))
+            run_id = str(run.info.run_id)
+            self.log_params(run, flatten_params(params))
+            client.log_batch(run_id, tags=tag_entities(tags))
+            client.update_run(run_id, status="RUNNING", name=name)
+        return run_id
+
+    def finish_group(
+        self,
+        run_id: str,
+        status: str = "FINISHED",
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, JSON] | None = None,
+        artifacts: Path | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """End a run of :meth:`start_group`.
+
+        Args:
+            run_id: what that returned.
+            status: ``FINISHED``, ``FAILED`` or ``KILLED``.
+            metrics: final numbers; those that are shown already are not logged again.
+            params: what is known only now, as in :meth:`start_group`.
+            artifacts: a folder of files.
+            tags: further tags, such as MLflow's own for a description.
+
+        Raises:
+            TrackingError: the server is away or refuses.
+        """
+        with self.session() as client:
+            client.log_batch(run_id, tags=tag_entities(tags or {}))
+            run = client.get_run(run_id)
+            self._connected()
+            self.log_params(run, flatten_params(params or {}))
+            shown = run.data.metrics
+            fresh = {
+                key: value
+                for key, value in (metrics or {}).items()
+                if not _same(shown.get(key), value)
+            }
+            _log_metrics(client, run_id, _metrics(fresh, to_ms(time.time()), 0))
+            if artifacts is not None:
+                client.log_artifacts(run_id, str(artifacts))
+            client.set_terminated(run_id, status)
+
+    @contextmanager
+    def session(self, timeout_s: int = 20, num_retries: int = 2) -> Iterator[MlflowClient]:
+        """A client that gives up in time and whose errors are one sentence."""
+        with (
+            mlflow_server.patience(timeout_s, num_retries),
+            mlflow_server.explained(self.uri),
+        ):
+            if self._client is None:
+                self._client = mlflow_server.connect(self.uri)
+            yield self._client
+
+    def experiment_id(self) -> str:
+        """The experiment's id, within :meth:`session`; asked for once."""
+        return self._connected()[1]
+
+    def _connected(self) -> tuple[MlflowClient, str]:
+        """The client and the experiment's id, within :meth:`session`."""
+        assert self._client is not None
+        if self._experiment_id is None:
+            self._experiment_id = mlflow_server.experiment_id(
+                self._client, self.uri, self.experiment
+            )
+        return self._client, self._experiment_id
+
+    def claim(self, key: str, value: str, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
+        """The one run with this tag, created where there is none; others of it are deleted."""
+        client, experiment_id = self._connected()
+        runs = self._runs(key, value)
+        if not runs:
+            client.create_run(experiment_id, start_time=start_ms, tags=dict(tags), run_name=name)
+            runs = self._runs(key, value)
+        for other in runs[1:]:
+            client.delete_run(other.info.run_id)
+        return runs[0]
+
+    def _runs(self, key: str, value: str) -> list[Run]:
+        client, experiment_id = self._connected()
+        quote = '"' if "'" in value else "'"  # MLflow's filters know no escape
+        if quote in value:
+            raise TrackingError(f"{value} holds both kinds of quotes: name it with one at most.")
+        condition = f"tags.`{key}` = {quote}{value}{quote}"
+        found = client.search_runs([experiment_id], filter_string=condition)
+        return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+    def find_run(self, fingerprint: str) -> str | None:
+        """The id of a stage's run in any experiment of the server; None where there is none.
+
+        Raises:
+            TrackingError: the server is away or refuses.
+        """
+        with self.session() as client:
+            experiments = [each.experiment_id for each in client.search_experiments()]
+            condition = f"tags.`{FINGERPRINT}` = '{fingerprint}'"
+            found = client.search_runs(
+                experiments, condition, max_results=1, order_by=["attributes.start_time ASC"]
+            )
+        return str(found[0].info.run_id) if found else None
+
+    def log_params(self, run: Run, params: Mapping[str, str]) -> None:
+        """Params cannot be changed in MLflow: what is there stays."""
+        from mlflow.entities import Param
+
+        client, _ = self._connected()
+        fresh = [Param(key, text) for key, text in params.items() if key not in run.data.params]
+        for start in range(0, len(fresh), _MAX_PARAMS):
+            client.log_batch(run.info.run_id, params=fresh[start : start + _MAX_PARAMS])
+
+    def logged_ms(self, run_id: str) -> dict[int, int]:
+        """The epochs that are there, and when each was logged, in Unix ms."""
+        client, _ = self._connected()
+        history = client.get_metric_history(run_id, _EPOCH)
+        return {metric.step: metric.timestamp for metric in history}
+
+    def log_epochs(
+        self,
+        run_id: str,
+        rows: Sequence[tuple[Mapping[str, float], int]],
+        logged_ms: dict[int, int],
+    ) -> None:
+        """Log the epochs that are not there yet.
+
+        Args:
+            run_id: the run.
+            rows: (metrics, Unix ms) of each.
+            logged_ms: those that are there; the new ones are added.
+        """
+        client, _ = self._connected()
+        batch: list[Metric] = []
+        for row, timestamp_ms in rows:
+            epoch = int(row[_EPOCH])
+            if epoch in logged_ms:
+                continue
+            # MLflow lists a history by time: a later epoch must never seem the earlier one.
+            before_ms = [ms + 1 for step, ms in logged_ms.items() if step < epoch]
+            logged_ms[epoch] = max([timestamp_ms, *before_ms])
+            metrics = _metrics(row, logged_ms[epoch], epoch)
+            if len(batch) + len(metrics) > _MAX_METRICS:  # never part of an epoch
+                _log_metrics(client, run_id, batch)
+                batch = []
+            batch += metrics
+        _log_metrics(client, run_id, batch)
+
+    def _log_documents(self, run_id: str, record: StageRecord) -> None:
+        import yaml
+
+        client, _ = self._connected()
+        text = yaml.safe_dump(json_text.plain(record.config), sort_keys=False)
+        client.log_text(run_id, text, "config.yaml")
+        client.log_text(run_id, json_text.dumps(dataclasses.asdict(record)), RECORD)
+
+
+def stage_tags(
+    kind: str, fingerprint: str, tags: Mapping[str, str], parent_run_id: str | None
+) -> dict[str, str]:
+    """The tags of a stage's run: what it is found by, its parent, and the caller's own."""
+    parent = {} if parent_run_id is None else {PARENT: parent_run_id}
+    return {**tags, **parent, STAGE: kind, FINGERPRINT: fingerprint}
+
+
+def _metrics(values: Mapping[str, float], timestamp_ms: int, step: int) -> list[Metric]:
+    """MLflow's entities. NaN is stored as such; MLflow stores infinity as the largest float."""
+    from mlflow.entities import Metric
+
+    return [Metric(key, float(value), timestamp_ms, step) for key, value in values.items()]
+
+
+def _log_series(
+    client: MlflowClient, run_id: str, record: StageRecord, start_ms: int, end_ms: int
+) -> None:
+    """Log every point under its step; what is there already, at the same time, MLflow ignores."""
+    metrics = []
+    for key, points in record.series.items():
+        for done, (step, value) in enumerate(points, start=1):
+            timestamp_ms = start_ms + (end_ms - start_ms) * done // len(points)
+            metrics += _metrics({key: value}, timestamp_ms, int(step))
+    _log_metrics(client, run_id, metrics)
+
+
+def _log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
+    for start in range(0, len(metrics), _MAX_METRICS):
+        client.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
+
+
+def part_tags(fingerprints: Iterable[str]) -> dict[str, str]:
+    """The tags by which a group names its stages; many of them are in another group's care."""
+    digits = list(dict.fromkeys(each[:PART_DIGITS] for each in fingerprints))
+    per_tag = MAX_TAG_CHARS // (PART_DIGITS + 1)
+    return {
+        f"{PART}{start // per_tag}": " ".join(digits[start : start + per_tag])
+        for start in range(0, len(digits), per_tag)
+    }
+
+
+def tag_entities(tags: Mapping[str, str]) -> list[RunTag]:
+    """MLflow's entities, cut at the length that it takes."""
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, text[:MAX_TAG_CHARS]) for key, text in tags.items()]
+
+
+def _same(shown: float | None, value: float) -> bool:
+    return shown is not None and (shown == value or (shown != shown and value != value))
+
+
+def _digest(record: StageRecord) -> str:
+    """Changes whenever publishing again would show something new."""
+    return hashlib.sha256(json_text.dumps(dataclasses.asdict(record)).encode()).hexdigest()
+
+
+def to_ms(unix_s: float) -> int:
+    """Unix seconds as MLflow's milliseconds."""
+    return round(unix_s * 1000)
