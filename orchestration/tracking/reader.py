@@ -1,4 +1,4 @@
-"""Reading back what was tracked: all runs of an experiment, a page at a time.
+"""Reading back what was tracked: runs of an experiment, a page at a time.
 
 Numbers and names come with the pages. Only a document, such as the record that holds a stage's
 whole history, costs a request of its own.
@@ -12,7 +12,7 @@ import math
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestration.cluster.credentials import without_credentials
 from orchestration.store import json_text
+from orchestration.store.stage_store import StageRecord
 from orchestration.tracking import server as mlflow_server
+from orchestration.tracking.params import flatten_params
 from orchestration.tracking.server import TrackingError
 from orchestration.tracking.tracker import (
     CODE,
@@ -33,6 +35,11 @@ from orchestration.tracking.tracker import (
     PUBLISHED,
     RECORD,
     STAGE,
+    cut_tags,
+    final_metrics,
+    record_digest,
+    record_tags,
+    to_ms,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +51,7 @@ _log = logging.getLogger(__name__)
 _TIMEOUT_S, _NUM_RETRIES = 20, 1
 PROGRAM = "bnnas"
 _PAGE = 1000  # runs; MLflow sends no more than 50,000 at once
+_RUNS_PER_FILTER = 100
 
 
 @dataclass(frozen=True)
@@ -242,8 +250,14 @@ class _Documents:
                 return None
 
 
-def read_experiment(uri: str, name: str) -> TrackedExperiment:
-    """Read all runs of an experiment; nothing is created.
+def read_experiment(uri: str, name: str, run_ids: Iterable[str] | None = None) -> TrackedExperiment:
+    """Read the runs of an experiment; nothing is created.
+
+    Args:
+        uri: of the server or database.
+        name: the experiment's.
+        run_ids: read these runs only, at a cost that does not depend on how many others there
+            are; those that the experiment does not hold are left out. All runs if None.
 
     Raises:
         TrackingError: there is no such experiment, or the server or database is away or refuses.
@@ -254,23 +268,67 @@ def read_experiment(uri: str, name: str) -> TrackedExperiment:
             raise TrackingError(_no_such(uri, name, client))
         if experiment.lifecycle_stage != "active":
             raise mlflow_server.deleted(experiment, uri)
-        found: list[Run] = []
-        token = None
-        while True:
-            page = client.search_runs(
-                [experiment.experiment_id],
-                max_results=_PAGE,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            found += page
-            token = page.token
-            if not token:
-                break
-    # Pages are cut anew for each request: a run that is deleted meanwhile moves the others.
-    found = list({run.info.run_id: run for run in found}.values())
-    ours = tuple(_tracked(run) for run in found if STAGE in run.data.tags)
-    return TrackedExperiment(uri, name, ours, len(found) - len(ours), {}, _Documents(client))
+        runs: dict[str, Run] = {}
+        for condition in [""] if run_ids is None else _conditions(run_ids):
+            token = None
+            while True:
+                page = client.search_runs(
+                    [experiment.experiment_id],
+                    filter_string=condition,
+                    max_results=_PAGE,
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
+                )
+                # Pages are cut anew for each request: a run that is deleted meanwhile moves the
+                # others.
+                runs |= {run.info.run_id: run for run in page}
+                token = page.token
+                if not token:
+                    break
+    ours = [_tracked(run) for run in runs.values() if STAGE in run.data.tags]
+    ours.sort(key=lambda run: run.started_at)
+    num_foreign = len(runs) - len(ours)
+    return TrackedExperiment(uri, name, tuple(ours), num_foreign, {}, _Documents(client))
+
+
+def _conditions(run_ids: Iterable[str]) -> Iterator[str]:
+    distinct = list(dict.fromkeys(run_ids))
+    for start in range(0, len(distinct), _RUNS_PER_FILTER):
+        chunk = distinct[start : start + _RUNS_PER_FILTER]
+        yield f"attributes.run_id IN ({', '.join(map(repr, chunk))})"
+
+
+def tracked_run(
+    record: StageRecord,
+    *,
+    name: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    parent_run_id: str | None = None,
+) -> TrackedRun:
+    """The run that `Tracker.publish` makes of a record that was not published before.
+
+    Args as there, and `run_id`, which that returned. Of every metric it has the last value, of
+    those that are final, in the history and in the series, in this order of precedence.
+    """
+    last = {key: points[-1][1] for key, points in record.series.items() if points}
+    for row in record.history:
+        last |= row
+    all_tags = {
+        **record_tags(record, tags, parent_run_id),
+        ERROR: "",
+        PUBLISHED: record_digest(record),
+        "mlflow.runName": name,
+    }
+    return TrackedRun(
+        run_id=run_id,
+        name=name,
+        status="FINISHED",
+        params=flatten_params(record.config),
+        metrics={key: float(value) for key, value in {**last, **final_metrics(record)}.items()},
+        tags=cut_tags(all_tags),
+        started_at=to_ms(record.started_at) / 1000,
+    )
 
 
 def _tracked(run: Run) -> TrackedRun:

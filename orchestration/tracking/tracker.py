@@ -103,10 +103,8 @@ class Tracker:
             TrackingError: the server is away or refuses. What was logged by then stays, without
                 the mark of a complete run; the next call goes on from there.
         """
-        tags = stage_tags(record.kind, record.fingerprint, tags, parent_run_id)
-        if record.code:
-            tags[CODE] = json_text.dumps(record.code)
-        digest = _digest(record)
+        tags = record_tags(record, tags, parent_run_id)
+        digest = record_digest(record)
         start_ms, end_ms = to_ms(record.started_at), to_ms(record.finished_at)
         with self.session() as client:
             run = self.claim(FINGERPRINT, record.fingerprint, name, tags, start_ms)
@@ -121,16 +119,13 @@ class Tracker:
                 (row, start_ms + (end_ms - start_ms) * done // num_epochs)
                 for done, row in enumerate(record.history, start=1)
             ]
-            self.log_epochs(run_id, rows, self.logged_ms(run_id) if rows else {})
+            logged_ms = self.logged_ms(run_id) if rows else {}
+            self.log_epochs(run_id, rows, logged_ms)
             _log_series(client, run_id, record, start_ms, end_ms)
-            final = {
-                **record.metrics,
-                "device_hours": record.device_hours,
-                "wall_s": record.wall_s,
-            }
-            shown = run.data.metrics
-            fresh = {key: value for key, value in final.items() if not _same(shown.get(key), value)}
-            _log_metrics(client, run_id, _metrics(fresh, end_ms, num_epochs))
+            # Of two values at one step, MLflow shows the later one: the final ones are the last.
+            final_ms = max([end_ms, *(ms + 1 for ms in logged_ms.values())])
+            fresh = _fresh(final_metrics(record), run.data.metrics)
+            _log_metrics(client, run_id, _metrics(fresh, final_ms, num_epochs))
             self._log_documents(run_id, record)
             if figures is not None:
                 client.log_artifacts(run_id, str(figures), "figures")
@@ -199,12 +194,7 @@ class Tracker:
             run = client.get_run(run_id)
             self._connected()
             self.log_params(run, flatten_params(params or {}))
-            shown = run.data.metrics
-            fresh = {
-                key: value
-                for key, value in (metrics or {}).items()
-                if not _same(shown.get(key), value)
-            }
+            fresh = _fresh(metrics or {}, run.data.metrics)
             _log_metrics(client, run_id, _metrics(fresh, to_ms(time.time()), 0))
             if artifacts is not None:
                 client.log_artifacts(run_id, str(artifacts))
@@ -239,7 +229,9 @@ class Tracker:
         client, experiment_id = self._connected()
         runs = self._runs(key, value)
         if not runs:
-            client.create_run(experiment_id, start_time=start_ms, tags=dict(tags), run_name=name)
+            client.create_run(
+                experiment_id, start_time=start_ms, tags=cut_tags(tags), run_name=name
+            )
             runs = self._runs(key, value)
         for other in runs[1:]:
             client.delete_run(other.info.run_id)
@@ -364,17 +356,42 @@ def part_tags(fingerprints: Iterable[str]) -> dict[str, str]:
 
 
 def tag_entities(tags: Mapping[str, str]) -> list[RunTag]:
-    """MLflow's entities, cut at the length that it takes."""
+    """MLflow's entities."""
     from mlflow.entities import RunTag
 
-    return [RunTag(key, text[:MAX_TAG_CHARS]) for key, text in tags.items()]
+    return [RunTag(key, text) for key, text in cut_tags(tags).items()]
 
 
-def _same(shown: float | None, value: float) -> bool:
-    return shown is not None and (shown == value or (shown != shown and value != value))
+def cut_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags of the length that every MLflow server takes."""
+    return {key: text[:MAX_TAG_CHARS] for key, text in tags.items()}
 
 
-def _digest(record: StageRecord) -> str:
+def record_tags(
+    record: StageRecord, tags: Mapping[str, str], parent_run_id: str | None
+) -> dict[str, str]:
+    """The tags that :meth:`Tracker.publish` gives the run of a record."""
+    code = {CODE: json_text.dumps(record.code)} if record.code else {}
+    return {**stage_tags(record.kind, record.fingerprint, tags, parent_run_id), **code}
+
+
+def final_metrics(record: StageRecord) -> dict[str, float]:
+    """The numbers of a finished stage, its cost among them."""
+    return {**record.metrics, "device_hours": record.device_hours, "wall_s": record.wall_s}
+
+
+def _fresh(metrics: Mapping[str, float], shown: Mapping[str, float]) -> dict[str, float]:
+    """The metrics whose last value is another one, or that are not shown yet."""
+
+    def is_shown(key: str, value: float) -> bool:
+        return key in shown and (
+            shown[key] == value or (shown[key] != shown[key] and value != value)
+        )
+
+    return {key: value for key, value in metrics.items() if not is_shown(key, value)}
+
+
+def record_digest(record: StageRecord) -> str:
     """Changes whenever publishing again would show something new."""
     return hashlib.sha256(json_text.dumps(dataclasses.asdict(record)).encode()).hexdigest()
 

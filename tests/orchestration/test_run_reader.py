@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import http.server
 import json
@@ -19,7 +20,7 @@ from mlflow import MlflowClient
 
 from orchestration.tracking import reader as run_reader
 from orchestration.tracking.group_run import GroupRun
-from orchestration.tracking.reader import read_experiment
+from orchestration.tracking.reader import read_experiment, tracked_run
 from orchestration.tracking.tracker import Tracker, TrackingError
 from tests.orchestration.conftest import MlflowServer
 from tests.orchestration.records import make_record
@@ -47,6 +48,52 @@ def test_a_published_record_is_read_back(sqlite_uri: str) -> None:
     assert found.record(found.runs[1]) is None  # a group has none
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        # A metric that is final and in the history, one that is not in every row, a long tag.
+        {
+            "metrics": {"top1": 0.1, "val/top1": 0.05, "worst": -math.inf},
+            "history": [
+                {"epoch": 1, "val/top1": 0.5, "val/rare": 7.0},
+                {"epoch": 2, "val/top1": 0.9},
+            ],
+            "series": {"step/loss": [(50, 2.0), (100, math.nan), (150, 0.5)]},
+            "code": {"commit": "0" * 9000},
+        },
+        {"history": [], "metrics": {}, "code": {}},
+    ],
+)
+def test_a_record_is_projected_as_it_is_published(sqlite_uri: str, changes: dict[str, Any]) -> None:
+    record = make_record(**changes)
+    tracker = Tracker(sqlite_uri, "e")
+    parent = tracker.start_group("s", {"bnnas.stage": "sweep"}, {})
+    tags = {"bnnas.cell": "bn-bn-3", "bnnas.input.data": "r1"}
+    run_id = tracker.publish(record, name="supernet bn 3", tags=tags, parent_run_id=parent)
+    projected = tracked_run(
+        record, name="supernet bn 3", run_id=run_id, tags=tags, parent_run_id=parent
+    )
+    read = read_experiment(sqlite_uri, "e", [run_id]).runs[0]
+    # NaN is not equal to itself.
+    assert repr(sorted(projected.metrics.items())) == repr(sorted(read.metrics.items()))
+    assert dataclasses.replace(projected, metrics={}) == dataclasses.replace(read, metrics={})
+
+
+class Requests:
+    """What `search_runs` was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.filters: list[str] = []
+        search = MlflowClient.search_runs
+
+        def counting(client: MlflowClient, *args: Any, **options: Any) -> Any:
+            self.filters.append(options.get("filter_string", ""))
+            return search(client, *args, **options)
+
+        monkeypatch.setattr(MlflowClient, "search_runs", counting)
+
+
 def test_pages_are_put_together_and_others_are_counted(
     sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,19 +104,29 @@ def test_pages_are_put_together_and_others_are_counted(
     assert experiment is not None
     for _ in range(4):
         client.create_run(experiment.experiment_id)
-    asked = []
-    search = MlflowClient.search_runs
-
-    def counting(self: MlflowClient, *args: Any, **options: Any) -> Any:
-        asked.append(options)
-        return search(self, *args, **options)
-
     monkeypatch.setattr(run_reader, "_PAGE", 3)
-    monkeypatch.setattr(MlflowClient, "search_runs", counting)
+    requests = Requests(monkeypatch)
     found = read_experiment(sqlite_uri, "e")
     assert [run.run_id for run in found.runs] == ours
     assert found.num_foreign == 4
-    assert len(asked) == 4  # 11 runs in pages of 3, and no request for a run of its own
+    assert requests.filters == [""] * 4  # 11 runs in pages of 3, and none for a run of its own
+
+
+def test_runs_that_are_named_are_all_that_is_asked_for(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Tracker(sqlite_uri, "e")
+    ours = [tracker.start_group(f"g{n}", {"bnnas.stage": "cell"}, {}) for n in range(7)]
+    elsewhere = Tracker(sqlite_uri, "f").start_group("f", {"bnnas.stage": "cell"}, {})
+    monkeypatch.setattr(run_reader, "_RUNS_PER_FILTER", 3)
+    requests = Requests(monkeypatch)
+    wanted = [ours[5], ours[0], elsewhere, ours[3], "0" * 32, ours[5]]
+    found = read_experiment(sqlite_uri, "e", wanted)
+    assert [run.run_id for run in found.runs] == [ours[0], ours[3], ours[5]]
+    assert len(requests.filters) == 2  # five ids, three a request
+    assert all(each in "".join(requests.filters) for each in wanted)
+    assert read_experiment(sqlite_uri, "e", []).runs == ()
+    assert len(requests.filters) == 2
 
 
 def test_a_part_holds_what_is_below_and_what_it_was_made_from(sqlite_uri: str) -> None:
