@@ -1,4 +1,9 @@
-"""What all tests share: an environment that the user's own settings cannot reach into."""
+"""What all tests share: an environment of their own, one Ray cluster, one head that wants a token.
+
+A test that needs Ray takes `ray_cluster`: two CPUs of this process's one cluster, which
+`orchestration.cluster.connect.cluster` finds connected and uses, whatever size it is asked for.
+A test that kills nodes, ends a cluster or needs another one does so in a subprocess.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from orchestration.cluster.connect import cluster
+from orchestration.cluster.threads import live_threads
 from tests.orchestration.ray_head import RayHead
 
 _PREFIXES = ("GIT_", "MLFLOW_", "RAY_")
@@ -20,6 +27,20 @@ def _own_environment() -> Iterator[None]:
             patch.delenv(name)
         patch.setenv("MPLBACKEND", "Agg")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """A cluster that starts while a thread uses an earlier one can end the process."""
+    yield
+    assert not live_threads()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(_own_environment: None) -> Iterator[None]:
+    """Two CPUs of this machine, for all tests."""
+    with cluster(num_cpus=2):
         yield
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from orchestration.jobs.worker import LocalWorkerContext
 
 History = list[dict[str, float]]
@@ -42,6 +40,8 @@ def without_timings(history: History) -> History:
 
 def assert_same_value(ours: Any, theirs: Any) -> None:
     """Equal to the bit, tensors within nested values included."""
+    import torch
+
     if isinstance(ours, torch.Tensor):
         assert torch.equal(ours, theirs)
     elif isinstance(ours, dict):

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestration.cluster.threads import join_threads
+
 _CONNECT_TIMEOUT_S = 5.0
+_JOIN_TIMEOUT_S, _INTERRUPTED_JOIN_TIMEOUT_S = 60.0, 5.0
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -78,10 +81,17 @@ def cluster(
                 raise
             raise _not_usable(address, error) from error
         stack.callback(ray.shutdown)
+        stack.push(_join_threads)
         if threading.current_thread() is threading.main_thread():
             # Ray would answer it with a dump of its own stack; the program's answer is its own.
             signal.signal(signal.SIGTERM, before)
         yield
+
+
+def _join_threads(kind: type[BaseException] | None, *_: object) -> None:
+    """End what uses the cluster before the cluster; after Ctrl-C nobody waits long."""
+    is_interrupted = kind is not None and not issubclass(kind, Exception)
+    join_threads(_INTERRUPTED_JOIN_TIMEOUT_S if is_interrupted else _JOIN_TIMEOUT_S)
 
 
 def _not_usable(address: str | None, error: Exception) -> ClusterError:

@@ -60,6 +60,14 @@ class TorchTrainer(DataParallelTrainer):
             scaling_config=scaling_config,
             run_config=new_api,
         )
+        self._controller: Any = None
+        self._is_cancelled = False
+
+    def cancel(self) -> None:
+        """Have `fit`, which runs in another thread, end at once; the workers end after it."""
+        self._is_cancelled = True
+        if self._controller is not None:
+            ray.kill(self._controller)
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
@@ -67,6 +75,9 @@ class TorchTrainer(DataParallelTrainer):
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Result:
         with _job_controller() as controller:
+            self._controller = controller
+            if self._is_cancelled:
+                raise KeyboardInterrupt
             result: Result = ray.get(controller.run.remote(arguments))
         return result
 

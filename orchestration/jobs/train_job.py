@@ -17,14 +17,15 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from orchestration.cluster.scaling import Scaling
+from orchestration.cluster.threads import start_thread
 from orchestration.jobs import failure
 from orchestration.jobs.failure import Decision, JobError
 from orchestration.jobs.job import (
@@ -145,29 +146,19 @@ class _Job:
         """
         from orchestration.jobs.progress import Epoch, EventReader, Workers, release
 
-        outcome: list[Any] = []
         with tempfile.TemporaryDirectory(prefix="job-") as folder:
             file = Path(folder, "events.jsonl")
-            trainer = self._trainer(file)
-
-            def fit() -> None:
-                try:
-                    outcome.append(trainer.fit())
-                except BaseException as error:  # noqa: BLE001  # raised again in the caller
-                    outcome.append(error)
-
-            reader = EventReader(file)
-            thread = threading.Thread(target=fit, name=f"fit-{self.name}", daemon=True)
-            thread.start()
+            trainer, reader = self._trainer(file), EventReader(file)
             since_s, num_workers, saved = time.monotonic(), 0, False
             placement_group: str | None = None
             running = True
+            future = start_thread(f"fit-{self.name}", trainer.fit)
             try:
                 observer.begin()
                 while running:
                     if placement_group is not None and not self.keep_going():
                         release(placement_group)  # and with it the workers, which ends the attempt
-                    running = thread.is_alive()  # asked first: what it wrote last is still read
+                    running = not future.done()  # asked first: what it wrote last is still read
                     for event in reader.read():
                         since_s = time.monotonic()
                         if isinstance(event, Epoch):
@@ -176,29 +167,32 @@ class _Job:
                         else:
                             num_workers = event.num_workers
                             placement_group = event.placement_group
-                    thread.join(_POLL_S)
+                    wait([future], _POLL_S)
             except Exception:
                 # Nobody watches the job any more: it must not go on beside the one that follows.
-                while thread.is_alive():
+                while not future.done():
                     for event in reader.read():
                         if isinstance(event, Workers):
                             placement_group = event.placement_group
                     if placement_group is not None:
                         release(placement_group)
-                    thread.join(_POLL_S)
+                    wait([future], _POLL_S)
                 raise
-        (result,) = outcome
-        if not isinstance(result, BaseException):
-            return cast("Result", result)
-        if placement_group is not None:
-            release(placement_group)
-        spent_s = (time.monotonic() - since_s) if num_workers else 0.0
-        before = Ledger() if saved else self.lost  # a checkpoint has it in its ledger
-        self.lost = Ledger(
-            wall_s=before.wall_s + spent_s,
-            device_s=before.device_s + spent_s * num_workers,
-        )
-        raise result
+            except BaseException:
+                trainer.cancel()
+                raise
+        try:
+            return cast("Result", future.result())
+        except BaseException:
+            if placement_group is not None:
+                release(placement_group)
+            spent_s = (time.monotonic() - since_s) if num_workers else 0.0
+            before = Ledger() if saved else self.lost  # a checkpoint has it in its ledger
+            self.lost = Ledger(
+                wall_s=before.wall_s + spent_s,
+                device_s=before.device_s + spent_s * num_workers,
+            )
+            raise
 
     def _trainer(self, file: Path) -> TorchTrainer:
         from ray.train.v2.api.config import (

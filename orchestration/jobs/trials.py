@@ -16,18 +16,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestration.cluster.threads import start_thread
 from orchestration.jobs import failure
 
 if TYPE_CHECKING:
-    from ray.tune import PlacementGroupFactory, ResultGrid
+    from ray.tune import Callback, PlacementGroupFactory
 
 Report = Callable[[dict[str, Any]], None]
 Task = Callable[[dict[str, Any], Report], dict[str, Any]]
-OnEnd = Callable[[int, "Ended"], None]
+OnEnd = Callable[[int, "TrialResult"], None]
 OnEvent = Callable[[int, Mapping[str, Any]], None]
 
 DRIVER_BYTES = 300 * 1024**2  # what a driver with MLflow and Ray Train was seen to take, rounded up
-_POLL_S = 0.1
 _INDEX, _EVENT = "index", "event"  # keys of a trial's config and of its reports
 _VALUE, _ERROR = "value", "error"
 # Tune is told through its environment; what the user has set already is left alone.
@@ -40,7 +40,7 @@ _TUNE_ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Ended:
+class TrialResult:
     """How a task ended: with a value, or with the reason why it has none."""
 
     value: dict[str, Any] | None
@@ -71,7 +71,7 @@ def run_tasks(
     max_failures: int,
     on_event: OnEvent,
     on_end: OnEnd,
-) -> list[Ended]:
+) -> list[TrialResult]:
     """Run ``task(argument, report)`` for every argument on the connected cluster.
 
     Args:
@@ -80,35 +80,43 @@ def run_tasks(
         num_at_once: see :func:`max_concurrent`.
         max_failures: how often the process of one task may die and be started again.
         on_event: called, in a thread of its own, with a task's index and what it reports.
-        on_end: called likewise when a task has come to its end.
+        on_end: called likewise when a task has come to its end, good or bad.
 
     Returns:
         How each of them ended, in the order of the arguments.
     """
     os.environ.update({k: v for k, v in _TUNE_ENVIRONMENT.items() if k not in os.environ})
-
     for name in ("ray.tune", "ray.air"):  # what went wrong comes back, and is told once
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    outcome: list[ResultGrid | BaseException] = []
+    results: dict[int, TrialResult] = {}
+    interrupted = threading.Event()
+
+    def end(index: int, result: TrialResult) -> None:
+        results[index] = result
+        on_end(index, result)
 
     def fit() -> None:
-        try:
-            outcome.append(_fit(task, arguments, num_at_once, max_failures, on_event, on_end))
-        except BaseException as error:  # noqa: BLE001  # raised again in the caller
-            outcome.append(error)
+        from orchestration.jobs.trial_listener import TrialListener
+
+        listener = TrialListener(
+            on_event,
+            lambda index, report: end(index, TrialResult(report.get(_VALUE), report.get(_ERROR))),
+            lambda index, error: end(index, _failed(error)),
+            interrupted,
+            index=_INDEX,
+            event=_EVENT,
+        )
+        _fit(task, arguments, num_at_once, max_failures, listener)
 
     # In the main thread Tune would answer Ctrl-C itself, by waiting for every task.
-    thread = threading.Thread(target=fit, name="tune", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_POLL_S)
-    (results,) = outcome
-    if isinstance(results, BaseException):
-        raise results
-    # Results come in the order of the grid. Their own configs are no help: a process that died
-    # before Tune had heard from it leaves none.
-    found = (results[index] for index in range(len(arguments)))
-    return [_ended(result.metrics or {}, result.error) for result in found]
+    try:
+        start_thread("tune", fit).result()
+    except BaseException:
+        interrupted.set()
+        raise
+    for index in set(range(len(arguments))) - results.keys():
+        end(index, TrialResult(None, "Ray Tune ended without a result of it"))
+    return [results[index] for index in range(len(arguments))]
 
 
 def _fit(
@@ -116,15 +124,9 @@ def _fit(
     arguments: Sequence[dict[str, Any]],
     num_at_once: int,
     max_failures: int,
-    on_event: OnEvent,
-    on_end: OnEnd,
-) -> ResultGrid:
+    listener: Callback,
+) -> None:
     from ray import tune
-
-    from orchestration.jobs.trial_listener import TrialListener
-
-    def ended(index: int, last_report: Mapping[str, Any]) -> None:
-        on_end(index, _ended(last_report, None))
 
     def trial(config: dict[str, Any], arguments: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return _drive(task, arguments[config[_INDEX]])
@@ -132,7 +134,7 @@ def _fit(
     carrying = tune.with_parameters(trial, arguments=list(arguments))
     # Tune's own files serve nobody: what a task has made lies in the stage store.
     with tempfile.TemporaryDirectory(prefix="tune-") as folder:
-        tuner = tune.Tuner(
+        tune.Tuner(
             tune.with_resources(carrying, _on_this_node()),
             param_space={_INDEX: tune.grid_search(list(range(len(arguments))))},
             tune_config=tune.TuneConfig(max_concurrent_trials=num_at_once, reuse_actors=True),
@@ -141,10 +143,9 @@ def _fit(
                 storage_path=folder,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=max_failures),
-                callbacks=[TrialListener(on_event, ended, index=_INDEX, event=_EVENT)],
+                callbacks=[listener],
             ),
-        )
-        return tuner.fit()
+        ).fit()
 
 
 def _on_this_node() -> PlacementGroupFactory:
@@ -170,9 +171,5 @@ def _drive(task: Task, argument: dict[str, Any]) -> dict[str, Any]:
         return {_ERROR: f"{error}" or type(error).__name__, _EVENT: None}
 
 
-def _ended(metrics: Mapping[str, Any], error: Exception | None) -> Ended:
-    if error is not None:
-        return Ended(None, failure.describe({-1: error}).replace("the job", "its driver"))
-    if _ERROR in metrics:
-        return Ended(None, metrics[_ERROR])
-    return Ended(metrics[_VALUE], None)
+def _failed(error: Exception) -> TrialResult:
+    return TrialResult(None, failure.describe({-1: error}).replace("the job", "its driver"))

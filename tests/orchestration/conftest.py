@@ -1,4 +1,4 @@
-"""Real components for the tests: a Ray cluster and MLflow servers on loopback."""
+"""MLflow for the tests: a server on loopback, a database of a test's own."""
 
 from __future__ import annotations
 
@@ -13,15 +13,6 @@ from pathlib import Path
 
 import pytest
 import requests
-
-from orchestration.cluster.connect import cluster
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """Two CPUs of this machine."""
-    with cluster(num_cpus=2):
-        yield
 
 
 class MlflowServer:
