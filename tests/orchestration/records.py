@@ -1,14 +1,17 @@
-"""Stage records for the tests."""
+"""Stage records for the tests, and what MLflow shows."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestration.store.fingerprint import fingerprint
 from orchestration.store.json_text import JSON
 from orchestration.store.stage_store import StageRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 def make_record(kind: str = "supernet", seed: int = 0, **changes: Any) -> StageRecord:
@@ -36,3 +39,19 @@ def make_record(kind: str = "supernet", seed: int = 0, **changes: Any) -> StageR
         code={"commit": "0" * 40},
     )
     return dataclasses.replace(record, **changes)
+
+
+def all_runs(uri: str, experiment: str = "e") -> list[Run]:
+    """The runs of an experiment; none where there is no such experiment."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    return [] if found is None else list(client.search_runs([found.experiment_id]))
+
+
+def steps(uri: str, run_id: str, key: str) -> list[int]:
+    """The steps at which a metric was logged."""
+    from mlflow import MlflowClient
+
+    return [metric.step for metric in MlflowClient(uri).get_metric_history(run_id, key)]

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
 from orchestration.tracking.live_run import LiveRun, LiveTracking
 from orchestration.tracking.tracker import PUBLISHED, Tracker, TrackingError
 from tests.orchestration.conftest import MlflowServer
-from tests.orchestration.records import make_record
+from tests.orchestration.records import all_runs, make_record, steps
 
 RECORD = make_record()
 
@@ -30,16 +29,6 @@ def start(tracker: Tracker, **changes: Any) -> LiveRun:
     }
     place = {"uri": tracker.uri, "experiment": tracker.experiment}
     return LiveTracking(**{**place, **arguments, **changes}).open()
-
-
-def all_runs(uri: str, experiment: str = "e") -> list[Run]:
-    client = MlflowClient(uri)
-    found = client.get_experiment_by_name(experiment)
-    return [] if found is None else list(client.search_runs([found.experiment_id]))
-
-
-def steps(uri: str, run_id: str, key: str) -> list[int]:
-    return [metric.step for metric in MlflowClient(uri).get_metric_history(run_id, key)]
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+"""Train jobs on real workers: whatever is interrupted ends as if it had not been."""
+
 from __future__ import annotations
 
 import contextlib
@@ -14,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
-from mlflow import MlflowClient
 
-from orchestration.jobs.train_job import JobError, JobResult, Scaling, forget_job, run_train_job
+from orchestration.cluster.scaling import Scaling
+from orchestration.jobs.failure import JobError
+from orchestration.jobs.job import JobResult, forget_job
+from orchestration.jobs.train_job import run_train_job
 from orchestration.jobs.worker import LocalWorkerContext
 from orchestration.store.stage_store import StorageError
 from orchestration.tracking.live_run import LiveTracking
-from orchestration.tracking.tracker import Tracker
 from tests.orchestration import jobs
-from tests.orchestration.conftest import MlflowServer
+from tests.orchestration.records import all_runs, steps
 
 ROOT = Path(__file__).parents[2]
 TORCH = {"epochs": 3, "seed": 7}
+SUMS = [1 / 7, 3 / 7, 6 / 7, 10 / 7]  # the losses of four epochs of `jobs.count`
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -58,29 +61,13 @@ def executions(path: Path) -> list[int]:
     return [int(line) for line in path.read_text().split()]
 
 
-def spec(uri: str, **changes: Any) -> LiveTracking:
-    arguments: dict[str, Any] = {
-        "uri": uri,
-        "experiment": "jobs",
-        "kind": "supernet",
-        "fingerprint": "ab" * 32,
-        "name": "supernet",
-        "config": TORCH,
-    }
-    return LiveTracking(**{**arguments, **changes})
+def losses(result: JobResult) -> list[float]:
+    return [row["train/loss"] for row in result.history]
 
 
-def only_run(uri: str) -> Any:
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("jobs")
-    assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id])
-    return run
-
-
-def steps(uri: str, key: str) -> list[int]:
-    history = MlflowClient(uri).get_metric_history(only_run(uri).info.run_id, key)
-    return [metric.step for metric in history]
+def live(uri: str) -> LiveTracking:
+    """How a job is followed in MLflow."""
+    return LiveTracking(uri, "e", "supernet", "ab" * 32, "supernet", TORCH)
 
 
 def own_processes(name: str) -> list[int]:
@@ -118,6 +105,29 @@ def when(condition: Callable[[], Any], action: Callable[[], Any]) -> threading.T
     return thread
 
 
+def python(program: str, **options: Any) -> subprocess.Popen[str]:
+    """Start a program that finds the project."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    return subprocess.Popen(command, env=environment, text=True, **options)
+
+
+# First, since after a controller's death Ray keeps what an elastic job could take for minutes.
+def test_as_many_workers_as_there_is_room_for_are_one_and_go_on_without_a_tracking_server(
+    ray_cluster: None, uninterrupted: LocalWorkerContext, tmp_path: Path
+) -> None:
+    result = run_train_job(
+        jobs.train_torch,
+        TORCH,
+        name="two",
+        storage_path=str(tmp_path),
+        scaling=Scaling((1, 8)),
+        follow=live("http://127.0.0.1:9").open,
+    )
+    check_same(result, uninterrupted, tmp_path / "fetched")
+    assert result.device_hours == pytest.approx(2 * result.wall_s / 3600)
+
+
 def test_a_crash_inside_an_epoch_changes_nothing(
     ray_cluster: None, uninterrupted: LocalWorkerContext, sqlite_uri: str, tmp_path: Path
 ) -> None:
@@ -127,7 +137,7 @@ def test_a_crash_inside_an_epoch_changes_nothing(
         {**TORCH, "die": {"2": "before"}, "marks": str(tmp_path)},
         name="crash",
         storage_path=str(tmp_path / "store"),
-        follow=spec(sqlite_uri).open,
+        follow=live(sqlite_uri).open,
         on_progress=lambda row: seen.append((row, threading.current_thread().name == "MainThread")),
     )
     assert (tmp_path / "died-2-before").exists()
@@ -135,28 +145,19 @@ def test_a_crash_inside_an_epoch_changes_nothing(
     assert seen == [(row, True) for row in uninterrupted.history]
     assert result.wall_s > 0
     assert result.device_hours == pytest.approx(result.wall_s / 3600)
-    assert only_run(sqlite_uri).data.tags["bnnas.fingerprint"] == "ab" * 32
+    (run,) = all_runs(sqlite_uri)
+    assert run.data.tags["bnnas.fingerprint"] == "ab" * 32
     for key in ("epoch", "train/loss"):
-        assert steps(sqlite_uri, key) == [1, 2, 3]
-
-
-def test_two_workers_are_one_on_the_same_gradients(
-    ray_cluster: None, uninterrupted: LocalWorkerContext, tmp_path: Path
-) -> None:
-    result = run_train_job(
-        jobs.train_torch, TORCH, name="two", storage_path=str(tmp_path), scaling=Scaling(2)
-    )
-    check_same(result, uninterrupted, tmp_path / "fetched")
-    assert result.device_hours == pytest.approx(2 * result.wall_s / 3600)
+        assert steps(sqlite_uri, run.info.run_id, key) == [1, 2, 3]
 
 
 def test_another_driver_goes_on_where_the_checkpoint_ends(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    ran = str(tmp_path / "ran")
-    config = {"epochs": 2, "epoch_s": 0.2, "executions": ran, "nan_epoch": 2}
+    config = {"epochs": 2, "epoch_s": 0.2, "executions": str(tmp_path / "ran"), "nan_epoch": 2}
     store = f"file://{tmp_path}/store"  # as a URI: checkpoints are uploaded asynchronously
     first = run_train_job(jobs.count, config, name="cut", storage_path=store)
+    (leader,) = own_processes("ray::JobControl")
     seen: list[dict[str, float]] = []
     result = run_train_job(
         jobs.count, {**config, "epochs": 4}, name="cut", storage_path=store, on_progress=seen.append
@@ -167,6 +168,7 @@ def test_another_driver_goes_on_where_the_checkpoint_ends(
     assert repr(result.history[1]["train/loss"]) == "nan"
     assert result.wall_s > first.wall_s
     assert json.loads((result.fetch(tmp_path / "f") / "state.json").read_text())["total"] == 10
+    assert own_processes("ray::JobControl") == [leader]  # one leads all jobs of a driver
 
     # Half a snapshot, as a power cut leaves it: the job starts over instead of failing for ever.
     snapshot = tmp_path / "store" / "jobs" / "cut" / "checkpoint_manager_snapshot.json"
@@ -181,10 +183,13 @@ def test_another_driver_goes_on_where_the_checkpoint_ends(
 
 
 def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path: Path) -> None:
+    import ray
+
     config = {"epochs": 4, "epoch_s": 0.5, "executions": str(tmp_path / "ran")}
     program = f"""
         from orchestration.cluster.connect import cluster
-        from orchestration.jobs.train_job import Scaling, run_train_job
+        from orchestration.cluster.scaling import Scaling
+        from orchestration.jobs.train_job import run_train_job
         from tests.orchestration import jobs
         with cluster({ray.get_runtime_context().gcs_address!r}):
             run_train_job(
@@ -192,26 +197,17 @@ def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path:
                 on_progress=lambda row: print(row["epoch"], flush=True), scaling=Scaling(2),
             )
     """
-    driver = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    driver = python(program, stdout=subprocess.PIPE)
     assert driver.stdout is not None
-    for line in driver.stdout:
-        if line.strip() == "2":
-            break
+    assert any(line.strip() == "2" for line in driver.stdout)
     driver.kill()
     driver.wait()
     done = run_train_job(
         jobs.count, config, name="killed", storage_path=str(tmp_path), scaling=Scaling(2)
     )
-    assert [row["train/loss"] for row in done.history] == [1 / 7, 3 / 7, 6 / 7, 10 / 7]
+    assert losses(done) == SUMS
     ran = executions(tmp_path / "ran")
-    assert ran.count(1) == 1
-    assert ran.count(2) == 1
-    assert ran[-1] == 4
+    assert (ran.count(1), ran.count(2), ran[-1]) == (1, 1, 4)
 
 
 def test_a_killed_controller_is_replaced_and_its_resources_are_freed(
@@ -225,50 +221,57 @@ def test_a_killed_controller_is_replaced_and_its_resources_are_freed(
         os.kill(controller, signal.SIGKILL)
 
     killer = when(lambda: ran.exists() and len(executions(ran)) >= 2, kill)
+    # It needs both CPUs, which the first attempt has held.
     result = run_train_job(
         jobs.count, config, name="c", storage_path=str(tmp_path), scaling=Scaling(2)
     )
     killer.join()
-    assert [row["epoch"] for row in result.history] == [1, 2, 3]
-    assert ray.cluster_resources()["CPU"] == 2
+    assert losses(result) == SUMS[:3]
 
 
-def test_one_process_leads_a_drivers_jobs(ray_cluster: None, tmp_path: Path) -> None:
-    leaders = []
-    for name in ("first", "second"):
-        run_train_job(jobs.nothing, {}, name=name, storage_path=str(tmp_path))
-        leaders += own_processes("ray::JobControl")
-    assert len(leaders) == 2
-    assert len(set(leaders)) == 1
-
-
-def test_every_cluster_of_a_process_has_controllers_of_its_own(tmp_path: Path) -> None:
-    program = f"""
-        from orchestration.cluster.connect import cluster
-        from orchestration.jobs.train_job import run_train_job
-        from tests.orchestration import jobs
-        for name in ("first", "second"):
-            with cluster(num_cpus=1):
-                run_train_job(
-                    jobs.nothing, {{}}, name=name, storage_path={str(tmp_path)!r}, max_failures=0
-                )
-    """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=environment, check=True)
-
-
-def test_a_job_takes_as_many_workers_as_there_is_room_for(
-    ray_cluster: None, tmp_path: Path
+def test_a_process_uses_one_cluster_after_another_and_no_thread_outlives_its_own(
+    tmp_path: Path,
 ) -> None:
-    done = run_train_job(
-        jobs.count,
-        {"epochs": 2, "executions": str(tmp_path / "ran")},
-        name="elastic",
-        storage_path=str(tmp_path),
-        scaling=Scaling((1, 8)),
-    )
-    assert [row["train/loss"] for row in done.history] == [1 / 7, 3 / 7]
-    assert done.device_hours == pytest.approx(2 * done.wall_s / 3600)
+    program = f"""
+        import contextlib, os, signal
+        from orchestration.cluster.connect import cluster
+        from orchestration.cluster.threads import live_threads
+        from orchestration.jobs.train_job import run_train_job
+        from orchestration.jobs.trials import run_tasks
+        from tests.orchestration import jobs
+
+        folder, where = {str(tmp_path)!r}, []
+
+        def interrupt(*_):
+            if not where:
+                where.extend(thread.name for thread in live_threads())
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def train(name, config, **options):
+            run_train_job(jobs.count, config, name=name, storage_path=folder, **options)
+
+        def sweep():
+            arguments = [{{"from": 1000, "marks": folder}}]
+            options = dict(num_at_once=1, max_failures=0, on_event=interrupt, on_end=interrupt)
+            run_tasks(jobs.count_down, arguments, **options)
+
+        def cut():
+            train("cut", {{"epochs": 100, "epoch_s": 0.2}}, on_progress=interrupt)
+
+        for name, interrupted in (("fit-cut", cut), ("tune", sweep)):
+            where.clear()
+            with contextlib.suppress(KeyboardInterrupt), cluster(num_cpus=1):
+                interrupted()
+            assert where == [name], where
+            assert not live_threads()
+        with cluster(num_cpus=1):
+            train("after", {{"epochs": 1}}, max_failures=0)
+        print("done")
+    """
+    process = python(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=200)
+    assert (process.returncode, out.split()[-1:]) == (0, ["done"]), err
+    assert "have not ended" not in err
 
 
 def test_a_job_that_nobody_watches_does_not_go_on(ray_cluster: None, tmp_path: Path) -> None:
@@ -284,8 +287,6 @@ def test_a_job_that_nobody_watches_does_not_go_on(ray_cluster: None, tmp_path: P
     num_done = len(executions(tmp_path / "ran"))
     time.sleep(1.0)
     assert len(executions(tmp_path / "ran")) == num_done < 40
-    done = run_train_job(jobs.count, {**config, "epoch_s": 0}, name="w", storage_path=str(tmp_path))
-    assert [row["epoch"] for row in done.history] == list(range(1, 41))
 
 
 def test_a_wrong_request_is_not_tried_again(
@@ -298,10 +299,10 @@ def test_a_wrong_request_is_not_tried_again(
             config,
             name="wrong",
             storage_path=str(tmp_path / "store"),
-            follow=spec(sqlite_uri).open,
+            follow=live(sqlite_uri).open,
         )
     assert executions(tmp_path / "ran") == [0]
-    run = only_run(sqlite_uri)
+    (run,) = all_runs(sqlite_uri)
     assert run.info.status == "FAILED"
     assert run.data.tags["bnnas.error"].startswith("data.root is '/nowhere'")
 
@@ -328,48 +329,17 @@ def test_a_job_that_may_not_go_on_stops_and_can_be_continued(
             config,
             name="stop",
             storage_path=store,
-            follow=spec(sqlite_uri).open,
+            follow=live(sqlite_uri).open,
             on_progress=seen.append,
             keep_going=lambda: len(seen) < 2,
         )
-    assert only_run(sqlite_uri).info.status == "RUNNING"
+    (run,) = all_runs(sqlite_uri)
+    assert run.info.status == "RUNNING"
     result = run_train_job(jobs.count, config, name="stop", storage_path=store)
     assert result.history[: len(seen)] == seen
-    assert [row["train/loss"] for row in result.history] == [1 / 7, 3 / 7, 6 / 7, 10 / 7]
+    assert losses(result) == SUMS
     assert executions(tmp_path / "ran")[:2] == [1, 2]
     assert executions(tmp_path / "ran").count(2) == 1
-
-
-@pytest.mark.server
-def test_metrics_of_a_job_reach_a_server_that_was_away(
-    ray_cluster: None, mlflow_server: MlflowServer, tmp_path: Path
-) -> None:
-    uri = mlflow_server.uri
-    Tracker(uri, "jobs").check()
-    seen: list[dict[str, float]] = []
-
-    def progress(row: dict[str, float]) -> None:
-        seen.append(row)
-        if row["epoch"] == 2:
-            mlflow_server.stop()
-
-    live = spec(uri)
-    result = run_train_job(
-        jobs.count,
-        {"epochs": 3},
-        name="away",
-        storage_path=str(tmp_path),
-        follow=live.open,
-        on_progress=progress,
-    )
-    assert [row["epoch"] for row in seen] == [1, 2, 3]
-    mlflow_server.start()
-    run = live.open()
-    for row in result.history:
-        run.log_epoch(row)
-    assert run.num_pending == 0
-    assert steps(uri, "epoch") == [1, 2, 3]
-    assert steps(uri, "train/loss") == [1, 2, 3]
 
 
 def test_an_unusable_storage_path_is_found_out_first(tmp_path: Path) -> None:
@@ -378,18 +348,15 @@ def test_an_unusable_storage_path_is_found_out_first(tmp_path: Path) -> None:
         run_train_job(jobs.nothing, {}, name="n", storage_path=str(tmp_path / "file" / "below"))
 
 
-def test_drivers_and_controllers_do_not_import_torch() -> None:
+def test_drivers_and_controllers_import_nothing_heavy() -> None:
     program = """
         import sys
-        import orchestration.cluster.connect, orchestration.jobs.train_job
-        import orchestration.tracking.tracker
+        import orchestration.cluster.connect, orchestration.jobs.runner
+        assert "orchestration.jobs.scoring_job" in sys.modules
+        import orchestration.jobs.trials, orchestration.tracking.reader
         assert not {"torch", "mlflow", "ray", "pyarrow"} & set(sys.modules)
         import orchestration.jobs.progress, orchestration.jobs.torch_trainer
+        import orchestration.jobs.trial_listener
         assert "torch" not in sys.modules
     """
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=True,
-    )
+    assert python(program).wait() == 0
