@@ -1,7 +1,7 @@
 """EfficientDet's feature pyramid (Tan et al., CVPR 2020, Section 3).
 
-Three levels from the backbone and two made from the last of them (P3 to P7) are mixed top-down,
-then bottom-up, `num_stages` times over. Each mixture is a weighted mean whose weights are learned
+Three levels from the backbone and two pooled from the last of them (P3 to P7) are fused top-down,
+then bottom-up, `num_stages` times over. Each fusion is a weighted mean whose weights are learned
 (fast normalised fusion, Section 3.3).
 
 Departures from the authors' TensorFlow code, neither of which changes a size: max pooling pads by
@@ -33,7 +33,7 @@ EFFICIENTDET_INIT = {
     "nonlinearity": "linear",
 }
 
-_NUM_INPUTS = 3  # P3, P4, P5; P6 and P7 are made of P5
+_NUM_INPUTS = 3  # P3, P4, P5; P6 and P7 come from P5
 _NUM_LEVELS = 5
 _EPSILON = 1e-4
 
@@ -48,7 +48,7 @@ class BiFPN(BaseModule):
     Args:
         in_channels: channels of the three features.
         out_channels: channels of every level of the pyramid; 64 in D0.
-        num_stages: how often the levels are mixed; 3 in D0.
+        num_stages: how often the levels are fused; 3 in D0.
         norm_cfg: the batch norm.
         init_cfg: MMEngine's.
     """
@@ -64,7 +64,7 @@ class BiFPN(BaseModule):
         super().__init__(init_cfg=EFFICIENTDET_INIT if init_cfg is None else init_cfg)
         if len(in_channels) != _NUM_INPUTS or num_stages < 1:
             raise ValueError(
-                f"the BiFPN takes features of {_NUM_INPUTS} strides and mixes them at least once: "
+                f"the BiFPN takes features of {_NUM_INPUTS} strides and fuses them at least once: "
                 f"got in_channels={list(in_channels)} and num_stages={num_stages}."
             )
         norm_cfg = dict(EFFICIENTDET_BN if norm_cfg is None else norm_cfg)
@@ -74,19 +74,19 @@ class BiFPN(BaseModule):
 
         self.lateral = nn.ModuleList(project(level) for level in range(_NUM_INPUTS))
         self.to_p6 = nn.ModuleList([project(_NUM_INPUTS - 1)])
-        # In the first stage the bottom-up way sees P4 and P5 through projections of its own.
+        # In the first stage the bottom-up pass sees P4 and P5 through projections of its own.
         self.lateral_up = nn.ModuleList(project(level) for level in range(1, _NUM_INPUTS))
         self.stages = nn.ModuleList(BiFPNStage(out_channels, norm_cfg) for _ in range(num_stages))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """P3 to P7."""
-        p6 = halved(self.to_p6[0](features[-1]))
-        made = [p6, halved(p6)]
-        down = [*(project(x) for project, x in zip(self.lateral, features, strict=True)), *made]
+        p6 = _pool(self.to_p6[0](features[-1]))
+        pooled = [p6, _pool(p6)]
+        down = [*(project(x) for project, x in zip(self.lateral, features, strict=True)), *pooled]
         up = [
             down[0],
             *(project(x) for project, x in zip(self.lateral_up, features[1:], strict=True)),
-            *made,
+            *pooled,
         ]
         for stage in self.stages:
             down = up = stage(down, up)
@@ -94,7 +94,7 @@ class BiFPN(BaseModule):
 
 
 class BiFPNStage(nn.Module):
-    """One way down and one way up through the levels, from finest to coarsest (Fig. 2d)."""
+    """One top-down and one bottom-up pass through the levels, from finest to coarsest (Fig. 2d)."""
 
     def __init__(self, channels: int, norm_cfg: dict[str, Any]) -> None:
         super().__init__()
@@ -106,18 +106,17 @@ class BiFPNStage(nn.Module):
         )
 
     def forward(self, levels: Sequence[Tensor], levels_up: Sequence[Tensor]) -> list[Tensor]:
-        """The mixed levels; `levels_up` are what the way up sees of the stage's input."""
-        mixed = list(levels)
+        """The fused levels; `levels_up` are the stage's inputs as the bottom-up pass sees them."""
+        fused = list(levels)
         for level in reversed(range(_NUM_LEVELS - 1)):  # P6, P5, P4, P3
-            coarser = F.interpolate(mixed[level + 1], size=levels[level].shape[-2:], mode="nearest")
-            mixed[level] = self.down[level]([levels[level], coarser])
+            coarser = F.interpolate(fused[level + 1], size=levels[level].shape[-2:], mode="nearest")
+            fused[level] = self.down[level]([levels[level], coarser])
         for level in range(1, _NUM_LEVELS):  # P4, P5, P6, P7
-            finer = halved(mixed[level - 1])
-            seen = [levels_up[level]]
-            if level < _NUM_LEVELS - 1:  # P7 has no node on the way down
-                seen.append(mixed[level])
-            mixed[level] = self.up[level - 1]([*seen, finer])
-        return mixed
+            inputs = [levels_up[level]]
+            if level < _NUM_LEVELS - 1:  # P7 has no top-down node
+                inputs.append(fused[level])
+            fused[level] = self.up[level - 1]([*inputs, _pool(fused[level - 1])])
+        return fused
 
 
 class Fusion(nn.Module):
@@ -138,18 +137,16 @@ class Fusion(nn.Module):
 
     @property
     def shares(self) -> Tensor:
-        """What each input counts: max(w, 0) / (Σ max(w, 0) + ε); never negative, about 1 in all."""
+        """Each input's weight: max(w, 0) / (Σ max(w, 0) + ε); never negative, about 1 in all."""
         weights = self.weights.relu()
         return weights / (weights.sum() + _EPSILON)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """One tensor of the inputs' shape."""
-        shares = self.shares
-        assert len(inputs) == len(shares), "a fusion was given another number of inputs"
-        fused = sum(share * x for share, x in zip(shares, inputs, strict=True))
+        fused = sum(share * x for share, x in zip(self.shares, inputs, strict=True))
         return self.conv(F.silu(fused))
 
 
-def halved(features_BCHW: Tensor) -> Tensor:
+def _pool(features_BCHW: Tensor) -> Tensor:
     """Max pooling to half the side, rounded up."""
     return F.max_pool2d(features_BCHW, kernel_size=3, stride=2, padding=1)

@@ -1,7 +1,7 @@
-"""COCO's metrics as COCO's own program gives them: MMDetection rounds them to three digits.
+"""COCO's metrics as pycocotools gives them: MMDetection rounds them to three digits.
 
-Table 3's rows differ by 0.14 points of mAP. And the detections are kept in COCO's results format,
-so that anyone can compute the metrics again: one
+Table 3's rows differ by 0.14 points of mAP. The detections are kept in COCO's results format, so
+that anyone can compute the metrics again: one
 ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}`` for each detection.
 """
 
@@ -36,8 +36,8 @@ class UnroundedCocoMetric(CocoMetric):
     """`CocoMetric` for boxes, with every digit, and with the detections in a file.
 
     Args:
-        ann_file: COCO's annotations of the images that are looked at.
-        results_file: where the detections are written; nowhere that lasts if not given.
+        ann_file: COCO's annotations of the images.
+        results_file: where the detections are written, if given.
         prefix: of the metrics' names; ``coco`` if not given.
     """
 
@@ -86,16 +86,15 @@ def coco_metrics(
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth = COCO(str(annotation_file))
         for field, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
-            strays = sorted({result[field] for result in results if result[field] not in known})
-            if strays:
+            unknown = sorted({result[field] for result in results if result[field] not in known})
+            if unknown:
                 raise ValueError(
                     f"The detections have a {field!r} that {annotation_file} does not list "
-                    f"({', '.join(map(str, strays[:5]))}): give the file of the images that were "
-                    "looked at."
+                    f"({', '.join(map(str, unknown[:5]))}): give the file of these images."
                 )
-        found = COCO()
+        detected = COCO()
         # Not COCO.loadRes: it writes into the list it is given, and cannot take an empty one.
-        found.dataset = {
+        detected.dataset = {
             "images": truth.dataset["images"],
             "categories": truth.dataset["categories"],
             "annotations": [
@@ -103,8 +102,8 @@ def coco_metrics(
                 for number, result in enumerate(results, start=1)
             ],
         }
-        found.createIndex()
-        evaluation = COCOeval(truth, found, "bbox")
+        detected.createIndex()
+        evaluation = COCOeval(truth, detected, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

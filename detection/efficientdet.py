@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -48,20 +48,15 @@ class EfficientDet(SingleStageDetector):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
-        self.neck = MODELS.build(_fitted(neck, self.backbone))
-
-
-def _fitted(neck: Mapping[str, Any], backbone: nn.Module) -> dict[str, Any]:
-    """The neck's config with the backbone's channels in it."""
-    given, found = neck.get("in_channels"), getattr(backbone, "out_channels", None)
-    if not isinstance(found, tuple):  # many of MMDetection's backbones do not say
-        return dict(neck)
-    if given is not None and tuple(given) != found:
-        raise ValueError(
-            f"the backbone gives features of {list(found)} channels, but neck.in_channels is "
-            f"{list(given)}: leave it out, or give the backbone's."
-        )
-    return {**neck, "in_channels": found}
+        channels, given = getattr(self.backbone, "out_channels", None), neck.get("in_channels")
+        if isinstance(channels, tuple):  # many of MMDetection's backbones do not have it
+            if given is not None and tuple(given) != channels:
+                raise ValueError(
+                    f"the backbone gives features of {list(channels)} channels, but "
+                    f"neck.in_channels is {list(given)}: leave it out, or give the backbone's."
+                )
+            neck = {**neck, "in_channels": channels}
+        self.neck = MODELS.build(neck)
 
 
 class DetectorCost(NamedTuple):
@@ -71,9 +66,7 @@ class DetectorCost(NamedTuple):
     params: dict[str, int]
 
 
-def detector_cost(
-    model_cfg: Mapping[str, Any], image_size: int | tuple[int, int] = 512
-) -> DetectorCost:
+def detector_cost(model_cfg: Mapping[str, Any], image_size: int = 512) -> DetectorCost:
     """What a detector costs, from its config alone: no weights are read and nothing is computed.
 
     Multiply-adds of convolutions and linear layers, as `nas.cost` counts them; suppression and the
@@ -81,32 +74,23 @@ def detector_cost(
 
     Args:
         model_cfg: the `model` of a config.
-        image_size: side of a square image in pixels, or height and width.
+        image_size: side of a square image in pixels.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     config = deepcopy(dict(model_cfg))  # MMDetection writes into what it is given
     config.pop("data_preprocessor", None)
     for pretrained in ("checkpoint", "weights", "init_cfg"):
         config["backbone"].pop(pretrained, None)
     detector = MODELS.build(config).to("meta").eval()
     parts = {"backbone": detector.backbone, "neck": detector.neck, "head": detector.bbox_head}
-    value: Any = torch.empty(1, _image_channels(detector.backbone), height, width, device="meta")
+    channels = next(m.in_channels for m in detector.backbone.modules() if isinstance(m, nn.Conv2d))
+    value: Any = torch.empty(1, channels, image_size, image_size, device="meta")
     flops = {}
     for name, part in parts.items():
-        value, flops[name] = _run_counted(part, value)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            value = part(value)
+        flops[name] = counter.get_total_flops() // 2  # it counts an addition and a multiplication
     params = {
         name: sum(parameter.numel() for parameter in part.parameters())
         for name, part in parts.items()
     }
     return DetectorCost(flops, params)
-
-
-@torch.no_grad()
-def _run_counted(part: nn.Module, value: Tensor | tuple[Tensor, ...]) -> tuple[Any, int]:
-    with FlopCounterMode(display=False) as counter:
-        output = part(value)
-    return output, counter.get_total_flops() // 2  # it counts an addition and a multiplication
-
-
-def _image_channels(backbone: nn.Module) -> int:
-    return next(m.in_channels for m in backbone.modules() if isinstance(m, nn.Conv2d))

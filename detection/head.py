@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from mmcv.cnn import DepthwiseSeparableConvModule, build_norm_layer
 from mmdet.models.dense_heads import AnchorHead
-from mmdet.models.utils import multi_apply
 from mmdet.registry import MODELS
 from mmdet.utils import reduce_mean
 from mmengine.model import bias_init_with_prob, normal_init
@@ -22,7 +21,7 @@ from torch.nn import functional as F
 
 from detection.bifpn import EFFICIENTDET_BN, EFFICIENTDET_INIT
 
-# Anchors of 4 strides' side and 2^⅓ and 2^⅔ times that, in three shapes, at every cell's centre.
+# Squares of 4 strides, 2^⅓ and 2^⅔ times that, and two other shapes, at every cell's centre.
 ANCHORS = {
     "type": "AnchorGenerator",
     "octave_base_scale": 4,
@@ -39,7 +38,7 @@ FOCAL_LOSS = {
     "loss_weight": 1.0,
 }
 # EfficientDet's box loss is 50 · Huber(δ = 0.1), meaned over the four numbers of every positive
-# anchor. Huber(δ) is δ · smooth L1(β = δ), and MMDetection adds the four numbers up.
+# anchor. Huber(δ) is δ · smooth L1(β = δ), and MMDetection sums the four numbers.
 BOX_LOSS = {"type": "SmoothL1Loss", "beta": 0.1, "loss_weight": 50 * 0.1 / 4}
 
 _PRIOR = 0.01  # probability of an object that an untrained classifier gives
@@ -115,11 +114,8 @@ class EfficientDetHead(AnchorHead):
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Class logits [B, 9 · classes, H, W] and box deltas [B, 9 · 4, H, W] of every level."""
-        return multi_apply(self.forward_single, levels, range(len(levels)))
-
-    def forward_single(self, features_BCHW: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        """Class logits and box deltas of one level."""
-        return self.classify(features_BCHW, level), self.regress(features_BCHW, level)
+        logits = [self.classify(level, index) for index, level in enumerate(levels)]
+        return logits, [self.regress(level, index) for index, level in enumerate(levels)]
 
     def get_targets(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """MMDetection's targets, with the number of positive anchors meaned over the ranks.

@@ -1,4 +1,4 @@
-"""A trained detector that looks at images."""
+"""A trained detector, applied to images."""
 
 from __future__ import annotations
 
@@ -34,18 +34,21 @@ class Detector:
         self.network.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
     def detect(self, image: str | Path) -> list[dict[str, Any]]:
-        """The objects in an image file, the surest first.
+        """The objects in an image file, the highest score first.
 
         Returns:
             ``{"label", "bbox": [x, y, width, height], "score"}`` for each: the class's number,
             counted from 0, and the box in the image's pixels.
         """
         with DefaultScope.overwrite_default_scope("mmdet"):
-            found = inference_detector(self.network, str(image)).pred_instances.cpu()
+            instances = inference_detector(self.network, str(image)).pred_instances.cpu()
         return [
             {"label": label, "bbox": [x, y, right - x, bottom - y], "score": score}
             for label, (x, y, right, bottom), score in zip(
-                found.labels.tolist(), found.bboxes.tolist(), found.scores.tolist(), strict=True
+                instances.labels.tolist(),
+                instances.bboxes.tolist(),
+                instances.scores.tolist(),
+                strict=True,
             )
         ]
 

@@ -3,8 +3,8 @@
 MMDetection imports `mmcv.ops` everywhere, and that wants `mmcv._ext`: C++ and CUDA that mmcv's
 wheel does not carry, and that take a CUDA toolkit and a quarter of an hour to compile, again for
 every PyTorch. A one-stage detector calls three of its operators, and these exist in torchvision and
-PyTorch, too. So where `_ext` is missing, a module that answers for it takes its place; any other
-operator raises an error that names it. A compiled `_ext` is used as it is.
+PyTorch, too. So where `_ext` is missing, a module with these takes its place; any other operator
+raises an error that names it. A compiled `_ext` is used as it is.
 
 Shape legend: N boxes or anchors, K classes.
 """
@@ -29,14 +29,14 @@ class MissingOperatorError(ValueError):
 
 
 def install_operators() -> None:
-    """Answer for `mmcv._ext`, unless it is there; before anything imports `mmcv.ops`."""
+    """Replace `mmcv._ext`, unless it is there; before anything imports `mmcv.ops`."""
     if _NAME in sys.modules or importlib.util.find_spec(_NAME) is not None:
         return
     sys.modules[_NAME] = _Operators(_NAME)
 
 
 class _Operators(ModuleType):
-    """What `mmcv.ops` finds: it asks for every operator by name when it is imported."""
+    """Stands in for `mmcv._ext`: `mmcv.ops` asks it for every operator by name when imported."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, __doc__)
@@ -87,23 +87,23 @@ def _soft_nms(
 
     widened_N4, scores_N = _widened(boxes_N4, offset), scores_N.clone()
     kept: list[int] = []
-    left = torch.arange(len(scores_N))
-    while len(left) > 0:
-        position = int(scores_N[left].argmax())
-        best = int(left[position])
+    remaining = torch.arange(len(scores_N))
+    while len(remaining) > 0:
+        position = int(scores_N[remaining].argmax())
+        best = int(remaining[position])
         dets_N5[len(kept), :4] = boxes_N4[best]
         dets_N5[len(kept), 4] = scores_N[best]
         kept.append(best)
-        left = torch.cat([left[:position], left[position + 1 :]])
-        overlap = box_iou(widened_N4[best, None], widened_N4[left])[0]
+        remaining = torch.cat([remaining[:position], remaining[position + 1 :]])
+        overlap = box_iou(widened_N4[best, None], widened_N4[remaining])[0]
         overlap = overlap.nan_to_num(0.0)  # two boxes of no area
         if method == 2:
             weight = torch.exp(-(overlap**2) / sigma)
         else:
-            remainder = 1 - overlap if method == 1 else torch.zeros_like(overlap)
-            weight = torch.where(overlap >= iou_threshold, remainder, 1.0)
-        scores_N[left] *= weight
-        left = left[scores_N[left] >= min_score]
+            reduced = 1 - overlap if method == 1 else torch.zeros_like(overlap)
+            weight = torch.where(overlap >= iou_threshold, reduced, 1.0)
+        scores_N[remaining] *= weight
+        remaining = remaining[scores_N[remaining] >= min_score]
     return torch.tensor(kept, dtype=torch.long)
 
 

@@ -66,23 +66,66 @@ def detector_config(
         use_gpu: with SyncBN over several processes, which PyTorch has on GPUs only.
     """
     config = Config.fromfile(_RECIPE, import_custom_modules=False)
-    size = (detect["image_size"], detect["image_size"])
-    root = f"{Path(data.root)}/"
+    root, size = f"{Path(data.root)}/", (detect["image_size"], detect["image_size"])
+    strides = tuple(detect["out_strides"])
+    levels = [*strides, strides[-1] * 2, strides[-1] * 4]  # of the pyramid
+    norm = {"type": "BN", "momentum": detect["bn_momentum"], "eps": 1e-3}
+    optimizer = {
+        "sgd": {"type": "SGD", "momentum": detect["momentum"]},
+        "adamw": {"type": "AdamW"},
+    }[detect["optimizer"]]
+    epochs, warmup_epochs = detect["epochs"], detect["warmup_epochs"]
+    lr, warmup_lr, clip_norm = detect["lr"], detect["warmup_lr"], detect["clip_norm"]
     config.merge_from_dict(
         {
             "data_root": root,
             "image_size": size,
             "batch_size": detect["batch_size"] // num_workers,
-            "max_epochs": detect["epochs"],
-            "randomness": {"seed": seed},
-            # PyTorch synchronises batch norm on GPUs only.
+            "max_epochs": epochs,
+            "randomness.seed": seed,
             "sync_bn": "torch" if use_gpu else None,
-            "env_cfg": {
-                "cudnn_benchmark": use_gpu,
-                "dist_cfg": {"backend": "nccl" if use_gpu else "gloo"},
+            "env_cfg.cudnn_benchmark": use_gpu,
+            "env_cfg.dist_cfg.backend": "nccl" if use_gpu else "gloo",
+            "model.backbone": {**backbone, "out_strides": strides, "_delete_": True},
+            "model.neck.norm_cfg": norm,
+            "model.bbox_head.norm_cfg": norm,
+            "model.bbox_head.num_classes": len(data.class_names),
+            "model.bbox_head.anchor_generator.strides": levels,
+            "model.data_preprocessor": {
+                "mean": [255 * value for value in images.mean],
+                "std": [255 * value for value in images.std],
+                "bgr_to_rgb": images.channels == 3,
+                "pad_size_divisor": levels[-1],
             },
+            "model.data_preprocessor.batch_augments.0.size": size,
+            "train_dataloader.batch_size": detect["batch_size"] // num_workers,
+            "train_dataloader.dataset.seed": seed,
+            "val_evaluator.ann_file": f"{root}{config.val_dataloader.dataset.ann_file}",
+            "train_cfg.max_epochs": epochs,
+            "train_cfg.val_interval": detect["val_interval"],
+            "optim_wrapper.optimizer": {
+                **optimizer,
+                "lr": lr,
+                "weight_decay": detect["weight_decay"],
+                "_delete_": True,
+            },
+            "optim_wrapper.clip_grad": clip_norm and {"max_norm": clip_norm, "norm_type": 2},
+            "param_scheduler.0": {
+                "start_factor": 0.1 if warmup_lr is None else warmup_lr / lr,
+                "end": warmup_epochs,
+            },
+            "param_scheduler.1": {
+                "begin": warmup_epochs,
+                "end": epochs,
+                "T_max": epochs - warmup_epochs,
+            },
+            "custom_hooks.0.momentum": detect["ema_momentum"],
         }
     )
+    if warmup_epochs == 0:
+        del config.param_scheduler[0]
+    if detect["precision"] != "float32":
+        config.optim_wrapper.update(type="AmpOptimWrapper", dtype=detect["precision"])
     if not use_gpu:
         # MMEngine's own wrapper names a GPU.
         config.model_wrapper_cfg = {
@@ -90,9 +133,25 @@ def detector_config(
             "device_ids": None,
             "broadcast_buffers": False,
         }
-    _set_model(config.model, detect, backbone, images, len(data.class_names))
-    _set_data(config, detect, images, data, root, seed, num_loaders)
-    _set_training(config, detect)
+    transforms: dict[str, dict[str, Any]] = {
+        "RandomResize": {"scale": size, "ratio_range": tuple(detect["scale_range"])},
+        "RandomCrop": {"crop_size": size},
+        "RandomFlip": {"prob": detect["flip_prob"]},
+        "Resize": {"scale": size},
+    }
+    if images.channels == 1:
+        transforms["LoadImageFromFile"] = {"color_type": "grayscale"}
+    for split, pipeline in (("train", config.train_pipeline), ("val", config.test_pipeline)):
+        for transform in pipeline:
+            transform.update(transforms.get(transform.type, {}))
+        loader = config[f"{split}_dataloader"]
+        loader.update(num_workers=num_loaders, persistent_workers=num_loaders > 0)
+        loader.dataset.update(
+            data_root=root,
+            metainfo={"classes": tuple(data.class_names)},
+            pipeline=pipeline,
+        )
+    config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
     for path in detect["options"]:
         if path.partition(".")[0] not in config:
             raise ValueError(
@@ -101,88 +160,3 @@ def detector_config(
             )
     config.merge_from_dict(dict(detect["options"]))
     return config
-
-
-def _set_model(
-    model: Any,
-    detect: Mapping[str, Any],
-    backbone: Mapping[str, Any],
-    images: ImageFormat,
-    num_classes: int,
-) -> None:
-    strides = tuple(detect["out_strides"])
-    norm = {"type": "BN", "momentum": detect["bn_momentum"], "eps": 1e-3}
-    model.backbone = {**backbone, "out_strides": strides}
-    model.neck.norm_cfg = norm
-    model.bbox_head.norm_cfg = norm
-    model.bbox_head.num_classes = num_classes
-    coarsest = strides[-1] * 4
-    model.bbox_head.anchor_generator.strides = [*strides, strides[-1] * 2, coarsest]
-    model.data_preprocessor.update(
-        mean=[255 * value for value in images.mean],
-        std=[255 * value for value in images.std],
-        bgr_to_rgb=images.channels == 3,
-        pad_size_divisor=coarsest,
-    )
-    side = detect["image_size"]
-    model.data_preprocessor.batch_augments[0]["size"] = (side, side)
-
-
-def _set_data(
-    config: Config,
-    detect: Mapping[str, Any],
-    images: ImageFormat,
-    data: CocoFiles,
-    root: str,
-    seed: int,
-    num_loaders: int,
-) -> None:
-    size = (detect["image_size"], detect["image_size"])
-    changes: dict[str, dict[str, Any]] = {
-        "RandomResize": {"scale": size, "ratio_range": tuple(detect["scale_range"])},
-        "RandomCrop": {"crop_size": size},
-        "RandomFlip": {"prob": detect["flip_prob"]},
-        "Resize": {"scale": size},
-    }
-    if images.channels == 1:
-        changes["LoadImageFromFile"] = {"color_type": "grayscale"}
-    for split, pipeline in (("train", config.train_pipeline), ("val", config.test_pipeline)):
-        for step in pipeline:
-            step.update(changes.get(step.type, {}))
-        loader = config[f"{split}_dataloader"]
-        loader.update(num_workers=num_loaders, persistent_workers=num_loaders > 0)
-        loader.dataset.update(
-            data_root=root,
-            metainfo={"classes": tuple(data.class_names)},
-            pipeline=pipeline,
-        )
-    config.train_dataloader.batch_size = config.batch_size
-    config.train_dataloader.dataset.seed = seed
-    config.val_evaluator.ann_file = f"{root}{config.val_dataloader.dataset.ann_file}"
-    config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
-
-
-def _set_training(config: Config, detect: Mapping[str, Any]) -> None:
-    epochs, warmup_epochs = detect["epochs"], detect["warmup_epochs"]
-    config.train_cfg.update(max_epochs=epochs, val_interval=detect["val_interval"])
-    optimizer = {
-        "sgd": {"type": "SGD", "momentum": detect["momentum"]},
-        "adamw": {"type": "AdamW"},
-    }[detect["optimizer"]]
-    config.optim_wrapper.optimizer = {
-        **optimizer,
-        "lr": detect["lr"],
-        "weight_decay": detect["weight_decay"],
-    }
-    clip_norm = detect["clip_norm"]
-    config.optim_wrapper.clip_grad = clip_norm and {"max_norm": clip_norm, "norm_type": 2}
-    if detect["precision"] != "float32":
-        config.optim_wrapper.update(type="AmpOptimWrapper", dtype=detect["precision"])
-    warmup, cosine = config.param_scheduler
-    warmup_lr = detect["warmup_lr"]
-    warmup.update(
-        start_factor=0.1 if warmup_lr is None else warmup_lr / detect["lr"], end=warmup_epochs
-    )
-    cosine.update(begin=warmup_epochs, end=epochs, T_max=epochs - warmup_epochs)
-    config.param_scheduler = [warmup, cosine] if warmup_epochs else [cosine]
-    config.custom_hooks[0].momentum = detect["ema_momentum"]

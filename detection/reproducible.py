@@ -1,27 +1,31 @@
-"""Images that depend on (seed, epoch, index) and on nothing else.
+"""A training that depends on its config alone: not on interruptions, loaders or ranks.
 
 MMDetection's augmentations draw from the global generators of whatever process loads an image: a
 training that was interrupted, or that has another number of loaders or of ranks, sees other images.
-Here the sampler says which epoch an index belongs to, and the data set seeds the generators for
-each image, so that a training that goes on after a crash is the one that was never interrupted.
+Here the sampler puts the epoch into an index, and the data set seeds the generators for each image
+by (seed, epoch, index). What the network itself draws is seeded for each epoch, and batch norm's
+statistics are the same on every rank after it.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from mmdet.datasets import CocoDataset
-from mmdet.registry import DATA_SAMPLERS, DATASETS
+from mmdet.registry import DATA_SAMPLERS, DATASETS, HOOKS
 from mmengine.dataset import DefaultSampler
+from mmengine.dist import all_reduce_params
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
 
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(DefaultSampler):
-    """MMEngine's sampler, whose indices say the epoch: index + epoch · length of the data set."""
+    """MMEngine's sampler, whose indices hold the epoch: index + epoch · length of the data set."""
 
     def __iter__(self) -> Iterator[int]:
         first = self.epoch * len(self.dataset)
@@ -45,21 +49,45 @@ class SeededCocoDataset(CocoDataset):
         super().__init__(*args, **kwargs)
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
-        """The image with what is known of it, as the pipeline packs it."""
+        """The image with its annotations, as the pipeline packs it."""
         epoch, index = divmod(int(idx), len(self))
-        with _seeded(self.seed, epoch, index):
+        # mmcv draws from Python's and NumPy's global generators, which are put back afterwards.
+        states = random.getstate(), np.random.get_state()  # noqa: NPY002
+        words = np.random.SeedSequence((self.seed, epoch, index)).generate_state(2)
+        random.seed(int(words[0]))
+        np.random.seed(int(words[1]))  # noqa: NPY002
+        try:
             return super().__getitem__(index)
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
 
 
-@contextmanager
-def _seeded(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Python's and NumPy's global generators seeded within, and afterwards as they were."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002  # what mmcv draws from
-    words = np.random.SeedSequence((seed, epoch, index)).generate_state(2)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+@HOOKS.register_module()
+class EpochSeedHook(Hook):
+    """Seeds what the network itself draws, such as stochastic depth, by (seed, epoch, rank)."""
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed PyTorch's generators."""
+        entropy = np.random.SeedSequence((runner.seed, runner.epoch, runner.rank))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+
+@HOOKS.register_module()
+class SyncStatisticsHook(Hook):
+    """Means batch norm's running statistics over the ranks after every epoch.
+
+    Without SyncBN, which PyTorch has on GPUs only, every rank gathers those of its own images, and
+    would be evaluated with them. The moving average of the weights has its own, which MMEngine's
+    `SyncBuffersHook` leaves alone. Where they are synchronised already, nothing changes.
+    """
+
+    priority = "LOW"  # after EMAHook has taken the last step in
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Mean all buffers of real numbers."""
+        if not runner.distributed:
+            return
+        networks = [runner.model, *(h.ema_model for h in runner.hooks if isinstance(h, EMAHook))]
+        buffers = [buffer for network in networks for buffer in network.buffers()]
+        all_reduce_params([buffer for buffer in buffers if buffer.is_floating_point()], op="mean")

@@ -1,9 +1,9 @@
-"""MMEngine's Runner under somebody else's direction: epoch by epoch, with resumption.
+"""MMEngine's Runner under a job's direction: epoch by epoch, with resumption.
 
 The runner trains and evaluates as it always does. After every epoch, and after the evaluation where
 one is due, :class:`ReportHook` hands the metrics and a checkpoint to a reporter, in a Ray Train job
-the worker's context; a training that is begun again goes on from the last of them and ends with the
-same weights as one that was never interrupted.
+the worker's context; a training that is resumed from the last of them ends with the same weights as
+one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from detection import DETECTIONS_FILE, DETECTOR_FILE, LOSSES_FILE
 from detection.weights import read_checkpoint
 
 TRAINING_FILE = "training.pth"  # all that a resumption needs
@@ -34,7 +35,7 @@ Losses = dict[str, list[tuple[int, float]]]
 
 
 class Reporter(Protocol):
-    """Who is told of every epoch, and knows what an earlier attempt has reached.
+    """Receives every epoch, and knows what an earlier attempt has reached.
 
     Attributes:
         rank: 0 … world_size − 1.
@@ -59,30 +60,24 @@ def train_detector(
     config: Config,
     reporter: Reporter,
     *,
-    detector_file: str,
-    detections_file: str,
-    losses_file: str,
     log_interval: int = 50,
-    at_the_end: Mapping[str, float] | None = None,
+    final_metrics: Mapping[str, float] | None = None,
 ) -> None:
     """Train and evaluate what a config describes, from wherever an earlier attempt has got to.
 
     Every epoch reports `train/loss` and its parts, `train/lr` and `train/epoch_s`; one with an
-    evaluation also `coco/bbox_mAP` and its siblings.
+    evaluation also `coco/bbox_mAP` and its siblings. Its checkpoint holds `TRAINING_FILE`;
+    `LOSSES_FILE`, the mean losses of every interval so far, ``step/loss`` and its parts →
+    [optimiser step, value]; since the first evaluation `DETECTIONS_FILE`; and the last one holds
+    `DETECTOR_FILE`, of the moving average of the weights where there is one.
 
     Args:
         config: of MMEngine's Runner; it stays as it is. Its own checkpoints and logs are turned
             off.
         reporter: of this process.
-        detector_file: in the last checkpoint, the state dict of the detector, of the moving average
-            where there is one.
-        detections_file: in every checkpoint since the first evaluation, what the last one found, in
-            COCO's results format.
-        losses_file: in every checkpoint, the mean losses of every interval so far, as JSON:
-            ``step/loss`` and its parts → [optimiser step, value].
-        log_interval: optimiser steps that are meaned there; an epoch's last interval may be
-            shorter.
-        at_the_end: what the last epoch reports beside its own numbers.
+        log_interval: optimiser steps that are meaned in `LOSSES_FILE`; an epoch's last interval may
+            be shorter.
+        final_metrics: what the last epoch reports beside its own numbers.
 
     Raises:
         ValueError: the loss is no longer a number, or mixed precision is asked for without a GPU.
@@ -102,80 +97,37 @@ def train_detector(
         config.log_level = "ERROR"
         config.default_hooks.update(checkpoint=None, logger=None)
         config.visualizer = {"type": "Visualizer", "vis_backends": None}
-        config.val_evaluator.results_file = str(work_dir / detections_file)
+        config.val_evaluator.results_file = str(work_dir / DETECTIONS_FILE)
         losses: Losses = {}
         with reporter.restore() as checkpoint:
             if checkpoint is not None:
-                losses = json.loads((checkpoint / losses_file).read_text(encoding="utf-8"))
-                shutil.copyfile(checkpoint / TRAINING_FILE, work_dir / TRAINING_FILE)
-                if (checkpoint / detections_file).exists():
-                    shutil.copyfile(checkpoint / detections_file, work_dir / detections_file)
+                losses = json.loads((checkpoint / LOSSES_FILE).read_text(encoding="utf-8"))
+                for name in (TRAINING_FILE, DETECTIONS_FILE):
+                    if (checkpoint / name).exists():
+                        shutil.copyfile(checkpoint / name, work_dir / name)
                 read_checkpoint(work_dir / TRAINING_FILE)  # before MMEngine, which trusts it
                 config.update(resume=True, load_from=str(work_dir / TRAINING_FILE))
         runner = Runner.from_cfg(config)
         runner.register_hook(
-            ReportHook(
-                reporter,
-                detections=work_dir / detections_file,
-                detector_file=detector_file,
-                losses_file=losses_file,
-                losses=losses,
-                log_interval=log_interval,
-                at_the_end=at_the_end or {},
-            )
+            ReportHook(reporter, work_dir, losses, log_interval, final_metrics or {})
         )
         runner.train()
-        _end_loaders(runner)
-
-
-def _end_loaders(runner: Runner) -> None:
-    """End the processes that load images.
-
-    When the garbage collector comes upon them later, it closes their queues first; then they do not
-    hear that they are to end, and PyTorch waits five seconds for each of them.
-    """
-    for loop in (runner.train_loop, runner.val_loop):
-        if loop is not None:
-            loop.dataloader._iterator = None
-
-
-class _Mean:
-    """The mean of the losses since it was last asked for."""
-
-    def __init__(self) -> None:
-        self.num_steps = 0
-        self._sums: dict[str, torch.Tensor] = {}
-
-    def add(self, outputs: Mapping[str, Any]) -> None:
-        """Add a step's losses, where they are: no device has to wait."""
-        self.num_steps += 1
-        for name, value in outputs.items():
-            if "loss" in name:
-                value = torch.as_tensor(value).detach().double()
-                self._sums[name] = self._sums[name] + value if name in self._sums else value
-
-    def take(self) -> dict[str, float]:
-        """The means over steps and ranks; begins anew."""
-        means = {}
-        for name, total in sorted(self._sums.items()):
-            mean = total / self.num_steps
-            all_reduce(mean, op="mean")
-            means[name] = mean.item()
-        self.num_steps, self._sums = 0, {}
-        return means
+        # End the processes that load images. When the garbage collector comes upon them later, it
+        # closes their queues first, and PyTorch waits five seconds for each of them.
+        for loop in (runner.train_loop, runner.val_loop):
+            if loop is not None:
+                loop.dataloader._iterator = None
 
 
 class ReportHook(Hook):
-    """Hands every epoch to a reporter.
+    """Hands every epoch to a reporter; see `train_detector`.
 
     Args:
         reporter: of this process.
-        detections: where the evaluation writes what was found.
-        detector_file: in the last checkpoint, the detector's state dict.
-        losses_file: in every checkpoint, the losses of all intervals.
+        work_dir: where the evaluation writes `DETECTIONS_FILE`.
         losses: those of an earlier attempt.
         log_interval: optimiser steps.
-        at_the_end: what the last epoch reports beside its own numbers.
+        final_metrics: what the last epoch reports beside its own numbers.
     """
 
     priority = "LOWEST"  # the moving average is back in its place, the schedule has stepped
@@ -183,27 +135,21 @@ class ReportHook(Hook):
     def __init__(
         self,
         reporter: Reporter,
-        *,
-        detections: Path,
-        detector_file: str,
-        losses_file: str,
+        work_dir: Path,
         losses: Losses,
         log_interval: int,
-        at_the_end: Mapping[str, float],
+        final_metrics: Mapping[str, float],
     ) -> None:
         self._reporter = reporter
-        self._detections = detections
-        self._detector_file = detector_file
-        self._losses_file = losses_file
+        self._work_dir = work_dir
         self._losses = losses
         self._log_interval = log_interval
-        self._at_the_end = at_the_end
-        self._epoch, self._interval = _Mean(), _Mean()
+        self._final_metrics = final_metrics
         self._started = 0.0
         self._metrics: dict[str, float] = {}
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Begin to take the time."""
+        """Start the clock."""
         self._started = time.perf_counter()
 
     def after_train_iter(
@@ -213,19 +159,17 @@ class ReportHook(Hook):
         data_batch: Any = None,
         outputs: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take a step's losses in."""
-        self._epoch.add(outputs or {})
-        self._interval.add(outputs or {})
-        if self._interval.num_steps == self._log_interval:
-            self._end_interval(runner.iter + 1)  # counted up after this hook
+        """Mean the losses of an interval."""
+        if (batch_idx + 1) % self._log_interval == 0:
+            self._end_interval(runner, runner.iter + 1, self._log_interval)  # iter: counted later
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Take the epoch's means over its steps and over the ranks; report if that is all."""
+        """Mean the losses of the epoch; report, unless an evaluation comes first."""
         epoch = runner.epoch + 1  # counted up after this hook
-        if self._interval.num_steps:
-            self._end_interval(runner.iter)
-        means = {f"train/{name}": value for name, value in self._epoch.take().items()}
-        self._metrics = {"epoch": float(epoch), **means}
+        num_steps = len(runner.train_dataloader)
+        if rest := num_steps % self._log_interval:
+            self._end_interval(runner, runner.iter, rest)
+        self._metrics = {"epoch": float(epoch), **_mean_losses(runner, num_steps)}
         if not all(map(math.isfinite, self._metrics.values())):
             raise ValueError(
                 f"training diverged in epoch {epoch} (the loss is "
@@ -242,13 +186,12 @@ class ReportHook(Hook):
             self._report(runner, epoch)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Begin to take the evaluation's time."""
+        """Start the clock."""
         self._started = time.perf_counter()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Report an epoch that was evaluated."""
-        found = {name: float(value) for name, value in (metrics or {}).items()}
-        self._metrics.update(found)
+        self._metrics |= {name: float(value) for name, value in (metrics or {}).items()}
         self._metrics["val/epoch_s"] = time.perf_counter() - self._started
         self._report(runner, runner.epoch)
 
@@ -256,14 +199,14 @@ class ReportHook(Hook):
         """Leave out MMEngine's log of scalars, so that tensors and plain values remain."""
         checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
 
-    def _end_interval(self, step: int) -> None:
-        for name, value in self._interval.take().items():
-            self._losses.setdefault(f"step/{name}", []).append((step, value))
+    def _end_interval(self, runner: Runner, step: int, num_steps: int) -> None:
+        for name, value in _mean_losses(runner, num_steps).items():
+            self._losses.setdefault(name.replace("train/", "step/"), []).append((step, value))
 
     def _report(self, runner: Runner, epoch: int) -> None:
         is_last = epoch == runner.max_epochs
         if is_last:
-            self._metrics.update(self._at_the_end)
+            self._metrics.update(self._final_metrics)
 
         def save(folder: Path) -> None:
             runner.save_checkpoint(
@@ -271,9 +214,23 @@ class ReportHook(Hook):
             )
             if is_last:
                 saved = read_checkpoint(folder / TRAINING_FILE)
-                torch.save(saved["state_dict"], folder / self._detector_file)
-            (folder / self._losses_file).write_text(json.dumps(self._losses), encoding="utf-8")
-            if self._detections.exists():
-                shutil.copyfile(self._detections, folder / self._detections.name)
+                torch.save(saved["state_dict"], folder / DETECTOR_FILE)
+            (folder / LOSSES_FILE).write_text(json.dumps(self._losses), encoding="utf-8")
+            if (self._work_dir / DETECTIONS_FILE).exists():
+                shutil.copyfile(self._work_dir / DETECTIONS_FILE, folder / DETECTIONS_FILE)
 
         self._reporter.report(self._metrics, save)
+
+
+def _mean_losses(runner: Runner, num_steps: int) -> dict[str, float]:
+    """`train/loss` and its parts: means over the last steps, as MMEngine logs them, and all ranks.
+
+    MMEngine's log is of this process, and an epoch's steps are always in it.
+    """
+    means = {}
+    for name, log in sorted(runner.message_hub.log_scalars.items()):
+        if name.startswith("train/") and "loss" in name:
+            mean = torch.tensor(log.mean(num_steps), dtype=torch.float64)
+            all_reduce(mean, op="mean")
+            means[name] = mean.item()
+    return means

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_NUM_NAMED = 5  # how many keys an error names
+_NUM_NAMED = 5  # keys in an error message
 
 
 class WeightsError(ValueError):
@@ -34,22 +34,28 @@ def load_weights(network: nn.Module, path: str | Path, *, ignored: Collection[st
         WeightsError: the file cannot be read or is not a state dict of tensors; or keys are
             missing, unexpected or differ in shape: the message names the first of them.
     """
-    found, expected = read_state_dict(path), network.state_dict()
+    given, expected = _read_state_dict(path), network.state_dict()
     problems = [
-        *_named("missing", expected.keys() - found.keys()),
-        *_named("unexpected", found.keys() - expected.keys() - set(ignored)),
-        *_named("of another shape", _differing(found, expected)),
+        *_list_keys("missing", expected.keys() - given.keys()),
+        *_list_keys("unexpected", given.keys() - expected.keys() - set(ignored)),
+        *_list_keys(
+            "of another shape",
+            (
+                f"{key} {list(given[key].shape)} instead of {list(expected[key].shape)}"
+                for key in expected.keys() & given.keys()
+                if given[key].shape != expected[key].shape
+            ),
+        ),
     ]
     if problems:
         raise WeightsError(
             f"the weights in {path} do not fit the network: {'; '.join(problems)}. Give the "
             f"weights of the same architecture in the same search space."
         )
-    network.load_state_dict({key: found[key] for key in expected})
+    network.load_state_dict({key: given[key] for key in expected})
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a state dict by key; raises WeightsError when there is anything else in it."""
+def _read_state_dict(path: str | Path) -> dict[str, Tensor]:
     content = read_checkpoint(path)
     if not isinstance(content, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
@@ -62,7 +68,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: str | Path) -> Any:
-    """What `torch.save` wrote, of tensors and plain values; raises WeightsError for all else."""
+    """The content of a `torch.save` file: tensors and plain values; WeightsError for all else."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -74,15 +80,7 @@ def read_checkpoint(path: str | Path) -> Any:
         raise WeightsError(f"the weights in {path} cannot be read: {error}.") from error
 
 
-def _differing(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    return [
-        f"{key} {list(found[key].shape)} instead of {list(expected[key].shape)}"
-        for key in expected.keys() & found.keys()
-        if found[key].shape != expected[key].shape
-    ]
-
-
-def _named(what: str, keys: Iterable[str]) -> list[str]:
+def _list_keys(what: str, keys: Iterable[str]) -> list[str]:
     names = sorted(keys)
     if not names:
         return []

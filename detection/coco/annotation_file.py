@@ -1,7 +1,7 @@
 """An annotation file in COCO's format: its lists, with every field that is read later on.
 
-MMDetection's CocoDataset and pycocotools look for these fields without a second thought, and stop
-in the middle of a worker where one is not there.
+MMDetection's CocoDataset and pycocotools read these fields unchecked, and would stop in the middle
+of a worker where one is not there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Entry = dict[str, Any]
 Entries = list[Entry]
 
 _NUMBER = (int, float)
-# list → field → its type, and how the message says it
+# list → field → its type, and what the message calls it
 _FIELDS: dict[str, dict[str, tuple[type | tuple[type, ...], str]]] = {
     "images": {
         "id": (int, "a whole number"),
@@ -55,39 +55,16 @@ class AnnotationFile:
 
 
 def read_annotation_file(path: str | Path) -> AnnotationFile:
-    """Read a file and see that its lists are complete in themselves.
+    """Read a file and check that its lists are complete in themselves.
 
     Raises:
         CocoError: no such file, not JSON, a list or field is missing, or an id is there twice.
     """
     path = Path(path)
-    document = _read_json(path)
-    missing = [
-        key
-        for key in _FIELDS
-        if not isinstance(document, dict) or not isinstance(document.get(key), list)
-    ]
-    if missing:
-        raise CocoError(
-            f"{path} is not in COCO's format, it has no list of {' or of '.join(missing)}: "
-            f"expected an object with the lists {', '.join(_FIELDS)}."
-        )
-    for key in _FIELDS:
-        _check_entries(path, key, document[key])
-    return AnnotationFile(path, *(document[key] for key in _FIELDS))
-
-
-def first(things: Iterable[object], few: int = 3) -> str:
-    """The first few of many, for a message."""
-    names = [str(thing) for thing in things]
-    return ", ".join([*names[:few], *(["…"] if len(names) > few else [])])
-
-
-def _read_json(path: Path) -> Any:
     try:
         with path.open(encoding="utf-8") as stream:
-            # Outlines are most of COCO's 450 MB, and nobody here looks at them.
-            return json.load(stream, object_hook=_without_outline)
+            # Outlines are most of COCO's 450 MB, and are not used here.
+            document = json.load(stream, object_hook=_without_outline)
     except FileNotFoundError:
         raise CocoError(
             f"There is no annotation file {path}: give the data set's root, the folder that holds "
@@ -102,6 +79,22 @@ def _read_json(path: Path) -> Any:
             f"{path} is not JSON ({error}): expected an annotation file in COCO's format, and a "
             "whole one: copy or download it again."
         ) from error
+    lists = document if isinstance(document, dict) else {}
+    missing = [key for key in _FIELDS if not isinstance(lists.get(key), list)]
+    if missing:
+        raise CocoError(
+            f"{path} is not in COCO's format, it has no list of {' or of '.join(missing)}: "
+            f"expected an object with the lists {', '.join(_FIELDS)}."
+        )
+    for key in _FIELDS:
+        _check_entries(path, key, lists[key])
+    return AnnotationFile(path, *(lists[key] for key in _FIELDS))
+
+
+def first_few(items: Iterable[object]) -> str:
+    """The first three of many, for a message."""
+    names = [str(item) for item in items]
+    return ", ".join([*names[:3], *(["…"] if len(names) > 3 else [])])
 
 
 def _without_outline(entry: Entry) -> Entry:
@@ -117,17 +110,17 @@ def _check_entries(path: Path, key: str, entries: Entries) -> None:
         )
     for field, (kind, meaning) in _FIELDS[key].items():
         wrong = [
-            place
-            for place, entry in enumerate(entries)
+            index
+            for index, entry in enumerate(entries)
             if not isinstance(entry, dict) or not isinstance(entry.get(field), kind)
         ]
         if wrong:
             raise CocoError(
                 f"{len(wrong)} of the {len(entries)} {key} in {path} have no usable {field!r} "
-                f"(places in the list, from 0: {first(wrong)}): expected {meaning}."
+                f"(places in the list, from 0: {first_few(wrong)}): expected {meaning}."
             )
-    twice = [name for name, times in Counter(e["id"] for e in entries).items() if times > 1]
-    if twice:
+    repeated = [name for name, times in Counter(e["id"] for e in entries).items() if times > 1]
+    if repeated:
         raise CocoError(
-            f"Several {key} in {path} have the same id ({first(twice)}): give each its own."
+            f"Several {key} in {path} have the same id ({first_few(repeated)}): give each its own."
         )

@@ -1,4 +1,4 @@
-"""What is wrong with a data set in COCO's format, said before any worker starts.
+"""Whether a data set in COCO's format can be trained on, before any worker starts.
 
 A missing image would stop a worker an hour into its first epoch; classes in another order, or
 boxes given by their corners, would not stop it at all and train another detector than meant.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,20 +17,15 @@ from detection.coco.annotation_file import (
     AnnotationFile,
     CocoError,
     Entry,
-    first,
+    first_few,
     read_annotation_file,
 )
 
-__all__ = ["MAX_BAD_BOXES", "CocoError", "CocoSummary", "check_coco"]
-
 # COCO's own train2017 has 2 boxes of no area among its 860,001 (annotation 918 is one) and is used
 # as it is. In a set of fewer than 10,000 boxes, every single one has to be right.
-MAX_BAD_BOXES = 1e-4
-
-# Boxes around outlines end on the far edge of a pixel, and are rounded.
-_TOLERANCE_PX = 1.0
-MIN_SIDE_PX = 32  # smaller images do not train, as in MMDetection's recipes for COCO
-_MEDIUM_AREA, _LARGE_AREA = 32**2, 96**2  # where COCO's sizes begin, square pixels
+_MAX_BAD_BOXES = 1e-4
+_TOLERANCE_PX = 1.0  # boxes around outlines end on the far edge of a pixel, and are rounded
+_MIN_SIDE_PX = 32  # smaller images do not train, as in MMDetection's recipes for COCO
 
 
 @dataclass(frozen=True)
@@ -41,28 +36,16 @@ class CocoSummary:
         num_images: images, those without any box included.
         num_trainable: images with a good box and no side below 32 pixels, which are those that
             train.
-        num_boxes: good boxes, crowds included.
-        num_crowds: those around a group, which no detection is compared with.
-        num_bad_boxes: boxes of no area or not in their image, few enough to go on.
+        num_objects: good boxes but for those around a crowd, which no detection is compared with.
         class_names: in the file's order, which is how MMDetection numbers them.
-        category_ids: theirs, in the same order.
-        boxes_per_class: good boxes of each class, in the same order.
-        num_small: good boxes of objects with an area below 32² pixels.
-        num_medium: those between.
-        num_large: those of 96² pixels and more.
+        category_ids: in the same order.
     """
 
     num_images: int
     num_trainable: int
-    num_boxes: int
-    num_crowds: int
-    num_bad_boxes: int
+    num_objects: int
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    boxes_per_class: Mapping[str, int]
-    num_small: int
-    num_medium: int
-    num_large: int
 
 
 def check_coco(
@@ -70,7 +53,7 @@ def check_coco(
     image_folder: str | Path,
     class_names: Sequence[str] | None = None,
     *,
-    max_bad_boxes: float = MAX_BAD_BOXES,
+    max_bad_boxes: float = _MAX_BAD_BOXES,
 ) -> CocoSummary:
     """Check one split of a data set: the file that describes it, and that its images are there.
 
@@ -82,35 +65,24 @@ def check_coco(
         max_bad_boxes: the fraction of boxes that may have no area or lie outside their image.
 
     Raises:
-        CocoError: the first thing found to be wrong.
+        CocoError: the first thing that is wrong.
     """
     content = read_annotation_file(annotation_file)
     _check_images(content, Path(image_folder))
     _check_references(content)
     names = _check_categories(content, class_names)
-    bad = _check_boxes(content, max_bad_boxes)
-    good = [entry for entry in content.annotations if entry["id"] not in bad]
-    name_of = {category["id"]: category["name"] for category in content.categories}
-    boxes_of = Counter(name_of[entry["category_id"]] for entry in good)
-    tiny = {
+    good = _good_boxes(content, max_bad_boxes)
+    too_small = {
         image["id"]
         for image in content.images
-        if min(image["width"], image["height"]) < MIN_SIDE_PX
+        if min(image["width"], image["height"]) < _MIN_SIDE_PX
     }
-    num_small = sum(entry["area"] < _MEDIUM_AREA for entry in good)
-    num_large = sum(entry["area"] >= _LARGE_AREA for entry in good)
     return CocoSummary(
         num_images=len(content.images),
-        num_trainable=len({entry["image_id"] for entry in good} - tiny),
-        num_boxes=len(good),
-        num_crowds=sum(bool(entry.get("iscrowd")) for entry in good),
-        num_bad_boxes=len(bad),
+        num_trainable=len({entry["image_id"] for entry in good} - too_small),
+        num_objects=sum(not entry["iscrowd"] for entry in good),
         class_names=names,
         category_ids=tuple(category["id"] for category in content.categories),
-        boxes_per_class={name: boxes_of[name] for name in names},
-        num_small=num_small,
-        num_medium=len(good) - num_small - num_large,
-        num_large=num_large,
     )
 
 
@@ -124,112 +96,102 @@ def _check_images(content: AnnotationFile, folder: Path) -> None:
     present: dict[str, set[str]] = {}
     missing = []
     for image in content.images:
-        inner, name = os.path.split(image["file_name"])
-        if inner not in present:
-            present[inner] = _file_names(folder / inner)
-        if name not in present[inner]:
+        subfolder, name = os.path.split(image["file_name"])
+        if subfolder not in present:
+            try:
+                with os.scandir(folder / subfolder) as entries:
+                    present[subfolder] = {entry.name for entry in entries if entry.is_file()}
+            except (FileNotFoundError, NotADirectoryError):
+                present[subfolder] = set()
+        if name not in present[subfolder]:
             missing.append(image["file_name"])
     if missing:
         raise CocoError(
             f"{len(missing)} of the {len(content.images)} images that {content.path} names are not "
-            f"in {folder} ({first(missing)}): put them there, or give the folder that holds them."
+            f"in {folder} ({first_few(missing)}): put them there, or give the folder that holds "
+            "them."
         )
-
-
-def _file_names(folder: Path) -> set[str]:
-    try:
-        with os.scandir(folder) as found:
-            return {file.name for file in found if file.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
 
 
 def _check_references(content: AnnotationFile) -> None:
     for field, entries in (("image_id", content.images), ("category_id", content.categories)):
         known = {entry["id"] for entry in entries}
-        strays = [entry for entry in content.annotations if entry[field] not in known]
-        if strays:
+        unknown = [entry["id"] for entry in content.annotations if entry[field] not in known]
+        if unknown:
             raise CocoError(
-                f"{len(strays)} of the {len(content.annotations)} annotations in {content.path} "
-                f"have a {field!r} that is in no list (annotation ids "
-                f"{first(entry['id'] for entry in strays)}): list what they refer to, or remove "
-                "them."
+                f"{len(unknown)} of the {len(content.annotations)} annotations in {content.path} "
+                f"have a {field!r} that is in no list (annotation ids {first_few(unknown)}): list "
+                "what they refer to, or remove them."
             )
 
 
 def _check_categories(content: AnnotationFile, expected: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the categories, in the file's order."""
     names = tuple(category["name"] for category in content.categories)
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
+    repeated = [name for name, times in Counter(names).items() if times > 1]
+    if repeated:
         raise CocoError(
-            f"Several categories in {content.path} have the same name ({first(twice)}): classes "
-            "are told apart by their names, so give each its own."
+            f"Several categories in {content.path} have the same name ({first_few(repeated)}): "
+            "classes are told apart by their names, so give each its own."
         )
     if expected is None or names == tuple(expected):
         return names
-    missing = [name for name in expected if name not in names]
-    extra = [name for name in names if name not in expected]
-    if not missing and not extra:
+    differences = (
+        ("it has no", [name for name in expected if name not in names]),
+        ("not expected are", [name for name in names if name not in expected]),
+    )
+    phrases = [f"{what} {first_few(which)}" for what, which in differences if which]
+    if not phrases:
         raise CocoError(
             f"The categories in {content.path} are the expected classes in another order "
-            f"({first(names)} instead of {first(expected)}): MMDetection numbers classes in the "
-            "file's order, so use one order everywhere."
+            f"({first_few(names)} instead of {first_few(expected)}): MMDetection numbers classes "
+            "in the file's order, so use one order everywhere."
         )
-    differences = (("it has no", missing), ("not expected are", extra))
-    said = [f"{what} {first(which)}" for what, which in differences if which]
     raise CocoError(
         f"The categories in {content.path} are not the {len(expected)} expected classes "
-        f"({'; '.join(said)}): name the same classes in every file."
+        f"({'; '.join(phrases)}): name the same classes in every file."
     )
 
 
-def _check_boxes(content: AnnotationFile, max_bad: float) -> set[int]:
-    """The ids of annotations with bad boxes, where these are few enough."""
+def _good_boxes(content: AnnotationFile, max_bad: float) -> list[Entry]:
+    """The annotations with good boxes, where nearly all are good."""
     image_of = {image["id"]: image for image in content.images}
-    flat, outside, fractions = [], [], []
+    good: list[Entry] = []
+    bad: dict[str, list[int]] = {}
     for entry in content.annotations:
-        if not _has_area(entry):
-            flat.append(entry["id"])
-        elif not _is_inside(entry["bbox"], image_of[entry["image_id"]]):
-            outside.append(entry["id"])
-        elif _looks_like_fractions(entry["bbox"]):
-            fractions.append(entry["id"])
-    bad = {*flat, *outside, *fractions}
-    if len(bad) > max_bad * len(content.annotations):
-        found = (
-            ("have no area", flat),
-            ("reach outside their image", outside),
-            ("lie within the first pixel", fractions),
-        )
-        said = [f"{len(ids)} {what} (annotation ids {first(ids)})" for what, ids in found if ids]
+        problem = _box_problem(entry, image_of[entry["image_id"]])
+        if problem is None:
+            good.append(entry)
+        else:
+            bad.setdefault(problem, []).append(entry["id"])
+    if len(content.annotations) - len(good) > max_bad * len(content.annotations):
+        phrases = [
+            f"{len(ids)} {problem} (annotation ids {first_few(ids)})"
+            for problem, ids in sorted(bad.items())
+        ]
         raise CocoError(
-            f"Of the {len(content.annotations)} boxes in {content.path}, {' and '.join(said)}: "
+            f"Of the {len(content.annotations)} boxes in {content.path}, {' and '.join(phrases)}: "
             "expected [x, y, width, height] in pixels, neither corners nor fractions; correct or "
             "remove them."
         )
-    return bad
+    return good
 
 
-def _has_area(entry: Entry) -> bool:
-    measures = [*entry["bbox"], entry["area"]]
-    return (
-        len(measures) == 5
-        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in measures)
-        and min(measures[2:]) > 0
-    )
-
-
-def _is_inside(box: list[float], image: Entry) -> bool:
-    x, y, width, height = box
-    return (
-        min(x, y) >= -_TOLERANCE_PX
-        and x + width <= image["width"] + _TOLERANCE_PX
-        and y + height <= image["height"] + _TOLERANCE_PX
-    )
-
-
-def _looks_like_fractions(box: list[float]) -> bool:
-    """A box given in fractions of its image would all be in the image's first pixel."""
-    x, y, width, height = box
-    return max(x + width, y + height) <= 1
+def _box_problem(entry: Entry, image: Entry) -> str | None:
+    numbers = [*entry["bbox"], entry["area"]]
+    if (
+        len(numbers) != 5
+        or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
+        or min(numbers[2:]) <= 0
+    ):
+        return "have no area"
+    x, y, width, height = entry["bbox"]
+    if (
+        min(x, y) < -_TOLERANCE_PX
+        or x + width > image["width"] + _TOLERANCE_PX
+        or y + height > image["height"] + _TOLERANCE_PX
+    ):
+        return "reach outside their image"
+    if max(x + width, y + height) <= 1:  # all of them, if boxes are given in fractions
+        return "lie within the first pixel"
+    return None

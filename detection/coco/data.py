@@ -1,6 +1,7 @@
-"""What a detector is trained on: what it is known by, where it lies, and whether it is usable.
+"""What a detector is trained on: its identity, its place, and whether it is usable.
 
-All of it happens in the process that starts the job, without torch or MMDetection.
+All of it happens in the process that starts the job, without torch or MMDetection. Arguments called
+`data` have the fields of a config's `detect.data` section.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from detection.coco.annotation_file import CocoError
 from detection.coco.check import CocoSummary, check_coco
 from detection.coco.digit_scenes import FORMAT, PARAMETERS, make_digit_scenes
 
-SPLITS = ("train", "val")
 _LAYOUT = (
     "detect.data.root has to be a folder in COCO's layout, with "
     "annotations/instances_train2017.json and instances_val2017.json."
@@ -34,16 +34,16 @@ def image_folder(root: str | Path, split: str) -> Path:
 
 
 def data_identity(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides a detector's result, wherever it lies.
-
-    `data` has the fields of a config's `detect.data` section, here and below.
+    """What of the data decides a detector's result, wherever they lie.
 
     Raises:
         CocoError: an annotation file cannot be read.
     """
     if data["name"] == "digit_scenes":
         return {"name": data["name"], "format": FORMAT, **scene_parameters(data)}
-    files = {split: annotation_file(Path(data["root"]).expanduser(), split) for split in SPLITS}
+    files = {
+        split: annotation_file(Path(data["root"]).expanduser(), split) for split in ("train", "val")
+    }
     return {
         "name": data["name"],
         "annotations": {split: file_digest(file, _LAYOUT) for split, file in files.items()},
@@ -65,13 +65,7 @@ def data_root(data: Mapping[str, Any], results: Path) -> Path:
 
 @dataclass(frozen=True)
 class DetectionImages:
-    """A data set that was looked at and is usable.
-
-    Attributes:
-        root: its folder.
-        train: what the training split holds.
-        val: what the validation split holds.
-    """
+    """A data set that was checked and is usable: its folder, and what its two splits hold."""
 
     root: Path
     train: CocoSummary
@@ -84,7 +78,7 @@ class DetectionImages:
         return [{"id": number, "name": name} for number, name in pairs]
 
 
-def look_at(data: Mapping[str, Any], batch_size: int, results: Path) -> DetectionImages:
+def prepare_images(data: Mapping[str, Any], batch_size: int, results: Path) -> DetectionImages:
     """Check both splits of a data set, digit scenes being made first where they are not there.
 
     Raises:
@@ -100,7 +94,7 @@ def look_at(data: Mapping[str, Any], batch_size: int, results: Path) -> Detectio
             f"detect.batch_size is {batch_size}, but only {train.num_trainable} images in "
             f"{annotation_file(root, 'train')} have boxes to train on: give at most that."
         )
-    if val.num_boxes == val.num_crowds:
+    if val.num_objects == 0:
         raise CocoError(
             f"{annotation_file(root, 'val')} has no object to find, so that there is nothing to "
             "evaluate: annotate single objects (iscrowd 0) in the validation images."
@@ -108,21 +102,20 @@ def look_at(data: Mapping[str, Any], batch_size: int, results: Path) -> Detectio
     return DetectionImages(root, train, val)
 
 
-def file_digest(path: Path, mend: str) -> str:
+def file_digest(path: Path, remedy: str) -> str:
     """SHA-256 of a file's content.
 
     Raises:
-        CocoError: it cannot be read; the sentence ends with `mend`.
+        CocoError: it cannot be read; the sentence ends with `remedy`.
     """
     try:
-        found = path.stat()
-        return _digest(path, found.st_mtime_ns, found.st_size)
+        stat = path.stat()
+        return _digest(path, stat.st_mtime_ns, stat.st_size)
     except OSError as error:
-        raise CocoError(f"{path} cannot be read ({error.strerror}): {mend}") from error
+        raise CocoError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
 
 
-@functools.lru_cache
+@functools.lru_cache  # every cell of a sweep asks
 def _digest(path: Path, mtime_ns: int, size: int) -> str:
-    """A sweep asks for each of its cells."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,17 +10,17 @@ what its detector is judged by.
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from detection.coco.annotation_file import CocoError
 from detection.coco.scene import Scene, draw_scene
 
-_MADE_WITH = "scenes.json"  # what a folder was made with
+_PARAMETERS_FILE = "scenes.json"
 PARAMETERS = ("num_train", "num_val", "image_size", "seed")  # of `make_digit_scenes`
 FORMAT = 1  # counts up when equal parameters give other scenes
 _MIN_IMAGE_PX = 32
@@ -61,52 +61,51 @@ def make_digit_scenes(
         "image_size": image_size,
         "seed": seed,
     }
-    lowest = {"num_train": 1, "num_val": 1, "image_size": _MIN_IMAGE_PX, "seed": 0}
-    for name, least in lowest.items():
+    minima = {"num_train": 1, "num_val": 1, "image_size": _MIN_IMAGE_PX, "seed": 0}
+    for name, least in minima.items():
         if parameters[name] < least:
             raise CocoError(
                 f"{name} of the digit scenes is {parameters[name]}: give at least {least}."
             )
-    if _is_made(root, parameters):
+    if _is_complete(root, parameters):
         return root
+    part = root.with_name(f".{root.name}.{uuid.uuid4().hex}")
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{root.name}-", dir=root.parent, ignore_cleanup_errors=True
-        ) as part:
-            Path(part).chmod(0o755)
-            _write(Path(part), parameters)
-            Path(part).rename(root)  # in one step: complete or not at all
+        part.mkdir(parents=True)
+        _write(part, parameters)
+        part.rename(root)  # in one step: complete or not at all
     except OSError as error:
-        if _is_made(root, parameters):
-            return root  # somebody else was quicker
+        if _is_complete(root, parameters):
+            return root  # another process was faster
         raise CocoError(
             f"The digit scenes cannot be written to {root} ({error.strerror}): give another folder."
         ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return root
 
 
-def _is_made(root: Path, parameters: dict[str, int]) -> bool:
+def _is_complete(root: Path, parameters: dict[str, int]) -> bool:
     """Whether `root` is the set that the parameters describe; False if there is nothing yet."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        present = json.loads((root / _MADE_WITH).read_text(encoding="utf-8"))
+        present = json.loads((root / _PARAMETERS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise CocoError(
             f"{root} holds something else than digit scenes: give a folder that is empty or does "
             "not exist."
         ) from None
     if present != parameters:
+        theirs, ours = (
+            ", ".join(f"{name}={value}" for name, value in each.items())
+            for each in (present, parameters)
+        )
         raise CocoError(
-            f"{root} holds digit scenes made with {_said(present)}, not with {_said(parameters)}: "
-            "ask for the same ones, delete the folder or give another one."
+            f"{root} holds digit scenes made with {theirs}, not with {ours}: ask for the same "
+            "ones, delete the folder or give another one."
         )
     return True
-
-
-def _said(parameters: dict[str, int]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in parameters.items())
 
 
 def _write(folder: Path, parameters: dict[str, int]) -> None:
@@ -130,30 +129,33 @@ def _write(folder: Path, parameters: dict[str, int]) -> None:
             for number in range(num_scenes)
         ]
         _write_split(folder, split, scenes, digits.class_names)
-    (folder / _MADE_WITH).write_text(json.dumps(parameters, indent=1) + "\n", encoding="utf-8")
+    (folder / _PARAMETERS_FILE).write_text(json.dumps(parameters, indent=1) + "\n", "utf-8")
 
 
 def _write_split(
     folder: Path, split: str, scenes: list[Scene], class_names: tuple[str, ...]
 ) -> None:
+    from PIL import Image
+
     (folder / split).mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, scene in enumerate(scenes, start=1):
         file_name = f"{image_id:012d}.png"
-        pixels_HW = scene.pixels()
-        _save(folder / split / file_name, pixels_HW)
-        height, width = pixels_HW.shape
-        images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+        image = Image.fromarray(scene.pixels())
+        image.save(folder / split / file_name)
+        images.append(
+            {"id": image_id, "file_name": file_name, "height": image.height, "width": image.width}
+        )
         for digit in scene.digits:
-            x, y, digit_width, digit_height = digit.box
+            x, y, width, height = digit.box
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": digit.label + 1,
-                    "bbox": [x, y, digit_width, digit_height],
-                    "area": digit_width * digit_height,
+                    "bbox": [x, y, width, height],
+                    "area": width * height,
                     "iscrowd": 0,
                 }
             )
@@ -165,9 +167,3 @@ def _write_split(
     }
     target = folder / "annotations" / f"instances_{split}.json"
     target.write_text(json.dumps(document) + "\n", encoding="utf-8")
-
-
-def _save(path: Path, pixels_HW: npt.NDArray[np.uint8]) -> None:
-    from PIL import Image
-
-    Image.fromarray(pixels_HW).save(path)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL import Image
 
-Colour = tuple[int, int, int]
-
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
@@ -22,7 +20,7 @@ def draw_detections(
     threshold: float = 0.3,
     min_side_px: int = 512,
 ) -> Image.Image:
-    """A copy of an image with its detections on it, the surest ones on top.
+    """A copy of an image with its detections on it, those with the highest scores on top.
 
     Args:
         image: of any mode; stays as it is.
@@ -61,23 +59,14 @@ def draw_detections(
         draw.rectangle(
             (text_x, text_y, text_x + text_width - 1, text_y + text_height - 1), fill=colour
         )
-        draw.text(
-            (text_x + line_px - left, text_y + line_px - top),
-            text,
-            font=font,
-            fill=_readable_on(colour),
-        )
+        red, green, blue = colour  # black or white text: weights of ITU-R BT.601
+        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
+        draw.text((text_x + line_px - left, text_y + line_px - top), text, font=font, fill=ink)
     return canvas
 
 
-def class_colour(category_id: int) -> Colour:
+def class_colour(category_id: int) -> tuple[int, int, int]:
     """A bright colour for a category, far from those of its neighbours and always the same."""
     hue = category_id * _GOLDEN_RATIO % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def _readable_on(colour: Colour) -> Colour:
-    """Black or white, whichever stands out (weights of ITU-R BT.601)."""
-    red, green, blue = colour
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)

@@ -25,7 +25,7 @@ INK = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Digit:
-    """A digit in its place.
+    """A digit and its place in the scene.
 
     Attributes:
         label: 0 to 9.

@@ -6,6 +6,7 @@ tools; the model card says what it is, how well it does, and where it comes from
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -13,18 +14,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detection.quiet import quiet
-from experiments.config.cell import StorageConfig, TrackingConfig
-from experiments.config.places import scaling, tracking_uri
-from experiments.detectors.source import CARD, find_detector, source_of
-from experiments.plan.detection import DetectionPlan
+from detection import mmdetection
+from experiments.config.places import StorageConfig, TrackingConfig, scaling, tracking_uri
+from experiments.detectors.source import CARD, DetectorSource, find_detector
+from experiments.plan.detector import DetectorPlan
 from experiments.stages.detect import (
     DETECTOR,
     build_config,
     detection_json,
     detection_place,
+    format_metrics,
     pixel_statistics,
-    said,
 )
 from experiments.stages.setting import WEIGHTS
 from orchestration.store import json_text
@@ -75,17 +75,23 @@ def export_detector(
     require_new(output, "--output")
     place = StorageConfig(path=storage or StorageConfig().path)
     record = find_detector(checkpoint, place.path)
-    uri = tracking_uri(TrackingConfig(uri=tracking), place)
-    card = model_card(record, place.path, _run_ids(record, uri))
-    with tempfile.TemporaryDirectory(prefix="detector-") as temporary, quiet():
+    tracker = Tracker(
+        tracking_uri(TrackingConfig(uri=tracking), place), TrackingConfig().experiment
+    )
+    stages = {record.kind: record.fingerprint, **record.inputs}
+    run_ids: dict[str, str | None] = dict.fromkeys(stages)
+    with contextlib.suppress(TrackingError):  # the detector is worth having without them
+        run_ids = {kind: tracker.find_run(fingerprint) for kind, fingerprint in stages.items()}
+    card = _model_card(record, StageStore(place.path), run_ids)
+    with tempfile.TemporaryDirectory(prefix="detector-") as temporary, mmdetection():
         import torch
 
-        source = source_of(record, place.path, Path(temporary))
+        source = DetectorSource.of_stage(record, place.path, Path(temporary))
         detector = source.load()
         with whole_folder(output) as folder:
             shutil.copyfile(source.weights, folder / DETECTOR)
             torch.save(detector.backbone_state(), folder / BACKBONE)
-            _dump(source.runner_config(), folder / CONFIG)
+            source.runner_config().dump(folder / CONFIG)
             (folder / CARD).write_text(json_text.dumps(card), encoding="utf-8")
             (folder / READABLE_CARD).write_text(_readable(card, output.name), encoding="utf-8")
     return {
@@ -102,39 +108,7 @@ def export_detector(
     }
 
 
-def model_card(
-    record: StageRecord, storage: str, run_ids: Mapping[str, str | None]
-) -> dict[str, Any]:
-    """What a detector is, as plain values.
-
-    Args:
-        record: of its detect stage.
-        storage: where the stages that it was made from lie.
-        run_ids: kind of stage → id of its MLflow run.
-    """
-    backbone = record.config["backbone"]
-    retrain = record.inputs.get("retrain")
-    retrained = None if retrain is None else StageStore(storage).get(retrain)
-    return {
-        "fingerprint": record.fingerprint,
-        "space": backbone.get("space"),
-        **detection_json(record),
-        "categories": record.result["categories"],
-        "pixels": record.result["pixels"],
-        "pretraining": None
-        if retrained is None
-        else {
-            "fingerprint": retrained.fingerprint,
-            "data": retrained.config["data"]["name"],
-            "top1": retrained.metrics["top1"],
-        },
-        "mlflow_run_ids": dict(run_ids),
-        "code": record.code,
-        "stage": record.config,
-    }
-
-
-def dump_runner_config(plan: DetectionPlan, file: Path) -> None:
+def dump_runner_config(plan: DetectorPlan, file: Path) -> None:
     """Write the config with which MMDetection's own Runner trains what a plan describes.
 
     The backbone's weights, where a stage has them, are put beside it as ``NAME.backbone.pt``; digit
@@ -164,48 +138,54 @@ def dump_runner_config(plan: DetectionPlan, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     if pretraining is not None:
         weights = store.fetch(pretraining, WEIGHTS, file.absolute().with_suffix(".backbone.pt"))
-    with quiet():
+    with mmdetection():
         runner_config = build_config(
-            plan.stage.config,
+            plan.detect.config,
             root=str(images.root),
             class_names=list(images.val.class_names),
-            pixels=pixel_statistics(plan.stage, pretraining, store),
+            pixels=pixel_statistics(plan.detect, pretraining, store),
             weights=None if weights is None else str(weights),
             num_workers=scaling(config).max_workers,
             num_loaders=config.detect.num_workers,
             use_gpu=config.cluster.use_gpu,
         )
         runner_config.work_dir = f"work_dirs/{config.name}"
-        _dump(runner_config, file)
+        part = file.with_name(f".{file.name}.part.py")
+        runner_config.dump(part)
+        part.replace(file)
 
 
-def _dump(config: Any, file: Path) -> None:
-    part = file.with_name(f".{file.name}.part.py")
-    config.dump(part)
-    part.replace(file)
-
-
-def _run_ids(record: StageRecord, uri: str) -> dict[str, str | None]:
-    """Those of the detector and of what it was made from, as far as MLflow has them."""
-    tracker = Tracker(uri, TrackingConfig().experiment)
-    wanted = {record.kind: record.fingerprint, **record.inputs}
-    try:
-        return {kind: tracker.find_run(fingerprint) for kind, fingerprint in wanted.items()}
-    except TrackingError:
-        return dict.fromkeys(wanted)
-
-
-def _pretraining(pretraining: Mapping[str, Any] | None) -> str | None:
-    if pretraining is None:
-        return None
-    return f"on {pretraining['data']}, test top-1 {pretraining['top1']:.2%}"
+def _model_card(
+    record: StageRecord, store: StageStore, run_ids: Mapping[str, str | None]
+) -> dict[str, Any]:
+    retrain = record.inputs.get("retrain")
+    retrained = None if retrain is None else store.get(retrain)
+    return {
+        "fingerprint": record.fingerprint,
+        "space": record.config["backbone"].get("space"),
+        **detection_json(record),
+        "categories": record.result["categories"],
+        "pixels": record.result["pixels"],
+        "pretraining": None
+        if retrained is None
+        else {
+            "fingerprint": retrained.fingerprint,
+            "data": retrained.config["data"]["name"],
+            "top1": retrained.metrics["top1"],
+        },
+        "mlflow_run_ids": dict(run_ids),
+        "code": record.code,
+        "stage": record.config,
+    }
 
 
 def _readable(card: Mapping[str, Any], folder: str) -> str:
     """The card in Markdown."""
+    pretraining = card["pretraining"]
     rows = {
         "backbone": (card["arch"] and f"`{card['arch']}`") or card["backbone"],
-        "pretrained": _pretraining(card["pretraining"]),
+        "pretrained": pretraining
+        and f"on {pretraining['data']}, test top-1 {pretraining['top1']:.2%}",
         "classes": ", ".join(category["name"] for category in card["categories"]),
         "data": json.dumps(card["stage"]["detect"]["data"]),
         "device hours": f"{card['device_hours']:.3f}",
@@ -222,7 +202,7 @@ def _readable(card: Mapping[str, Any], folder: str) -> str:
     lines = [
         "# Detector",
         "",
-        f"{said(card)}, on {card['num_val_images']} validation images.",
+        f"{format_metrics(card)}, on {card['num_val_images']} validation images.",
         "",
         "| | |",
         "|---|---|",

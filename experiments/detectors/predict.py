@@ -1,21 +1,20 @@
 """Images in, images with boxes and COCO's results format out.
 
-All images are looked at before the detector is loaded, and the folder is there complete or not at
-all.
+All images are opened before the detector is loaded, and the folder is there complete or not at all.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from detection.coco.annotation_file import first, read_annotation_file
+from detection import mmdetection
+from detection.coco.annotation_file import first_few, read_annotation_file
 from detection.coco.drawing import draw_detections
-from detection.quiet import quiet
 from experiments.detectors.source import DetectorSource
 from experiments.stages.detect import DETECTIONS
 from orchestration.store.whole_folder import whole_folder
@@ -26,17 +25,10 @@ _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image to look at.
+    """An image: its file, its id in the results, and its size in pixels, upright."""
 
-    Attributes:
-        path: of the file.
-        id: what the results call it.
-        width: pixels.
-        height: pixels.
-    """
-
-    path: Path
     id: int
+    file_name: str
     width: int
     height: int
 
@@ -47,7 +39,7 @@ class Prediction:
 
     Attributes:
         folder: drawn images, `DETECTIONS` and `IMAGE_LIST`.
-        images: what was looked at.
+        images: in which it was detected.
         detections: one ``{"image_id", "category_id", "bbox", "score"}`` for each.
         class_names: category id → name.
         threshold: the lowest score that was drawn.
@@ -69,7 +61,7 @@ class Prediction:
         return {
             "status": "done",
             "folder": str(self.folder),
-            "images": [{"id": image.id, "file": str(image.path)} for image in self.images],
+            "images": [{"id": image.id, "file": image.file_name} for image in self.images],
             "num_detections": len(self.detections),
             "num_drawn": len(self.drawn),
             "detections": str(self.folder / DETECTIONS),
@@ -84,39 +76,46 @@ def image_files(
     Raises:
         ValueError: there is no such file, it is no image, or the annotation file does not name it.
     """
-    files = list(_expand(paths))
-    ids = None
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        images = [file for file in inside if file.suffix.lower() in _SUFFIXES]
+        if path.is_dir() and not images:
+            raise ValueError(f"The folder {path} holds no images: give files, or another folder.")
+        files += images or [path]
+    ids: Sequence[int] = range(1, len(files) + 1)
     if annotation_file is not None:
-        content = read_annotation_file(annotation_file)
-        named = Counter(Path(image["file_name"]).name for image in content.images)
+        listed = read_annotation_file(annotation_file).images
+        names = Counter(Path(image["file_name"]).name for image in listed)
         given = Counter(file.name for file in files)
-        twice = [name for name in given if given[name] > 1 or named[name] > 1]
-        if twice:
+        ambiguous = [name for name in given if given[name] > 1 or names[name] > 1]
+        if ambiguous:
             raise ValueError(
-                f"Several images are called {first(twice)}, here or in {annotation_file}, so that "
-                "their ids cannot be told apart: give them one at a time, or without --annotations."
+                f"Several images are called {first_few(ambiguous)}, here or in {annotation_file}, "
+                "so that their ids cannot be told apart: give them one at a time, or without "
+                "--annotations."
             )
-        ids = {Path(image["file_name"]).name: int(image["id"]) for image in content.images}
-        if unknown := [file.name for file in files if file.name not in ids]:
+        if unknown := [name for name in given if name not in names]:
             raise ValueError(
                 f"{annotation_file} does not name {len(unknown)} of the {len(files)} images "
-                f"({first(unknown)}): leave out --annotations, or give the file of these images."
+                f"({first_few(unknown)}): leave out --annotations, or give the file of these "
+                "images."
             )
-    found = []
-    for number, file in enumerate(files, start=1):
-        width, height = _size(file)
-        found.append(ImageFile(file, number if ids is None else ids[file.name], width, height))
-    return tuple(found)
+        id_of = {Path(image["file_name"]).name: int(image["id"]) for image in listed}
+        ids = [id_of[file.name] for file in files]
+    return tuple(
+        ImageFile(number, str(file), *_size(file)) for number, file in zip(ids, files, strict=True)
+    )
 
 
 def predict_images(
     source: DetectorSource, images: Sequence[ImageFile], output: Path, *, threshold: float
 ) -> Prediction:
-    """Detect objects in images and write what was found into a new folder; imports MMDetection.
+    """Detect objects in images and write them into a new folder; imports MMDetection.
 
     Args:
         source: the detector.
-        images: what is looked at.
+        images: to detect in.
         output: the folder to make.
         threshold: the lowest score that is drawn; the results have all of them.
 
@@ -127,9 +126,9 @@ def predict_images(
     from PIL import Image, ImageOps
 
     names = {int(category["id"]): str(category["name"]) for category in source.categories}
-    with quiet():
+    with mmdetection():
         detector = source.load()
-        found = [
+        detections = [
             {
                 "image_id": image.id,
                 "category_id": source.categories[one["label"]]["id"],
@@ -137,38 +136,19 @@ def predict_images(
                 "score": one["score"],
             }
             for image in images
-            for one in detector.detect(image.path)
+            for one in detector.detect(image.file_name)
         ]
     with whole_folder(output) as folder:
         for image in images:
-            ours = [one for one in found if one["image_id"] == image.id]
-            with Image.open(image.path) as picture:
+            its_own = [one for one in detections if one["image_id"] == image.id]
+            with Image.open(image.file_name) as picture:
                 upright = ImageOps.exif_transpose(picture)
-                drawn = draw_detections(upright, ours, names, threshold=threshold)
-            drawn.save(folder / f"{image.id}_{image.path.stem}.png")
-        (folder / DETECTIONS).write_text(json.dumps(found) + "\n", encoding="utf-8")
-        listed = [
-            {
-                "id": image.id,
-                "file_name": str(image.path),
-                "width": image.width,
-                "height": image.height,
-            }
-            for image in images
-        ]
-        (folder / IMAGE_LIST).write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
-    return Prediction(output, tuple(images), found, names, threshold)
-
-
-def _expand(paths: Iterable[Path]) -> Iterable[Path]:
-    for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
-        if not files:
-            raise ValueError(f"The folder {path} holds no images: give files, or another folder.")
-        yield from files
+                drawn = draw_detections(upright, its_own, names, threshold=threshold)
+            drawn.save(folder / f"{image.id}_{Path(image.file_name).stem}.png")
+        (folder / DETECTIONS).write_text(json.dumps(detections) + "\n", encoding="utf-8")
+        listed = json.dumps([asdict(image) for image in images], indent=1)
+        (folder / IMAGE_LIST).write_text(listed + "\n", encoding="utf-8")
+    return Prediction(output, tuple(images), detections, names, threshold)
 
 
 def _size(file: Path) -> tuple[int, int]:

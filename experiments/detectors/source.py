@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.config.cell import StorageConfig
+from experiments.config.places import StorageConfig
 from experiments.config.section import ConfigError
 from experiments.plan.find_stage import FINGERPRINT, find_stage
 from experiments.stages.detect import DETECTOR, build_config
@@ -38,15 +38,19 @@ class DetectorSource:
     pixels: Mapping[str, list[float]]
     weights: Path
 
-    @property
-    def class_names(self) -> list[str]:
-        """In the order of the categories."""
-        return [str(category["name"]) for category in self.categories]
+    @classmethod
+    def of_stage(cls, record: StageRecord, storage: str, folder: Path) -> DetectorSource:
+        """The detector of a stage, with its weights fetched into a folder."""
+        weights = StageStore(storage).fetch(record, DETECTOR, folder / DETECTOR)
+        return cls(record.config, record.result["categories"], record.result["pixels"], weights)
 
     def runner_config(self, root: str = "data/coco") -> Any:
         """MMDetection's config, for a data set below `root`; imports it."""
         config = build_config(
-            self.stage, root=root, class_names=self.class_names, pixels=self.pixels
+            self.stage,
+            root=root,
+            class_names=[str(category["name"]) for category in self.categories],
+            pixels=self.pixels,
         )
         if "weights" in config.model.backbone:
             config.model.backbone.weights = None  # torchvision would download what is replaced
@@ -72,14 +76,23 @@ def open_source(checkpoint: str, storage: str | None) -> Iterator[DetectorSource
         ConfigError: there is no such detector.
     """
     folder = Path(checkpoint)
-    if folder.is_dir():
-        card = _read_card(folder)
-        yield DetectorSource(card["stage"], card["categories"], card["pixels"], folder / DETECTOR)
+    if not folder.is_dir():
+        storage = storage or StorageConfig().path
+        record = find_detector(checkpoint, storage)
+        with tempfile.TemporaryDirectory(prefix="detector-") as temporary:
+            yield DetectorSource.of_stage(record, storage, Path(temporary))
         return
-    storage = storage or StorageConfig().path
-    record = find_detector(checkpoint, storage)
-    with tempfile.TemporaryDirectory(prefix="detector-") as temporary:
-        yield source_of(record, storage, Path(temporary))
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        source = DetectorSource(
+            card["stage"], card["categories"], card["pixels"], folder / DETECTOR
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"The folder {folder} has no {CARD} that says what detector is in it: give what 'bnnas "
+            "detect export' has written."
+        ) from error
+    yield source
 
 
 def find_detector(checkpoint: str, storage: str) -> StageRecord:
@@ -90,21 +103,3 @@ def find_detector(checkpoint: str, storage: str) -> StageRecord:
             "detect export' has written, or at least 8 digits of the fingerprint of a detect stage."
         )
     return find_stage(checkpoint, "detect", storage)
-
-
-def source_of(record: StageRecord, storage: str, folder: Path) -> DetectorSource:
-    """The detector of a stage, with its weights fetched into a folder."""
-    weights = StageStore(storage).fetch(record, DETECTOR, folder / DETECTOR)
-    result = record.result
-    return DetectorSource(record.config, result["categories"], result["pixels"], weights)
-
-
-def _read_card(folder: Path) -> dict[str, Any]:
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        return {key: card[key] for key in ("stage", "categories", "pixels")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"The folder {folder} has no {CARD} that says what detector is in it: give what 'bnnas "
-            "detect export' has written."
-        ) from error
