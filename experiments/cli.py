@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from experiments.commands import ask, detect, experiment, jobs, look, report
+from experiments.commands import ask, detect, jobs, look, report, run
 from experiments.commands.options import json_alone, print_json
 
 _FAILED, _WRONG, _INTERRUPTED = 1, 2, 130
@@ -29,11 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    experiment.run,
-    experiment.sweep,
-    experiment.correlate,
+    run.run,
+    run.sweep,
+    run.correlate,
     ask.plan,
     ask.status,
+    ask.config,
     jobs.submit,
     jobs.logs,
     jobs.stop,

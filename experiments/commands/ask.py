@@ -1,19 +1,15 @@
-"""Commands that ask about an experiment and start nothing: plan, status."""
+"""Commands that ask about an experiment and start nothing: plan, status, config."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from experiments.commands.options import ConfigFile, Json, Set, print_json
-
-if TYPE_CHECKING:
-    from experiments.config.load import Experiment
-    from experiments.plan.graph import AnyPlan
 
 _FAILED = 1
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
@@ -35,14 +31,14 @@ def plan(
     """
     from experiments.config.load import load_experiment
     from experiments.plan.forecast import forecast
-    from experiments.plan.graph import list_stages
+    from experiments.plan.graph import list_stages, plan_experiment
     from experiments.report.plan_table import print_plan
     from experiments.stages.probe import Probe
     from orchestration.store.stage_store import StageStore
 
     settings = load_experiment(config, overrides or [])
     store = StageStore(settings.storage.path)
-    listed = list_stages(_planned(settings), store)
+    listed = list_stages(plan_experiment(settings), store)
     with Console(stderr=True, quiet=json).status("Looking at earlier runs") as waiting:
         measure = Probe(lambda name: waiting.update(f"Measuring: {name}")) if probe else None
         found = forecast(listed, store, measure)
@@ -95,13 +91,13 @@ def status(
             "job was submitted to."
         )
     from experiments.config.load import load_experiment
-    from experiments.plan.graph import list_stages
+    from experiments.plan.graph import list_stages, plan_experiment
     from experiments.plan.status import look_up
     from experiments.report.status_table import print_status
     from orchestration.store.stage_store import StageStore
 
     settings = load_experiment(target, overrides or [])
-    listed = list_stages(_planned(settings), StageStore(settings.storage.path))
+    listed = list_stages(plan_experiment(settings), StageStore(settings.storage.path))
     with Console(stderr=True, quiet=json).status("Looking for signs of life"):
         found = look_up(listed, settings.storage.path)
     if json:
@@ -117,19 +113,16 @@ def _is_file(target: str | None) -> bool:
     return target is not None and (Path(target).exists() or target.endswith((".yaml", ".yml")))
 
 
-def _planned(settings: Experiment) -> AnyPlan:
-    from experiments.config.detection import DetectionConfig
-    from experiments.config.study import Correlation
-    from experiments.config.sweep import Sweep
-    from experiments.plan.cell import described, plan_cell
-    from experiments.plan.detection import plan_detection
-    from experiments.plan.study import plan_correlation
-    from experiments.plan.sweep import plan_sweep
+def config(config: ConfigFile, overrides: Set = None, json: Json = False) -> None:
+    """Show every field of an experiment's config, with its value and what it means.
 
-    if isinstance(settings, Sweep):
-        return plan_sweep(settings, described(settings.shared.data))
-    if isinstance(settings, Correlation):
-        return plan_correlation(settings, described(settings.shared.data))
-    if isinstance(settings, DetectionConfig):
-        return plan_detection(settings)
-    return plan_cell(settings, described(settings.data))
+    What is printed is a config itself: the file with what it extends, --set and all defaults.
+    """
+    from experiments.config.describe import commented_yaml, resolved_values
+    from experiments.config.load import load_experiment
+
+    experiment = load_experiment(config, overrides or [])
+    if json:
+        print_json(resolved_values(experiment))
+    else:
+        typer.echo(commented_yaml(experiment), nl=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,44 +73,34 @@ def train(
 
     'train' may be left out. What was trained before is not trained again.
     """
-    from experiments.config.load import load_detection
-    from experiments.config.places import open_tracker, where_to_look
-    from experiments.plan.detection import plan_detection
-    from experiments.report.detection_table import print_detection
-    from experiments.run.detection import run_detection
-    from experiments.run.display import Display
+    from experiments.commands.run import run_and_print
+    from experiments.config.load import load_detector, load_experiment
 
     given = {"space": space, "arch": arch, "checkpoint": checkpoint}
     given = {name: value for name, value in given.items() if value is not None}
-    settings = load_detection(config, overrides or [], given)
-    start_s = time.perf_counter()
-    plan = plan_detection(settings)
-    if dump_config is not None:
-        from experiments.config.places import scaling
-        from experiments.detectors.export import dump_runner_config
-
-        dump_runner_config(plan, dump_config)
-        if json:
-            print_json({"status": "done", "config": str(dump_config)})
-        elif not quiet:
-            Console().print(
-                f"Written: {dump_config}, for {scaling(settings).max_workers} "
-                "process(es), which share each batch",
-                highlight=False,
-                soft_wrap=True,
-            )
-        return
-    display = Display(Console(stderr=True), quiet=quiet or json)
-    result = run_detection(plan, open_tracker(settings), display)
-    if json:
-        print_json(result.to_json())
+    if config is not None and not given and dump_config is None:
+        experiment = load_experiment(config, overrides or [])
     else:
+        experiment = load_detector(config, overrides or [], given)
+    if dump_config is None:
         named = arguments(config, overrides) if config is not None else []
-        print_detection(
-            result,
-            Console(),
-            elapsed_s=time.perf_counter() - start_s,
-            mlflow=where_to_look(settings, named),
+        run_and_print(experiment, named, json, quiet)
+        return
+    from experiments.config.places import scaling
+    from experiments.detectors.export import dump_runner_config
+    from experiments.plan.graph import plan_experiment
+
+    plan = plan_experiment(experiment).detector
+    assert plan is not None  # it is one
+    dump_runner_config(plan, dump_config)
+    if json:
+        print_json({"status": "done", "config": str(dump_config)})
+    elif not quiet:
+        Console().print(
+            f"Written: {dump_config}, for {scaling(plan.config).max_workers} process(es), which "
+            "share each batch",
+            highlight=False,
+            soft_wrap=True,
         )
 
 

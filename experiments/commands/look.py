@@ -75,9 +75,8 @@ def ui(
 ) -> None:
     """Open the MLflow UI on the tracked runs, on this machine only."""
     from experiments.commands.mlflow_ui import serve_ui
-    from experiments.config.cell import StorageConfig, TrackingConfig
     from experiments.config.load import load_experiment
-    from experiments.config.places import tracking_uri
+    from experiments.config.places import StorageConfig, TrackingConfig, tracking_uri
 
     if config is None:
         uri = tracking_uri(TrackingConfig(), StorageConfig())

@@ -39,9 +39,8 @@ def report(
     Every number on the page says which run it comes from; what is not there yet says which command
     would make it. Nothing is started.
     """
-    from experiments.config.cell import StorageConfig, TrackingConfig
     from experiments.config.load import load_experiment
-    from experiments.config.places import local_folder, tracking_uri
+    from experiments.config.places import StorageConfig, TrackingConfig, local_folder, tracking_uri
 
     tracking, storage = TrackingConfig(), StorageConfig()
     if config is not None:

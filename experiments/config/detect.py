@@ -1,4 +1,4 @@
-"""How a detector is trained: the `detect` section of a config.
+"""The `detect` section: how a detector is trained.
 
 The defaults are EfficientDet-D0's recipe on COCO (BN-NAS, section 4.4 and Table 3).
 """
@@ -29,12 +29,16 @@ class DetectionData(Section):
     `detection.coco.digit_scenes.make_digit_scenes`.
     """
 
-    name: Literal["coco", "digit_scenes"] = "coco"
-    root: str | None = None
-    num_train: PositiveInt = 200
-    num_val: PositiveInt = 50
-    image_size: Annotated[int, Field(ge=32)] = 128
-    seed: NonNegativeInt = 0
+    name: Literal["coco", "digit_scenes"] = Field(
+        "coco", description="coco (COCO's layout below `root`), or digit_scenes (generated)."
+    )
+    root: str | None = Field(
+        None, description="Folder of the images; scenes lie beside the results if not given."
+    )
+    num_train: PositiveInt = Field(200, description="Training scenes.")
+    num_val: PositiveInt = Field(50, description="Validation scenes.")
+    image_size: Annotated[int, Field(ge=32)] = Field(128, description="Side of a scene, in pixels.")
+    seed: NonNegativeInt = Field(0, description="Of the scenes.")
 
     @model_validator(mode="after")
     def _fields_fit_the_name(self) -> Self:
@@ -81,54 +85,65 @@ def _by_path(options: Any) -> Any:
     return dict(sorted(found.items()))
 
 
-class DetectConfig(Section):
-    """Training and evaluation of a detector.
+class DetectorRecipe(Section):
+    """Training and evaluation of a detector, whatever its images."""
 
-    Attributes:
-        data: what is detected on.
-        image_size: side of the square that images are fitted into, pixels.
-        out_strides: of the backbone's three features.
-        epochs: of training.
-        batch_size: of all workers together.
-        lr: of a batch of 128, and scaled with it.
-        warmup_lr: likewise; a tenth of `lr` if not given.
-        warmup_epochs: of a learning rate that rises from `warmup_lr`; then it falls as a cosine.
-        optimizer: `sgd` with `momentum`, or `adamw`.
-        clip_norm: of the gradient.
-        scale_range: by which an image is resized before a crop of `image_size` is taken.
-        flip_prob: of a mirrored image.
-        val_interval: epochs between evaluations; the last epoch has one in any case.
-        ema_momentum: of the moving average of the weights, which is what is evaluated and kept.
-        bn_momentum: of batch norm's running statistics in neck and head.
-        precision: of the forward pass.
-        options: anything else of MMDetection's config, `model.test_cfg.score_thr: 0.01`.
-        num_workers: processes that load images, for every worker.
-        log_interval: optimiser steps whose mean losses are recorded, as those of epochs are.
-        num_images_shown: validation images that are drawn with their detections.
-    """
-
-    data: DetectionData
-    image_size: PositiveInt = 512
-    out_strides: Annotated[tuple[int, ...], AfterValidator(_three_strides)] = (8, 16, 32)
-    epochs: PositiveInt = 300
-    batch_size: PositiveInt = 128
-    lr: PositiveFloat = 0.16
-    warmup_lr: PositiveFloat | None = None
-    warmup_epochs: NonNegativeInt = 1
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 4e-5
-    clip_norm: PositiveFloat | None = 10.0
-    scale_range: Annotated[tuple[float, float], AfterValidator(_scale_range)] = (0.1, 2.0)
-    flip_prob: Annotated[float, Field(ge=0, le=1)] = 0.5
-    val_interval: PositiveInt = 10
-    ema_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.0002
-    bn_momentum: Annotated[float, Field(gt=0, le=1)] = 0.01
-    precision: Literal["float32", "bfloat16"] = "float32"
-    options: Annotated[dict[str, Any], BeforeValidator(_by_path)] = Field(default_factory=dict)
-    num_workers: NonNegativeInt = 0
-    log_interval: PositiveInt = 50
-    num_images_shown: NonNegativeInt = 8
+    image_size: PositiveInt = Field(
+        512, description="Side of the square that images are fitted into, in pixels."
+    )
+    out_strides: Annotated[tuple[int, ...], AfterValidator(_three_strides)] = Field(
+        (8, 16, 32), description="Of the backbone's three features."
+    )
+    epochs: PositiveInt = Field(300, description="Epochs of training.")
+    batch_size: PositiveInt = Field(128, description="Images in a step, of all workers together.")
+    lr: PositiveFloat = Field(
+        0.16, description="Peak learning rate for a batch of 128; scales with it."
+    )
+    warmup_lr: PositiveFloat | None = Field(
+        None,
+        description="Learning rate at the start, for a batch of 128; a tenth of `lr` if not given.",
+    )
+    warmup_epochs: NonNegativeInt = Field(
+        1, description="Epochs in which it rises to `lr`; then it falls as a cosine."
+    )
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd with `momentum`, or adamw.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Of SGD.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(4e-5, description="L2 penalty.")
+    clip_norm: PositiveFloat | None = Field(
+        10.0, description="Largest norm of the gradient; null for any."
+    )
+    scale_range: Annotated[tuple[float, float], AfterValidator(_scale_range)] = Field(
+        (0.1, 2.0),
+        description="By which an image is resized before a crop of `image_size` is taken.",
+    )
+    flip_prob: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="Of a mirrored training image."
+    )
+    val_interval: PositiveInt = Field(
+        10, description="Epochs between evaluations; the last epoch has one in any case."
+    )
+    ema_momentum: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.0002, description="Of the moving average of the weights, which is evaluated and kept."
+    )
+    bn_momentum: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="Of batch norm's running statistics in neck and head."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of the forward pass; bfloat16 needs a GPU."
+    )
+    options: Annotated[dict[str, Any], BeforeValidator(_by_path)] = Field(
+        default_factory=dict,
+        description="More of MMDetection's config, such as model.test_cfg.score_thr: 0.01.",
+    )
+    num_workers: NonNegativeInt = Field(
+        0, description="Processes that load images, for every worker."
+    )
+    log_interval: PositiveInt = Field(
+        50, description="Steps whose mean losses are recorded, as those of epochs are."
+    )
+    num_images_shown: NonNegativeInt = Field(
+        8, description="Validation images that are drawn with their detections."
+    )
 
     @model_validator(mode="after")
     def _numbers_fit(self) -> Self:
@@ -149,3 +164,18 @@ class DetectConfig(Section):
                 "stride of the pyramid's last level"
             )
         return self
+
+
+class DetectConfig(DetectorRecipe):
+    """The `detect` section: a recipe, and what is detected on."""
+
+    data: DetectionData = Field(description="What is detected on.")
+
+
+class TorchvisionConfig(Section):
+    """A classifier of torchvision as the backbone."""
+
+    name: str = Field(description="As torchvision calls it, such as resnet18.")
+    weights: str | None = Field(
+        None, description="Such as IMAGENET1K_V1; workers download them. Null for random ones."
+    )

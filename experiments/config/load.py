@@ -1,103 +1,83 @@
-"""Reading a config file: YAML, overrides, and one sentence for whatever is wrong.
+"""Reading a config file: YAML, what it extends, overrides, and one sentence for what is wrong.
 
 An unknown key, a wrong type or an impossible combination names the field, before any cluster is
 touched. What a file is, its sections say: one with a `grid` is a sweep, one with `detect` and no
-`supernet` a detector, one with `correlate` a correlation study, and any other a cell. The cell that
-a study is about can be run by itself, too.
+`supernet` a detector, one with `correlate` a correlation study, and any other a cell.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from experiments.config.cell import Config
-from experiments.config.detection import DetectionConfig
+from experiments.config.experiment import AnyConfig, CellConfig, DetectorConfig, Experiment, Kind
 from experiments.config.section import ConfigError
-from experiments.config.study import Correlation
-from experiments.config.sweep import Seeds, Sweep, SweepSettings
 
-Experiment = Config | Sweep | Correlation | DetectionConfig
 _Model = TypeVar("_Model", bound=BaseModel)
-Command = Literal["run", "sweep", "correlate", "detect"]
+# The short names of a grid's axes; any other axis is a config path.
+AXES = {
+    "trainable": "supernet.trainable",
+    "indicator": "search.indicator",
+    "epochs": "supernet.epochs",
+}
+# What changes no result, or is an axis in another way (`seeds`, `name`), cannot be swept.
+_NO_AXES = ("name", "seed", "storage", "tracking", "cluster", "detect", "correlate")
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the YAML file of one cell, apply `key.path=value` overrides, and validate.
+def load_experiment(
+    path: str | Path, overrides: Sequence[str] = (), *, as_kind: Kind | None = None
+) -> Experiment:
+    """Read a YAML file, apply `key.path=value` overrides, and validate.
 
-    A `space` that is a path is taken relative to the file. Raises ConfigError with one sentence.
+    A `space` that is a path is taken relative to the file. As `correlate`, the file of one cell is
+    the study of its supernet. Raises ConfigError with one sentence.
     """
     values = read_values(path, overrides)
-    command = _command_of(values)
-    if command == "sweep":
-        raise ConfigError(f"{path} has a grid, so it is a sweep: start it with 'bnnas sweep'.")
-    if command == "detect":
-        raise ConfigError(f"{path} has no search in it: start it with 'bnnas detect'.")
-    if "seeds" in values:
-        raise ConfigError(
-            f"{path} has seeds, which sweeps and correlation studies are repeated with: start it "
-            "with 'bnnas correlate', or with a grid with 'bnnas sweep'; one cell has one seed."
-        )
-    return _validate(path, Config, values)
-
-
-def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
-    """The same for the file of a sweep, which has a `grid`."""
-    values = read_values(path, overrides)
-    if (command := _command_of(values)) != "sweep":
-        what = {"correlate": "a correlation study", "detect": "a detector"}.get(command, "one cell")
-        raise ConfigError(f"{path} has no grid, so it is {what}: start it with 'bnnas {command}'.")
-    grid, seeds = values.pop("grid"), values.pop("seeds", None)
-    settings = _validate(path, SweepSettings, {"grid": grid or {}, "seeds": seeds})
-    return Sweep.of(settings, [_validate(path, Config, cell) for cell in settings.cells(values)])
-
-
-def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Whichever of the four the file is."""
-    loaders: Mapping[Command, Callable[[str | Path, Sequence[str]], Experiment]] = {
-        "run": load_config,
-        "sweep": load_sweep,
-        "correlate": load_correlation,
-        "detect": load_detection,
-    }
-    return loaders[_command_of(read_values(path, overrides))](path, overrides)
-
-
-def load_correlation(path: str | Path, overrides: Sequence[str] = ()) -> Correlation:
-    """The file of one cell, for a correlation study: once for each of its `seeds`.
-
-    Without a `correlate` section the study has that section's defaults.
-    """
-    values = read_values(path, overrides)
-    if "grid" in values:
+    kind = _kind_of(values)
+    if kind == "run" and as_kind == "correlate":
+        kind = "correlate"
+    if kind == "sweep" and as_kind == "correlate":
         raise ConfigError(
             f"{path} has a grid, and a correlation study asks about one supernet: give the file of "
             "one cell."
         )
-    seeds = _validate(path, Seeds, {"seeds": values.pop("seeds", None)}).seeds
+    if kind == "detect":
+        return load_detector(path, overrides)
+    if kind == "sweep":
+        return _sweep(path, values)
+    seeds = _seeds(path, values.pop("seeds", None))
+    if kind == "run":
+        if seeds:
+            raise ConfigError(
+                f"{path} has seeds, which sweeps and correlation studies are repeated with, and is "
+                "one cell: give it one seed, a grid, or a correlate section."
+            )
+        cell = _validate(path, CellConfig, values)
+        return Experiment("run", cell.name, (cell,))
     given = [{**values, "seed": seed} for seed in seeds] if seeds else [values]
-    return Correlation(tuple(_validate(path, Config, each) for each in given))
+    cells = tuple(_validate(path, CellConfig, each) for each in given)
+    return Experiment("correlate", cells[0].name, cells)
 
 
-def load_detection(
+def load_detector(
     path: str | Path | None, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
-) -> DetectionConfig:
+) -> Experiment:
     """The config of a detector, or without a file what `given` and the overrides say.
 
     `given` are values of the command line's own options; they replace those of the file.
     """
     values = {} if path is None else read_values(path)
     if "supernet" in values:
-        command = _command_of(values)
         raise ConfigError(
-            f"{path} is an experiment with a search: 'bnnas {command}' starts it, and ends in "
-            "detection where it has a detect section. For 'bnnas detect', name the backbone: space "
-            "and arch, or the checkpoint of its retrain stage."
+            f"{path} is an experiment with a search, which ends in detection where it has a detect "
+            "section: 'bnnas run' starts it. For a detector alone, name its backbone: space and "
+            "arch, or the checkpoint of its retrain stage."
         )
     if path is not None:
         values = read_values(path, overrides)
@@ -111,10 +91,11 @@ def load_detection(
             "missing: name a config that has it, or add --set detect.data.root=FOLDER for a folder "
             "in COCO's layout, or --set detect.data.name=digit_scenes."
         )
-    return _validate("bnnas detect" if path is None else path, DetectionConfig, values)
+    config = _validate("bnnas detect" if path is None else path, DetectorConfig, values)
+    return Experiment("detect", config.name, detector=config)
 
 
-def dump_config(config: Config | DetectionConfig) -> str:
+def dump_config(config: AnyConfig) -> str:
     """The resolved config as YAML that is read back to an equal value.
 
     A `correlate` section that nobody gave is left out, because the file of a cell would become that
@@ -125,10 +106,21 @@ def dump_config(config: Config | DetectionConfig) -> str:
 
 
 def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The values of either file with the overrides in them, not validated yet."""
-    path = Path(path)
+    """The values of a file on top of those that it extends, with overrides; not validated yet."""
+    values = _read_file(Path(path), ())
+    for override in overrides:
+        _apply_override(values, override)
+    return values
+
+
+def _read_file(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
     if not path.is_file():
-        raise ConfigError(f"there is no config file {str(path)!r}: give the path of a YAML file.")
+        by = f", which {extending[-1]} extends" if extending else ""
+        raise ConfigError(
+            f"there is no config file {str(path)!r}{by}: give the path of a YAML file."
+        )
+    if path.resolve() in extending:
+        raise ConfigError(f"{path} extends itself, by way of {extending[-1]}: end the circle.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -139,21 +131,148 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
             f"{path}: expected a mapping of keys such as space and data, got "
             f"{type(values).__name__}."
         )
-    for override in overrides:
-        _apply_override(values, override)
     space = values.get("space")
     if isinstance(space, str) and (path.parent / space).is_file():
         values["space"] = str(path.parent / space)
-    return values
+    if (base := values.pop("extends", None)) is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: extends is {base!r}: expected the path of another config file.")
+    return _merged(_read_file(path.parent / base, (*extending, path.resolve())), values)
 
 
-def _command_of(values: Mapping[str, Any]) -> Command:
-    """The command that starts a file with these values."""
+def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`: sections are merged, any other value is replaced; null removes."""
+    merged = dict(base)
+    for key, value in over.items():
+        if value is None and key in base:
+            del merged[key]
+        elif isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            merged[key] = _merged(base[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _kind_of(values: Mapping[str, Any]) -> Kind:
     if "grid" in values:
         return "sweep"
     if "detect" in values and "supernet" not in values:
         return "detect"
     return "correlate" if "correlate" in values else "run"
+
+
+def _sweep(path: str | Path, values: dict[str, Any]) -> Experiment:
+    """A grid of cells, which share all that their axes do not vary (section 4.5.1, Fig. 5)."""
+    grid = values.pop("grid") or {}
+    seeds = _seeds(path, values.pop("seeds", None))
+    if not isinstance(grid, dict) or all(axis is None for axis in grid.values()):
+        raise ConfigError(
+            f"{path}: the grid is empty: name trainable, indicator, epochs or a config path such "
+            "as supernet.lr in it."
+        )
+    axes = {}
+    for name, axis in grid.items():
+        field = AXES.get(name, str(name))
+        _check_axis(path, str(name), field)
+        if axis is not None:
+            axes[field] = _each_once(path, f"grid.{name}", axis)
+    cells = []
+    for point in _points(axes, seeds):
+        cell = _validate(path, CellConfig, _at_point(values, point))
+        cells.append(cell.model_copy(update={"name": _cell_name(cell, axes, len(seeds) > 1)}))
+    names = [cell.name for cell in cells]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"{path}: several cells would be called {', '.join(sorted(twice))}.")
+    return Experiment("sweep", str(values["name"]), tuple(cells), axes=axes)
+
+
+def _check_axis(path: str | Path, name: str, field: str) -> None:
+    section: type[BaseModel] = CellConfig
+    *sections, last = field.split(".")
+    if (sections[:1] and sections[0] in _NO_AXES) or field in _NO_AXES:
+        raise ConfigError(
+            f"{path}: grid.{name} cannot be an axis, because cells differ in nothing by it: sweep "
+            "a field of data, supernet, search or retrain, and repeat with seeds."
+        )
+    for part in (*sections, last):
+        if part not in section.model_fields:
+            known = ", ".join([*AXES, "or a config path such as supernet.lr"])
+            near = difflib.get_close_matches(part, section.model_fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {known}."
+            raise ConfigError(f"{path}: grid.{name} is no field of a config: {hint}")
+        if part != last:
+            section = _section_at(section, (part,))
+
+
+def _points(
+    axes: Mapping[str, tuple[Any, ...]], seeds: tuple[int, ...]
+) -> Iterator[dict[str, Any]]:
+    """The values of every cell's axes.
+
+    Cells that share a supernet lie apart, so that those that start together start different ones;
+    of these the longest come first, so that none is left over for the end.
+    """
+    late = ("supernet.epochs", "supernet.trainable")
+    shared = [field for field in axes if field.startswith(("search.", "retrain."))]
+    others = [field for field in axes if field not in (*shared, *late)]
+    ordered: dict[str, Sequence[Any]] = {field: axes[field] for field in shared}
+    if seeds:
+        ordered["seed"] = seeds
+    if "supernet.epochs" in axes:
+        epochs = axes["supernet.epochs"]
+        are_numbers = all(isinstance(each, int) for each in epochs)
+        ordered["supernet.epochs"] = sorted(epochs, reverse=True) if are_numbers else epochs
+    ordered |= {field: axes[field] for field in (*others, *late[1:]) if field in axes}
+    for point in itertools.product(*ordered.values()):
+        yield dict(zip(ordered, point, strict=True))
+
+
+def _at_point(values: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a cell's experiment, from those that all cells share."""
+    cell = dict(values)
+    for field, value in point.items():
+        *sections, last = field.split(".")
+        section = cell
+        for name in sections:
+            inner = section.get(name)
+            if inner is not None and not isinstance(inner, dict):
+                return cell  # no section at all: the experiment's own validation says so
+            section[name] = dict(inner or {})
+            section = section[name]
+        section[last] = value
+    return cell
+
+
+def _cell_name(cell: CellConfig, axes: Mapping[str, Any], with_seed: bool) -> str:
+    """Such as `bn-accuracy-10`: what trains, what ranks, epochs; a file name and a run name."""
+    name = f"{cell.supernet.trainable}-{cell.search.indicator}-{cell.supernet.epochs}"
+    for field in axes:
+        if field not in AXES.values():
+            value: Any = cell
+            for part in field.split("."):
+                value = getattr(value, part)
+            name += f"-{field.rpartition('.')[2]}{value}".replace("/", "_")
+    return f"{name}-seed{cell.seed}" if with_seed else name
+
+
+def _seeds(path: str | Path, seeds: Any) -> tuple[int, ...]:
+    if seeds is None:
+        return ()
+    found = _each_once(path, "seeds", seeds)
+    if any(type(seed) is not int or seed < 0 for seed in found):
+        raise ConfigError(f"{path}: seeds is {seeds!r}: expected whole numbers of at least 0.")
+    return found
+
+
+def _each_once(path: str | Path, name: str, values: Any) -> tuple[Any, ...]:
+    if not isinstance(values, list) or not values:
+        raise ConfigError(f"{path}: {name} is {values!r}: expected a list of at least one value.")
+    if twice := sorted({str(value) for value in values if values.count(value) > 1}):
+        raise ConfigError(
+            f"{path}: {name} names {', '.join(twice)} more than once, which would be equal cells."
+        )
+    return tuple(values)
 
 
 def _validate(path: str | Path, model: type[_Model], values: dict[str, Any]) -> _Model:
@@ -169,7 +288,9 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(
             f"--set {override!r}: expected key=value, such as --set supernet.epochs=30."
         )
-    *sections, last = key.split(".")
+    sections, last = key.split(".")[:-1], key.split(".")[-1]
+    if key.startswith("grid."):  # whose axes are paths themselves
+        sections, last = ["grid"], key.removeprefix("grid.")
     for section in sections:
         if data.get(section) is None:
             data[section] = {}
@@ -213,8 +334,11 @@ def _section_at(section: type[BaseModel], location: tuple[int | str, ...]) -> ty
         annotation = section.model_fields[str(part)].annotation
         options = getattr(annotation, "__args__", (annotation,))
         section = next(
-            option
-            for option in options
-            if isinstance(option, type) and issubclass(option, BaseModel)
+            (
+                option
+                for option in options
+                if isinstance(option, type) and issubclass(option, BaseModel)
+            ),
+            section,
         )
     return section

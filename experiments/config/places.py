@@ -1,4 +1,4 @@
-"""Where runs are tracked, and the command that shows them."""
+"""The `storage`, `tracking` and `cluster` sections: places and speeds, which change no result."""
 
 from __future__ import annotations
 
@@ -8,13 +8,64 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from experiments.config.cell import Config, StorageConfig, TrackingConfig
-from experiments.config.detection import DetectionConfig
+from pydantic import Field, NonNegativeInt, PlainValidator, PositiveFloat
+
+from experiments.config.section import Section
 from orchestration.cluster.scaling import Scaling
 from orchestration.tracking.tracker import Tracker
 
+if TYPE_CHECKING:
+    from experiments.config.experiment import AnyConfig
+
 _DATABASE = "mlflow.db"
+
+
+def _num_workers(value: Any) -> int | tuple[int, int]:
+    """A number, or the least and the most."""
+    pair = value if isinstance(value, (list, tuple)) else (value, value)
+    are_counts = len(pair) == 2 and all(type(number) is int for number in pair)
+    if not are_counts or not 1 <= pair[0] <= pair[1]:
+        raise ValueError("expected a number of at least 1, or [least, most] for elastic jobs")
+    return pair[0] if pair is not value else (pair[0], pair[1])
+
+
+class StorageConfig(Section):
+    """Where stage results lie."""
+
+    path: str = Field(
+        "bnnas-runs", description="A local folder, NFS, or a URI that pyarrow understands."
+    )
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    uri: str | None = Field(
+        None,
+        description="A server or database; if not given MLFLOW_TRACKING_URI, else an SQLite file "
+        "beside the results.",
+    )
+    experiment: str = Field("bnnas", description="Name of the MLflow experiment.")
+
+
+class ClusterConfig(Section):
+    """The Ray cluster, and what a job takes of it."""
+
+    address: str | None = Field(
+        None,
+        description="HOST:PORT of its head; if not given RAY_ADDRESS, else a local cluster on this "
+        "machine.",
+    )
+    num_workers: Annotated[int | tuple[int, int], PlainValidator(_num_workers)] = Field(
+        1, description="Workers of every job: a number, or [least, most] for elastic jobs."
+    )
+    use_gpu: bool = Field(False, description="Whether every worker has a GPU.")
+    cpus_per_worker: PositiveFloat = Field(1.0, description="Cores of a worker.")
+    max_failures: NonNegativeInt = Field(
+        3, description="How often a job, or the process that drives a task, is started again."
+    )
 
 
 def tracking_uri(tracking: TrackingConfig, storage: StorageConfig) -> str:
@@ -35,12 +86,12 @@ def report_folder(storage: StorageConfig, name: str) -> Path:
     return local_folder(storage) / "reports" / name
 
 
-def open_tracker(config: Config | DetectionConfig) -> Tracker:
+def open_tracker(config: AnyConfig) -> Tracker:
     """The tracker of an experiment; touches no network."""
     return Tracker(tracking_uri(config.tracking, config.storage), config.tracking.experiment)
 
 
-def where_to_look(config: Config | DetectionConfig, arguments: Sequence[str]) -> str:
+def where_to_look(config: AnyConfig, arguments: Sequence[str]) -> str:
     """Where the tracked runs are seen: the server's address, or the command that opens the UI.
 
     `arguments` are those that named the experiment on the command line; they are repeated only
@@ -54,7 +105,7 @@ def where_to_look(config: Config | DetectionConfig, arguments: Sequence[str]) ->
     return shlex.join([program, "ui", *(() if tracks_by_default else arguments)])
 
 
-def scaling(config: Config | DetectionConfig) -> Scaling:
+def scaling(config: AnyConfig) -> Scaling:
     """The workers of every job."""
     section = config.cluster
     return Scaling(section.num_workers, section.use_gpu, section.cpus_per_worker)
@@ -65,10 +116,12 @@ def absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
-def resolve_paths(config: Config) -> Config:
+def resolve_paths(config: AnyConfig) -> AnyConfig:
     """The same experiment for a process that stands in another folder: its places absolute."""
-    places = {"storage": config.storage.model_copy(update={"path": absolute(config.storage.path)})}
-    if config.data.root is None:
-        return config.model_copy(update=places)
-    data = config.data.model_copy(update={"root": absolute(config.data.root)})
-    return config.model_copy(update={**places, "data": data})
+    places: dict[str, Section] = {
+        "storage": config.storage.model_copy(update={"path": absolute(config.storage.path)})
+    }
+    if config.data is not None and config.data.root is not None:
+        root = absolute(config.data.root)
+        places["data"] = config.data.model_copy(update={"root": root})
+    return config.model_copy(update=places)

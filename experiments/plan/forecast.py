@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.plan.graph import ListedStage, StageList
+from experiments.plan.graph import PlannedStage, StageList
 from nas.cost import flops_table
 from nas.indicators import INDICATORS
 from nas.space import parse_architecture, space_from_dict
@@ -50,7 +50,7 @@ class Rate:
     basis: str
 
 
-Measure = Callable[[ListedStage], Rate | str]
+Measure = Callable[[PlannedStage], Rate | str]
 """Measures a stage's rate; or says why it cannot."""
 
 
@@ -145,7 +145,7 @@ def num_units(kind: str, config: Mapping[str, Any]) -> int:
 
 
 def _estimate(
-    one: ListedStage, earlier: Mapping[str, Sequence[StageRecord]], measure: Measure | None
+    one: PlannedStage, earlier: Mapping[str, Sequence[StageRecord]], measure: Measure | None
 ) -> Estimate:
     kind, config = one.stage.kind, one.stage.config
     if one.record is not None:

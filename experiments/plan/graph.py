@@ -1,33 +1,112 @@
-"""The stages of an experiment, each once, with the cells that need it: a dry run.
+"""The graph of stages of an experiment, whatever its kind: a dry run.
 
-What `bnnas plan` prices and what `bnnas status` looks up. Nothing here connects to a cluster, and
-nothing is written.
+`run` makes its tasks, `plan` prices its stages, `status` looks them up. Nothing here connects to a
+cluster, and nothing is written.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from experiments.config.experiment import AnyConfig, CellConfig, Experiment
 from experiments.plan.budgets import budgets
-from experiments.plan.cell import CellPlan, finished_chain, validation_top1
-from experiments.plan.detection import DetectionPlan
-from experiments.plan.study import CorrelationPlan
-from experiments.plan.sweep import RandomPlan, SweepPlan
-from nas.search import draw_legal
-from nas.space import Architecture, parse_architecture
+from experiments.plan.cells import CellPlan, describe_images, plan_cell
+from experiments.plan.detector import DetectorPlan, plan_detector
+from experiments.plan.tasks import Task, current_record
+from nas.data import ImageSpec
+from nas.indicators import INDICATORS
+from nas.search import draw_stratified
+from nas.space import Architecture, format_architecture, parse_architecture
+from orchestration.store.fingerprint import fingerprint
+from orchestration.store.json_text import JSON
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord, StageStore
 
-# Where cells are named, these stand for the random architectures, and a sweep's detector.
+# Where members are named, these stand for the random architectures, and a sweep's detector.
 BASELINE, DETECTION = "random", "detection"
+_KINDS = ("supernet", "score", "search", "retrain", "detect")
+_DRAW_STREAM = 2  # apart from the searchers and the random baseline, which the same seed starts
 
 
 @dataclass(frozen=True)
-class ListedStage:
+class ExperimentPlan:
+    """What an experiment has to make.
+
+    Attributes:
+        experiment: what was asked for.
+        tasks: in the order in which they start.
+        cells: of a sweep or a run one each; of a study one for every seed.
+        archs: those that a study retrains, cheap ones first.
+        detector: of an experiment that is nothing else.
+    """
+
+    experiment: Experiment
+    tasks: tuple[Task, ...]
+    cells: tuple[CellPlan, ...] = ()
+    archs: tuple[Architecture, ...] = ()
+    detector: DetectorPlan | None = None
+
+    @cached_property
+    def known(self) -> tuple[Stage, ...]:
+        """The stages that are known before any search, each once."""
+        stages = [stage for task in self.tasks for stage in task.stages]
+        return tuple({stage.fingerprint: stage for stage in stages}.values())
+
+    @property
+    def sharing(self) -> int:
+        """How many tasks wait for one and the same supernet, at most."""
+        supernets = [
+            stage.fingerprint
+            for task in self.tasks
+            for stage in task.stages
+            if stage.kind == "supernet"
+        ]
+        return max(Counter(supernets).values(), default=1)
+
+    @property
+    def group(self) -> str:
+        """What the experiment's MLflow run is found by: its name and what decides its results."""
+        kind, name = self.experiment.kind, self.experiment.name
+        if kind == "run":
+            return cell_group(self.cells[0], part_of="")
+        stages: list[JSON] = [*sorted(stage.fingerprint for stage in self.known)]
+        key: dict[str, JSON] = {"name": name, "stages": stages}
+        if kind == "sweep":
+            key["retrain"] = self.experiment.cells[0].retrain.identity()
+        return fingerprint(kind, key, code_version=1)
+
+    def last_task(self, store: StageStore) -> Task | None:
+        """A sweep's detector, on the network of its best cell.
+
+        None where no detector is asked for, or as long as a cell is missing: it might be the best.
+        """
+        if self.experiment.kind != "sweep" or self.experiment.shared.detect is None:
+            return None
+        chains = [(task, task.records(store)) for task in self.tasks if task.is_cell]
+        done = [(task, records) for task, records in chains if records is not None]
+        if len(done) < len(chains):
+            return None
+        task, records = max(done, key=lambda each: validation_top1(each[1][-1]))
+        assert task.cell is not None
+        arch = parse_architecture(records[-1].result["arch"])
+        return Task(
+            name=task.name,
+            label=DETECTION,
+            member=DETECTION,
+            config=task.config,
+            stages=(task.cell.retrain(arch), task.cell.detect(arch)),
+            cell=task.cell,
+        )
+
+
+@dataclass(frozen=True)
+class PlannedStage:
     """One stage, and who needs it.
 
     Attributes:
@@ -35,15 +114,17 @@ class ListedStage:
             one, which takes about as long.
         is_known: False for the retraining, or the detector, of such an architecture.
         record: its result, where it is in the store.
-        cells: the names of the cells that need it; `BASELINE` for the random architectures.
-        plan: the first of these cells.
+        cells: the members that need it.
+        config: of the experiment of the first of these.
+        cell: its plan, where it has one.
     """
 
     stage: Stage
     is_known: bool
     record: StageRecord | None
     cells: tuple[str, ...]
-    plan: CellPlan | DetectionPlan
+    config: AnyConfig
+    cell: CellPlan | None
 
     @property
     def fingerprint(self) -> str | None:
@@ -74,134 +155,194 @@ class StageList:
 
     name: str
     cells: tuple[str, ...]
-    stages: tuple[ListedStage, ...]
+    stages: tuple[PlannedStage, ...]
 
-    def who_needs(self, one: ListedStage) -> str:
+    @property
+    def is_complete(self) -> bool:
+        """Whether every stage is in the store."""
+        return all(one.record is not None for one in self.stages)
+
+    def who_needs(self, one: PlannedStage) -> str:
         """The cells of a stage, a line each; of more than three, how many."""
         is_shared = len(one.cells) > 3
         return f"{len(one.cells)} of {len(self.cells)}" if is_shared else "\n".join(one.cells)
 
 
-AnyPlan = CellPlan | SweepPlan | CorrelationPlan | DetectionPlan
+def plan_experiment(experiment: Experiment) -> ExperimentPlan:
+    """Work out what an experiment has to make.
 
-
-def list_stages(plan: AnyPlan, store: StageStore) -> StageList:
-    """The stages of a plan; what is in the store says which architectures are known."""
-    if isinstance(plan, DetectionPlan):
-        return StageList(plan.config.name, (plan.config.name,), tuple(_detector(plan, store)))
-    if isinstance(plan, CorrelationPlan):
-        return _study(plan, store)
-    if isinstance(plan, SweepPlan):
-        name, cells, baseline = plan.sweep.name, plan.cells, plan.baseline
-    else:
-        name, cells = plan.config.name, (plan,)
-        baseline = tuple(RandomPlan(plan, arch) for arch in plan.baseline_archs)
-    listed = [stage for cell in cells for stage in _chain(cell, store)]
-    for random in baseline:
-        record = store.get(random.stage.fingerprint)
-        listed.append(ListedStage(random.stage, True, record, (BASELINE,), random.cell))
-    listed += _detection(plan, store)
-    names = [cell.config.name for cell in cells]
-    names += [BASELINE] if baseline else []
-    names += [DETECTION] if any(one.cells == (DETECTION,) for one in listed) else []
-    return StageList(name, tuple(names), tuple(_each_once(listed)))
-
-
-def some_architecture(plan: CellPlan) -> Architecture:
-    """A legal architecture, to stand for those that are not found yet."""
-    search = plan.config.search.model_dump(mode="json")
-    rng = np.random.default_rng(plan.config.seed)
-    return draw_legal(plan.space, budgets(search, plan.space), rng, 1)[0]
-
-
-def _detector(plan: DetectionPlan, store: StageStore) -> Iterator[ListedStage]:
-    """The stages of a detector: pretraining, where it is asked for, and training."""
-    names = (plan.config.name,)
-    pretraining = plan.checkpoint
-    if plan.retrain is not None:
-        pretraining = store.get(plan.retrain.fingerprint)
-        yield ListedStage(plan.retrain, True, pretraining, names, plan)
-    inputs = [] if pretraining is None else [pretraining]
-    yield ListedStage(plan.stage, True, _stored(plan.stage, inputs, store), names, plan)
-
-
-def _study(plan: CorrelationPlan, store: StageStore) -> StageList:
-    """The supernets and scores of a correlation study, and all its retrainings."""
-    listed = []
-    for cell in plan.cells:
-        names = (f"seed {cell.config.seed}",)
-        read: list[StageRecord] = []
-        if cell.supernet is not None:
-            record = _stored(cell.supernet, [], store)
-            listed.append(ListedStage(cell.supernet, True, record, names, cell))
-            read += [] if record is None else [record]
-        for stage in plan.scores(cell):
-            listed.append(ListedStage(stage, True, _stored(stage, read, store), names, cell))
-        for arch in plan.archs:
-            stage = cell.retrain(arch)
-            listed.append(ListedStage(stage, True, store.get(stage.fingerprint), names, cell))
-    seeds = tuple(f"seed {seed}" for seed in plan.seeds)
-    return StageList(plan.config.name, seeds, tuple(_each_once(listed)))
-
-
-def _chain(cell: CellPlan, store: StageStore) -> list[ListedStage]:
-    """Supernet, search and retraining of one cell."""
-    cells = (cell.config.name,)
-    listed = []
-    read: dict[str, StageRecord] = {}
-    for stage in cell.until_search:
-        # Without its inputs it is made anew, whatever the store has.
-        is_readable = read.keys() == stage.inputs.keys()
-        record = store.current(stage.fingerprint, read) if is_readable else None
-        listed.append(ListedStage(stage, True, record, cells, cell))
-        if record is not None:
-            read[stage.kind] = record
-    if "search" not in read:
-        somewhat = cell.retrain(some_architecture(cell))
-        return [*listed, ListedStage(somewhat, False, None, cells, cell)]
-    retrain = cell.retrain(parse_architecture(read["search"].result["arch"]))
-    return [*listed, ListedStage(retrain, True, store.get(retrain.fingerprint), cells, cell)]
-
-
-def _detection(plan: CellPlan | SweepPlan, store: StageStore) -> list[ListedStage]:
-    """The detector on the network that is found, or on some legal one until that is known."""
-    cells = plan.cells if isinstance(plan, SweepPlan) else (plan,)
-    if cells[0].config.detect is None:
-        return []
-    names = (DETECTION,) if isinstance(plan, SweepPlan) else (plan.config.name,)
-    best = _best_cell(cells, store)
-    if best is None:
-        stage = cells[0].detect(some_architecture(cells[0]))
-        assert stage is not None  # the config has a detect section
-        return [ListedStage(stage, False, None, names, cells[0])]
-    cell, retrained = best
-    stage = cell.detect(parse_architecture(retrained.result["arch"]))
-    assert stage is not None
-    return [ListedStage(stage, True, _stored(stage, [retrained], store), names, cell)]
-
-
-def _best_cell(cells: Sequence[CellPlan], store: StageStore) -> tuple[CellPlan, StageRecord] | None:
-    """The cell whose network a detector is built on, and its retraining.
-
-    None until all cells are done: another one might be the best.
+    Raises ValueError (a wrong request) where it cannot be made, or its data are not there.
     """
-    chains = [finished_chain(cell, store) for cell in cells]
-    done = [
-        (cell, chain[-1]) for cell, chain in zip(cells, chains, strict=True) if chain is not None
+    if experiment.detector is not None:
+        return _plan_detector(experiment)
+    images = describe_images(experiment.cells[0].data)
+    if experiment.kind == "correlate":
+        return _plan_study(experiment, images)
+    cells = tuple(plan_cell(config, images) for config in experiment.cells)
+    first: dict[str, CellPlan] = {}
+    for cell in cells:
+        same = first.setdefault(cell.search.fingerprint, cell)
+        if same is not cell and _is_same(same.config, cell.config):
+            raise ValueError(
+                f"grid: the cells {same.config.name} and {cell.config.name} are the same, because "
+                f"the indicator {cell.config.search.indicator!r} reads no supernet: give it a "
+                "sweep of its own, with one value of trainable and of epochs."
+            )
+    tasks = [_cell_task(cell, experiment) for cell in cells]
+    of_seed = {cell.config.seed: cell for cell in cells}
+    tasks += [
+        _retrain_task(cell, arch, BASELINE, BASELINE)
+        for cell in of_seed.values()
+        for arch in cell.baseline_archs
     ]
-    if len(done) < len(cells):
-        return None
-    return max(done, key=lambda each: validation_top1(each[1]))
+    return ExperimentPlan(experiment, tuple(tasks), cells)
 
 
-def _stored(stage: Stage, inputs: Sequence[StageRecord], store: StageStore) -> StageRecord | None:
-    """A stage's record, made from these very records; without its inputs it is made anew."""
-    read = {record.kind: record for record in inputs if record.kind in stage.inputs}
-    return store.current(stage.fingerprint, read) if read.keys() == stage.inputs.keys() else None
+def list_stages(plan: ExperimentPlan, store: StageStore) -> StageList:
+    """The stages of a plan; what is in the store says which architectures are known."""
+    listed = [one for task in plan.tasks for one in _look_up(task, store)]
+    if plan.experiment.kind == "sweep" and plan.experiment.shared.detect is not None:
+        last = plan.last_task(store)
+        if last is None:
+            cell = plan.cells[0]
+            detect = cell.detect(cell.some_architecture())
+            listed.append(PlannedStage(detect, False, None, (DETECTION,), cell.config, cell))
+        else:
+            listed += list(_look_up(last, store))[-1:]
+    names = dict.fromkeys(one.cells[0] for one in listed)
+    return StageList(plan.experiment.name, tuple(names), tuple(_each_once(listed, list(names))))
 
 
-def _each_once(listed: Iterable[ListedStage]) -> list[ListedStage]:
-    merged: dict[str, ListedStage] = {}
+def cell_group(cell: CellPlan, *, part_of: str) -> str:
+    """What a cell's MLflow run is found by; `part_of` keeps apart the sweeps that share one."""
+    key: dict[str, JSON] = {
+        "part_of": part_of,
+        "name": cell.config.name,
+        "stages": [stage.fingerprint for stage in cell.known],
+        "retrain": cell.config.retrain.identity(),
+    }
+    return fingerprint("cell", key, code_version=1)
+
+
+def validation_top1(retrained: StageRecord) -> tuple[float, float]:
+    """What the best of several retrained networks is chosen by."""
+    last = retrained.history[-1]
+    return last["val/top1"], -last["val/loss"]
+
+
+def _is_same(one: CellConfig, other: CellConfig) -> bool:
+    """Of two cells with one search: whether they retrain what it finds in the same way."""
+    return (one.retrain, one.data) == (other.retrain, other.data)
+
+
+def _cell_task(cell: CellPlan, experiment: Experiment) -> Task:
+    name = cell.config.name
+    detects = experiment.kind == "run" and cell.config.detect is not None
+    return Task(
+        name=name,
+        label=name,
+        member=name,
+        config=cell.config,
+        stages=cell.until_search,
+        cell=cell,
+        follow=("retrain", "detect") if detects else ("retrain",),
+        is_cell=True,
+    )
+
+
+def _retrain_task(cell: CellPlan, arch: Architecture, name: str, member: str) -> Task:
+    return Task(
+        name=name,
+        label=f"{name} {format_architecture(arch)}",
+        member=member,
+        config=cell.config,
+        stages=(cell.retrain(arch),),
+        cell=cell,
+    )
+
+
+def _plan_detector(experiment: Experiment) -> ExperimentPlan:
+    assert experiment.detector is not None
+    plan = plan_detector(experiment.detector)
+    name = plan.config.name
+    task = Task(
+        name=name,
+        label=name,
+        member=name,
+        config=plan.config,
+        stages=(plan.detect,) if plan.retrain is None else (plan.retrain, plan.detect),
+        checkpoint=plan.checkpoint,
+        weights=plan.weights,
+    )
+    return ExperimentPlan(experiment, (task,), detector=plan)
+
+
+def _plan_study(experiment: Experiment, images: ImageSpec) -> ExperimentPlan:
+    """Raises ValueError where the space or the budgets hold too few architectures."""
+    first = experiment.cells[0]
+    correlate = first.correlate
+    needs_supernet = any(INDICATORS[name].needs_supernet for name in correlate.indicators)
+    indicator = "bn" if needs_supernet else "flops"
+    cells = []
+    for config in experiment.cells:
+        search = config.search.model_copy(update={"indicator": indicator, "searcher": "exact"})
+        baseline = config.random_baseline.model_copy(update={"num_architectures": 0})
+        changes = {"search": search, "random_baseline": baseline, "detect": None}
+        cells.append(plan_cell(config.model_copy(update=changes), images))
+    space = cells[0].space
+    archs = draw_stratified(
+        space,
+        budgets(first.search.model_dump(), space),
+        np.random.default_rng((first.seed, _DRAW_STREAM)),
+        correlate.num_architectures,
+        num_strata=correlate.num_strata,
+    )
+    if len(archs) < correlate.num_architectures:
+        raise ValueError(
+            f"correlate.num_architectures is {correlate.num_architectures}, but only {len(archs)} "
+            "could be found under the budgets of the search section: ask for fewer, or widen them."
+        )
+    scored = [name for name in correlate.indicators if not INDICATORS[name].additive]
+    members = {cell.config.seed: f"seed {cell.config.seed}" for cell in cells}
+    tasks = [
+        Task(
+            name="scores",
+            label=f"scores of {members[cell.config.seed]}",
+            member=members[cell.config.seed],
+            config=cell.config,
+            stages=(
+                *([] if cell.supernet is None else [cell.supernet]),
+                *(cell.score(name, archs) for name in scored),
+            ),
+            cell=cell,
+        )
+        for cell in cells
+    ]
+    tasks = [task for task in tasks if task.stages]
+    tasks += [
+        _retrain_task(cell, arch, "correlate", members[cell.config.seed])
+        for arch in archs
+        for cell in cells
+    ]
+    return ExperimentPlan(experiment, tuple(tasks), tuple(cells), archs)
+
+
+def _look_up(task: Task, store: StageStore) -> Iterator[PlannedStage]:
+    """The stages of a task; after a search that is not there, placeholders."""
+    earlier = list(task.given)
+    records: list[StageRecord] = []
+    for number in range(task.size):
+        known = task.stage(number, records)
+        stage = task.placeholder(number) if known is None else known
+        record = None if known is None else current_record(known, earlier, store)
+        yield PlannedStage(stage, known is not None, record, (task.member,), task.config, task.cell)
+        if record is not None:
+            records.append(record)
+            earlier.append(record)
+
+
+def _each_once(listed: Iterable[PlannedStage], members: list[str]) -> list[PlannedStage]:
+    merged: dict[str, PlannedStage] = {}
     for one in listed:
         key = one.fingerprint or one.name
         same = merged.get(key)
@@ -209,5 +350,11 @@ def _each_once(listed: Iterable[ListedStage]) -> list[ListedStage]:
             cells = tuple(dict.fromkeys((*same.cells, *one.cells)))
             one = dataclasses.replace(same, cells=cells)
         merged[key] = one
-    kinds = ("supernet", "score", "search", "retrain", "detect")
-    return sorted(merged.values(), key=lambda one: (kinds.index(one.stage.kind), not one.is_known))
+    return sorted(
+        merged.values(),
+        key=lambda one: (
+            _KINDS.index(one.stage.kind),
+            not one.is_known,
+            members.index(one.cells[0]),
+        ),
+    )

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from experiments.plan.forecast import ROUND, num_units
-from experiments.plan.graph import ListedStage, StageList
+from experiments.plan.graph import PlannedStage, StageList
 from nas.indicators import INDICATORS
 from orchestration.store.claims import BEAT_S, Claims, Holder
 from orchestration.store.failure_log import FailureLog, FailureNote
@@ -33,7 +33,7 @@ class StageStatus:
         failure: why it failed last.
     """
 
-    listed: ListedStage
+    listed: PlannedStage
     holder: Holder | None = None
     is_silent: bool = False
     failure: FailureNote | None = None
@@ -145,7 +145,7 @@ def look_up(
     return ExperimentStatus(listed, tuple(stages), cells)
 
 
-def _holders(claims: Claims, stages: list[ListedStage]) -> dict[str, Holder]:
+def _holders(claims: Claims, stages: list[PlannedStage]) -> dict[str, Holder]:
     found = {one.stage.fingerprint: claims.holder(one.stage.fingerprint) for one in stages}
     return {key: holder for key, holder in found.items() if holder is not None}
 

@@ -20,12 +20,8 @@ from typing import Any
 
 import yaml
 
-from experiments.config.cell import Config
-from experiments.config.cells import Cells
-from experiments.config.detection import DetectionConfig
-from experiments.config.load import Experiment, load_experiment, read_values
-from experiments.config.study import Correlation
-from experiments.config.sweep import Sweep
+from experiments.config.experiment import Experiment
+from experiments.config.load import load_experiment, read_values
 from experiments.plan.find_stage import FINGERPRINT
 from experiments.run.provenance import COMMIT_VARIABLE, commit
 from nas.space import built_in_spaces, load_space
@@ -36,12 +32,6 @@ _PACKAGES = ("nas", "orchestration", "detection", "experiments")
 _SUFFIXES = frozenset({".py", ".yaml", ".html", ".css", ".jinja", ".typed"})
 _LEFT_OUT = frozenset({"__pycache__", "results", "benchmarks"})
 _TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
-_COMMANDS = {
-    Config: "run",
-    Sweep: "sweep",
-    Correlation: "correlate",
-    DetectionConfig: "detect",
-}
 
 
 @dataclass(frozen=True)
@@ -84,11 +74,10 @@ def pack(
     _write_config(read_values(config, overrides), folder)
     for name in _PACKAGES:
         _copy_source(_SOURCE_ROOT / name, folder / name)
-    command = _COMMANDS[type(experiment)]
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", experiment.name)
     metadata = {
         "bnnas.name": experiment.name,
-        "bnnas.command": command,
+        "bnnas.command": experiment.kind,
         "bnnas.storage": experiment.storage.path,
     }
     if (version := commit()) is not None:
@@ -96,7 +85,7 @@ def pack(
     return Package(
         folder=folder,
         submission_id=f"{name}-{secrets.token_hex(4)}",
-        entrypoint=shlex.join(["python", "-m", "experiments", command, "config.yaml"]),
+        entrypoint=shlex.join(["python", "-m", "experiments", experiment.kind, "config.yaml"]),
         metadata=metadata,
         env_vars=env_vars,
     )
@@ -104,7 +93,7 @@ def pack(
 
 def _check_places(experiment: Experiment) -> None:
     """Raise ValueError where something would lie in the temporary folder of the job."""
-    config = experiment.shared if isinstance(experiment, Cells) else experiment
+    config = experiment.shared
     storage, tracking = experiment.storage.path, experiment.tracking.uri
     data, boxes = config.data, None if config.detect is None else config.detect.data
     places = [
@@ -112,10 +101,10 @@ def _check_places(experiment: Experiment) -> None:
         ("data.root", None if data is None else data.root, "/shared/data"),
         ("detect.data.root", None if boxes is None else boxes.root, "/shared/coco"),
     ]
-    if isinstance(config, DetectionConfig):
-        # A fingerprint names no place; whatever else it is, is one.
-        is_file = config.checkpoint is not None and not FINGERPRINT.fullmatch(config.checkpoint)
-        places.append(("checkpoint", config.checkpoint if is_file else None, "/shared/weights.pt"))
+    if experiment.detector is not None and experiment.detector.checkpoint is not None:
+        checkpoint = experiment.detector.checkpoint
+        if not FINGERPRINT.fullmatch(checkpoint):  # which names no place
+            places.append(("checkpoint", checkpoint, "/shared/weights.pt"))
     for field, path, example in places:
         if path is not None and "://" not in path and not Path(path).is_absolute():
             raise ValueError(

@@ -9,12 +9,14 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestration.cluster.credentials import without_credentials
+from orchestration.store import json_text
 from orchestration.tracking.reader import PROGRAM
+from orchestration.tracking.tracker import CODE
 
 COMMIT_VARIABLE = "BNNAS_COMMIT"
 _OUR_SCRIPTS = (PROGRAM, "cli.py", "__main__.py", "-c")
@@ -78,3 +80,15 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def source_tags(code: Mapping[str, Any]) -> dict[str, str]:
+    """MLflow's own tags for where a run comes from, and all of it in one."""
+    tags = {
+        CODE: json_text.dumps(code),
+        "mlflow.source.name": str(code["command"]),
+        "mlflow.source.type": "LOCAL",
+    }
+    if code["commit"] is not None:
+        tags["mlflow.source.git.commit"] = str(code["commit"])
+    return tags

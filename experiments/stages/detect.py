@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detection import DETECTIONS_FILE, DETECTOR_FILE, LOSSES_FILE, mmdetection
 from detection.coco.annotation_file import CocoError
 from detection.coco.data import (
     DetectionImages,
     annotation_file,
     image_folder,
-    look_at,
+    prepare_images,
     scene_parameters,
 )
-from detection.quiet import quiet
-from experiments.config.cell import Config
-from experiments.config.detection import DetectionConfig
+from experiments.config.experiment import AnyConfig
 from experiments.config.places import local_folder
 from experiments.config.section import ConfigError
 from experiments.figures.numbers import count
-from experiments.plan.detection import DetectionPlan
+from experiments.plan.decides import DetectContent
+from experiments.plan.detector import DetectorPlan
 from experiments.stages.setting import IMAGES, WEIGHTS, Setting
 from orchestration.jobs.runner import Outcome
 from orchestration.jobs.train_job import JobResult
@@ -34,11 +34,8 @@ from orchestration.store.stage_store import StageRecord, StageStore
 from orchestration.store.storage import fetch_shared, share_file
 from orchestration.tracking.stage_runs import Done
 
-# Among the stage's files: the detector's state dict, and what the last evaluation found, in COCO's
-# results format.
-DETECTOR = "detector.pt"
-DETECTIONS = "detections.json"
-_LOSSES = "losses.json"  # of every interval; the store has them as the record's series
+# The stage's files; the losses are in the record, as its series.
+DETECTOR, DETECTIONS = DETECTOR_FILE, DETECTIONS_FILE
 
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -64,14 +61,14 @@ class Place:
     use_gpu: bool
 
 
-def check_backbone(plan: DetectionPlan) -> None:
+def check_backbone(plan: DetectorPlan) -> None:
     """Find out in this process whether workers will be able to build the backbone.
 
     Where it comes from a file or from torchvision; imports what that takes. Raises ValueError.
     """
-    backbone = plan.stage.config["backbone"]
+    backbone = plan.detect.config["backbone"]
     if plan.weights is not None:
-        with quiet():
+        with mmdetection():
             from detection.backbone import SearchedBackbone
 
             SearchedBackbone(backbone["space"], backbone["arch"], checkpoint=plan.weights)
@@ -93,7 +90,7 @@ def check_backbone(plan: DetectionPlan) -> None:
             )
 
 
-def detection_place(config: Config | DetectionConfig, weights: Path | None = None) -> Place:
+def detection_place(config: AnyConfig, weights: Path | None = None) -> Place:
     """Look at the data set of an experiment's `detect` section, and say where it lies.
 
     Raises CocoError, in one sentence, where it cannot be used.
@@ -101,7 +98,9 @@ def detection_place(config: Config | DetectionConfig, weights: Path | None = Non
     detect = config.detect
     assert detect is not None  # who has none does not ask
     return Place(
-        images=look_at(detect.data.model_dump(), detect.batch_size, local_folder(config.storage)),
+        images=prepare_images(
+            detect.data.model_dump(), detect.batch_size, local_folder(config.storage)
+        ),
         weights=weights,
         num_loaders=detect.num_workers,
         log_interval=detect.log_interval,
@@ -110,18 +109,17 @@ def detection_place(config: Config | DetectionConfig, weights: Path | None = Non
     )
 
 
-def make_detect(
-    stage: Stage, setting: Setting, place: Place, inputs: Mapping[str, Done] | None = None
-) -> Done:
+def make_detect(stage: Stage, setting: Setting, inputs: Mapping[str, Done], place: Place) -> Done:
     """Have the trained detector (`DETECTOR`) and its mAP, or get it trained.
 
     `inputs` names the stage that pretrained the backbone, and what else led to it.
     """
-    inputs = inputs or {}
+    content = DetectContent.of(stage.config)
     retrained = inputs["retrain"].record if "retrain" in stage.inputs else None
     pixels = pixel_statistics(stage, retrained, setting.runner.store)
     if place.weights is not None:
-        share_file(setting.runner.store.path, stage.config["weights"], place.weights)
+        assert content.weights is not None  # the digest of that file
+        share_file(setting.runner.store.path, content.weights, place.weights)
 
     def finish(job: JobResult, folder: Path) -> Outcome:
         last = job.history[-1]
@@ -132,14 +130,14 @@ def make_detect(
         }
         metrics["train_loss"] = last["train/loss"]
         result = {
-            "arch": stage.config["backbone"].get("arch"),
+            "arch": content.backbone.get("arch"),
             "categories": place.images.categories,
             "pixels": pixels,
             "num_train_images": place.images.train.num_trainable,
             "num_val_images": place.images.val.num_images,
             **metrics,
         }
-        series = json.loads((folder / _LOSSES).read_text(encoding="utf-8"))
+        series = json.loads((folder / LOSSES_FILE).read_text(encoding="utf-8"))
         return Outcome(result, metrics, series)
 
     return setting.with_place(
@@ -154,7 +152,7 @@ def make_detect(
         stage,
         work,
         finish,
-        total=stage.config["detect"]["epochs"],
+        total=content.detect.epochs,
         inputs=inputs,
         draw=lambda record, folder: draw_detect(record, setting.runner.store, place, folder),
         keep=(DETECTOR, DETECTIONS),
@@ -167,23 +165,22 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
     The last epoch reports what the detector costs beside its mAP: `detector/flops` and
     `detector/params`, of the whole and of `_backbone`, `_neck` and `_head`.
     """
-    stage, place = config["stage"], config["place"]
-    detect = stage["detect"]
-    with quiet():
+    content, place = DetectContent.of(config["stage"]), config["place"]
+    with mmdetection():
         from detection.efficientdet import detector_cost
         from detection.training import train_detector
 
-        if detect["data"]["name"] == "digit_scenes":
-            _have_scenes(Path(place["coco_root"]), detect["data"])
+        if content.data["name"] == "digit_scenes":
+            _have_scenes(Path(place["coco_root"]), content.data)
         with tempfile.TemporaryDirectory(prefix="backbone-") as folder:
             weights = None
             file = Path(folder) / WEIGHTS
             if place["retrain"] is not None:
                 weights = StageStore(place["storage_path"]).fetch(place["retrain"], WEIGHTS, file)
-            elif stage["weights"] is not None:
-                weights = fetch_shared(place["storage_path"], stage["weights"], file)
+            elif content.weights is not None:
+                weights = fetch_shared(place["storage_path"], content.weights, file)
             runner_config = build_config(
-                stage,
+                config["stage"],
                 root=place["coco_root"],
                 class_names=place["class_names"],
                 pixels=place["pixels"],
@@ -192,15 +189,12 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
                 num_loaders=place["num_loaders"],
                 use_gpu=place["use_gpu"],
             )
-            cost = detector_cost(runner_config.model, detect["image_size"])
+            cost = detector_cost(runner_config.model, content.detect.image_size)
             train_detector(
                 runner_config,
                 context,
-                detector_file=DETECTOR,
-                detections_file=DETECTIONS,
-                losses_file=_LOSSES,
                 log_interval=place["log_interval"],
-                at_the_end={
+                final_metrics={
                     f"detector/{name}{part}": float(value)
                     for name, parts in cost._asdict().items()
                     for part, value in {
@@ -211,7 +205,7 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
             )
 
 
-def coco_of(record: StageRecord) -> dict[str, float]:
+def coco_metrics(record: StageRecord) -> dict[str, float]:
     """A detector's `coco/…` metrics."""
     return {name: value for name, value in record.metrics.items() if name.startswith("coco/")}
 
@@ -227,7 +221,7 @@ def detection_json(record: StageRecord) -> dict[str, Any]:
     }
 
 
-def said(metrics: Mapping[str, float]) -> str:
+def format_metrics(metrics: Mapping[str, float]) -> str:
     """A detector's metrics in a phrase."""
     return (
         f"mAP {100 * metrics['coco/bbox_mAP']:.2f}, {count(metrics['flops'])} multiply-adds, "
@@ -260,17 +254,18 @@ def build_config(
     """
     from detection.recipe import CocoFiles, ImageFormat, detector_config
 
-    backbone = dict(stage["backbone"])
+    content = DetectContent.of(stage)
+    backbone = dict(content.backbone)
     if weights is not None:
         backbone["checkpoint"] = weights
     elif backbone["type"] == "SearchedBackbone":
-        backbone["seed"] = stage["seed"]
+        backbone["seed"] = content.seed
     return detector_config(
-        stage["detect"],
+        content.detect.model_dump(mode="json"),
         backbone=backbone,
         images=ImageFormat(tuple(pixels["mean"]), tuple(pixels["std"])),
         data=CocoFiles(root, class_names),
-        seed=stage["seed"],
+        seed=content.seed,
         num_workers=num_workers,
         num_loaders=num_loaders,
         use_gpu=use_gpu,

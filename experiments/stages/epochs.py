@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from experiments.config.training import Recipe
 from experiments.stages.setting import WEIGHTS
 from nas.data import DataSplits
 from nas.schedule import WarmupCosine
@@ -36,7 +37,7 @@ class EpochEnd:
 
 def run_epochs(
     network: nn.Module,
-    recipe: dict[str, Any],
+    recipe: Recipe,
     data: DataSplits,
     context: WorkerContext,
     *,
@@ -46,21 +47,21 @@ def run_epochs(
     restore_state: Callable[[dict[str, Any]], None] = lambda state: None,
     save_more: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    """Train for `recipe["epochs"]` epochs, or until `epoch_end` says stop; resume where it was.
+    """Train for `recipe.epochs` epochs, or until `epoch_end` says stop; resume where it was.
 
     `network` comes with its initial values and what is frozen already frozen. After each epoch
     `epoch_end(epoch)` is asked on every rank; its state is handed to `restore_state` on a resume.
     `save_more` writes a stage's own files into every checkpoint, on rank 0.
     """
-    batch_size = recipe["batch_size"]
+    batch_size = recipe.batch_size
     num_skipped = data.train.num_skipped + data.search_val.num_skipped
     steps_per_epoch = data.train.num_batches(batch_size, training=True)
     schedule = WarmupCosine.scaled(
-        start=recipe["warmup_lr"],
-        peak=recipe["lr"],
+        start=recipe.warmup_lr,
+        peak=recipe.lr,
         batch_size=batch_size,
-        warmup_epochs=recipe["warmup_epochs"],
-        epochs=recipe["epochs"],
+        warmup_epochs=recipe.warmup_epochs,
+        epochs=recipe.epochs,
         steps_per_epoch=steps_per_epoch,
     )
     if context.device.startswith("cuda") and context.world_size > 1:
@@ -68,11 +69,11 @@ def run_epochs(
     network.to(context.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(
         network,
-        momentum=recipe["momentum"],
-        weight_decay=recipe["weight_decay"],
-        decay_bn_and_bias=recipe["decay_bn_and_bias"],
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        decay_bn_and_bias=recipe.decay_bn_and_bias,
     )
-    autocast = None if recipe["precision"] == "float32" else getattr(torch, recipe["precision"])
+    autocast = None if recipe.precision == "float32" else getattr(torch, recipe.precision)
     first_epoch, stopped = 1, False
     with context.restore() as folder:
         if folder is not None:
@@ -81,7 +82,7 @@ def run_epochs(
             optimizer.load_state_dict(saved["optimizer"])
             first_epoch, stopped = saved["epoch"] + 1, saved["stopped"]
             restore_state(saved["state"])
-    for epoch in range(first_epoch, recipe["epochs"] + 1):
+    for epoch in range(first_epoch, recipe.epochs + 1):
         if stopped:
             return
         start_s = time.perf_counter()
@@ -99,8 +100,8 @@ def run_epochs(
             schedule,
             first_step=(epoch - 1) * steps_per_epoch,
             passes=passes,
-            label_smoothing=recipe["label_smoothing"],
-            clip_norm=recipe["clip_norm"],
+            label_smoothing=recipe.label_smoothing,
+            clip_norm=recipe.clip_norm,
             device=context.device,
             autocast=autocast,
         )
@@ -108,7 +109,7 @@ def run_epochs(
         if not math.isfinite(stats.loss):
             raise ValueError(
                 f"training diverged in epoch {epoch} (the loss is {stats.loss}): lower lr "
-                f"({recipe['lr']:g} for a batch of 1024), or set clip_norm."
+                f"({recipe.lr:g} for a batch of 1024), or set clip_norm."
             )
         end = epoch_end(epoch)
         stopped = end.stop

@@ -16,12 +16,17 @@ from itertools import count, cycle, islice
 from typing import TYPE_CHECKING, Any
 
 from experiments.config.places import absolute, scaling
-from experiments.plan.cell import CellPlan
+from experiments.config.training import Recipe
+from experiments.plan.decides import (
+    RetrainContent,
+    ScoreContent,
+    SearchContent,
+    SupernetContent,
+)
 from experiments.plan.forecast import Rate, likeness
-from experiments.plan.graph import ListedStage, some_architecture
-from experiments.stages.setting import load_stage_data
+from experiments.plan.graph import PlannedStage
+from experiments.stages.setting import load_images
 from nas.cost import flops_table
-from nas.space import SearchSpace, parse_architecture, space_from_dict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +34,13 @@ if TYPE_CHECKING:
     from nas.data import DataSplits, ImageSet
     from nas.training import Batches, Passes
 
+Content = SupernetContent | SearchContent | ScoreContent | RetrainContent
+_CONTENTS: dict[str, type[Content]] = {
+    "supernet": SupernetContent,
+    "search": SearchContent,
+    "score": ScoreContent,
+    "retrain": RetrainContent,
+}
 _PROBE_S = 2.0
 _MIN_STEPS = 2
 # In a batch at most; small images come in larger batches.
@@ -40,24 +52,15 @@ _HOUR_S = 3600.0
 class _Bench:
     """What one kind of stage is measured with."""
 
-    one: ListedStage
+    one: PlannedStage
+    content: Content
     data: DataSplits
     device: str
     place: dict[str, Any]
 
-    @property
-    def config(self) -> Any:
-        """The stage's."""
-        return self.one.stage.config
-
-    @property
-    def space(self) -> SearchSpace:
-        """That of the network."""
-        return space_from_dict(self.config["space"])
-
     def batch_size(self, wanted: int) -> int:
         """One worker's part of a batch, or as much of it as is measured."""
-        share = max(1, wanted // scaling(self.one.plan.config).max_workers)
+        share = max(1, wanted // scaling(self.one.config).max_workers)
         most = _MAX_PIXELS[self.device] // self.data.resolution**2
         return min(share, len(self.data.train), max(1, most))
 
@@ -75,7 +78,7 @@ class Probe:
         self._data: dict[str, tuple[DataSplits, float]] = {}
         self._import_s = 0.0
 
-    def __call__(self, one: ListedStage) -> Rate | str:
+    def __call__(self, one: PlannedStage) -> Rate | str:
         """The rate of a stage, or why it is not measured."""
         kind, config = one.stage.kind, one.stage.config
         if config["data"]["skip_unreadable"]:
@@ -95,100 +98,99 @@ class Probe:
 
         self._import_s = max(self._import_s, time.perf_counter() - start_s)
 
-    def _measure(self, one: ListedStage) -> Rate:
+    def _measure(self, one: PlannedStage) -> Rate:
         import torch
 
-        cluster, data = one.plan.config.cluster, one.plan.config.data
+        cluster, data = one.config.cluster, one.config.data
         device = "cuda" if cluster.use_gpu and torch.cuda.is_available() else "cpu"
         assert data is not None  # what is measured reads images
         place = {
             "data_root": None if data.root is None else absolute(data.root),
             "num_loaders": data.num_workers,
         }
-        splits, load_s = self._load(one, place)
-        bench = _Bench(one, splits, device, place)
-        measure = {
-            "supernet": _supernet_s,
-            "score": _candidate_s,
-            "search": _candidate_s,
-            "retrain": _retrain_s,
-        }
-        unit_s, once_s = measure[one.stage.kind](bench)
+        content = _CONTENTS[one.stage.kind].model_validate(one.stage.config)
+        splits, load_s = self._load(content, place)
+        bench = _Bench(one, content, splits, device, place)
         flops = None
-        if one.stage.kind == "retrain":
-            flops = flops_table(bench.space).of(parse_architecture(bench.config["arch"]))
+        if isinstance(content, SupernetContent):
+            unit_s, once_s = _supernet_s(bench, content)
+        elif isinstance(content, RetrainContent):
+            unit_s, once_s = _retrain_s(bench, content)
+            flops = flops_table(content.space).of(content.arch)
+        else:
+            unit_s, once_s = _candidate_s(bench, content)
         basis = f"measured on this machine's {'GPU' if device == 'cuda' else 'CPU'}"
         if cluster.use_gpu and device == "cpu":
             basis += ", there is no GPU here"
         once_s += self._import_s + load_s
         return Rate(unit_s / _HOUR_S, once_s / _HOUR_S, flops, basis)
 
-    def _load(self, one: ListedStage, place: dict[str, Any]) -> tuple[DataSplits, float]:
+    def _load(self, content: Content, place: dict[str, Any]) -> tuple[DataSplits, float]:
         """The images of a stage, and the seconds that loading them took."""
-        key = repr(one.stage.config["data"])
+        assert content.data is not None  # what is measured reads images
+        key = repr(content.data)
         if key not in self._data:
             start_s = time.perf_counter()
-            splits = load_stage_data(one.stage.config, place)
+            splits = load_images(content.data, place)
             self._data[key] = (splits, time.perf_counter() - start_s)
         return self._data[key]
 
 
-def _supernet_s(bench: _Bench) -> tuple[float, float]:
+def _supernet_s(bench: _Bench, content: SupernetContent) -> tuple[float, float]:
     """Seconds of an epoch of the supernet, and besides."""
     from nas.network import Supernet
     from nas.sampling import SAMPLERS
     from nas.trainable import freeze_except
 
-    recipe, space, seed = bench.config["supernet"], bench.space, bench.config["seed"]
+    recipe, space, seed = content.supernet, content.space, content.seed
     start_s = time.perf_counter()
-    supernet = Supernet(space, seed=seed, gamma_init=recipe["gamma_init"])
-    freeze_except(supernet, recipe["trainable"])
+    supernet = Supernet(space, seed=seed, gamma_init=recipe.gamma_init)
+    freeze_except(supernet, recipe.trainable)
     build_s = time.perf_counter() - start_s
-    sampler = SAMPLERS[recipe["sampler"]]
+    sampler = SAMPLERS[recipe.sampler]
     image_s = _training_image_s(
         supernet, recipe, bench, lambda step: [(arch,) for arch in sampler(space, seed, step)]
     )
-    return image_s * _num_images(bench.data, recipe["batch_size"]), build_s
+    return image_s * _num_images(bench.data, recipe.batch_size), build_s
 
 
-def _retrain_s(bench: _Bench) -> tuple[float, float]:
+def _retrain_s(bench: _Bench, content: RetrainContent) -> tuple[float, float]:
     """Seconds of an epoch of a subnet with its validation; besides, those of the test."""
     from nas.network import Subnet
     from nas.training import evaluate
 
-    recipe, data, device = bench.config["retrain"], bench.data, bench.device
-    arch = parse_architecture(bench.config["arch"])
-    subnet = Subnet(bench.space, arch, seed=0, gamma_init=recipe["gamma_init"])
+    recipe, data, device = content.retrain, bench.data, bench.device
+    subnet = Subnet(content.space, content.arch, seed=0, gamma_init=recipe.gamma_init)
     train_s = _training_image_s(subnet, recipe, bench, lambda step: [()])
-    batches = _endless(data.train, bench.batch_size(recipe["batch_size"]))
+    batches = _endless(data.train, bench.batch_size(recipe.batch_size))
     evaluate_s = _image_s(batches, lambda some: evaluate(subnet, some, device=device))
-    epoch_s = train_s * _num_images(data, recipe["batch_size"]) + evaluate_s * len(data.search_val)
+    epoch_s = train_s * _num_images(data, recipe.batch_size) + evaluate_s * len(data.search_val)
     return epoch_s, evaluate_s * len(data.test)
 
 
-def _candidate_s(bench: _Bench) -> tuple[float, float]:
+def _candidate_s(bench: _Bench, content: SearchContent | ScoreContent) -> tuple[float, float]:
     """Seconds that an indicator takes for one architecture, and besides."""
-    from experiments.stages.scored_search import make_scorer
+    from experiments.stages.scoring import make_scorer
     from nas.network import Supernet, extract_subnet
     from nas.training import evaluate, recalibrate
     from nas.zero_cost import ZERO_COST_PROXIES
 
-    plan, data, device = bench.one.plan, bench.data, bench.device
-    assert isinstance(plan, CellPlan)  # nothing else has scores
-    search, arch = bench.config["search"], some_architecture(plan)
-    if search["indicator"] in ZERO_COST_PROXIES:
-        score = make_scorer({"stage": dict(bench.config), "place": bench.place}, device)
+    cell, data, device = bench.one.cell, bench.data, bench.device
+    assert cell is not None  # nothing else has scores
+    search, arch = content.search, cell.some_architecture()
+    if search.indicator in ZERO_COST_PROXIES:
+        score = make_scorer({"stage": bench.one.stage.config, "place": bench.place}, device)
         return _call_s(lambda: score(arch)), 0.0
     start_s = time.perf_counter()
-    supernet = Supernet(bench.space, seed=0).to(device)
+    supernet = Supernet(content.space, seed=0).to(device)
     build_s = time.perf_counter() - start_s
     subnet = extract_subnet(supernet, arch)
-    batches = _endless(data.train, bench.batch_size(search["batch_size"]))
+    batches = _endless(data.train, bench.batch_size(search.batch_size))
     if data.name != "imagefolder":  # small ones are prepared once, for all candidates
         batches = cycle(list(islice(batches, 4)))
     recalibrate_s = _image_s(batches, lambda some: recalibrate(subnet, some, device=device))
     evaluate_s = _image_s(batches, lambda some: evaluate(subnet, some, device=device))
-    num_images = min(search["recalibration_images"], len(data.train))
+    num_images = min(search.recalibration_images, len(data.train))
     candidate_s = (
         _call_s(lambda: extract_subnet(supernet, arch))
         + recalibrate_s * num_images
@@ -197,9 +199,7 @@ def _candidate_s(bench: _Bench) -> tuple[float, float]:
     return candidate_s, build_s
 
 
-def _training_image_s(
-    network: nn.Module, recipe: dict[str, Any], bench: _Bench, passes: Passes
-) -> float:
+def _training_image_s(network: nn.Module, recipe: Recipe, bench: _Bench, passes: Passes) -> float:
     """Seconds that training takes for an image; the weights stay as they are."""
     import torch
 
@@ -207,11 +207,11 @@ def _training_image_s(
     from nas.training import build_optimizer, train_epoch
 
     network.to(bench.device).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(network, momentum=recipe["momentum"])
-    autocast = None if recipe["precision"] == "float32" else getattr(torch, recipe["precision"])
+    optimizer = build_optimizer(network, momentum=recipe.momentum)
+    autocast = None if recipe.precision == "float32" else getattr(torch, recipe.precision)
     still = WarmupCosine(start=0.0, peak=0.0, warmup_steps=0, num_steps=1)
     return _image_s(
-        _endless(bench.data.train, bench.batch_size(recipe["batch_size"])),
+        _endless(bench.data.train, bench.batch_size(recipe.batch_size)),
         lambda some: train_epoch(
             network,
             some,
@@ -219,8 +219,8 @@ def _training_image_s(
             still,
             first_step=0,
             passes=passes,
-            label_smoothing=recipe["label_smoothing"],
-            clip_norm=recipe["clip_norm"],
+            label_smoothing=recipe.label_smoothing,
+            clip_norm=recipe.clip_norm,
             device=bench.device,
             autocast=autocast,
         ),
@@ -269,13 +269,13 @@ def _num_images(data: DataSplits, batch_size: int) -> int:
 
 
 @contextlib.contextmanager
-def _threads_of_a_worker(one: ListedStage) -> Iterator[None]:
+def _threads_of_a_worker(one: PlannedStage) -> Iterator[None]:
     """As many threads as Ray gives a worker: one for each of its cores, unless the user says."""
     import torch
 
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, int(one.plan.config.cluster.cpus_per_worker)))
+        torch.set_num_threads(max(1, int(one.config.cluster.cpus_per_worker)))
     try:
         yield
     finally:

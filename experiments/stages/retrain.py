@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from experiments.plan.decides import RetrainContent
 from experiments.stages.logged_model import write_model
-from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS, Setting, load_stage_data
+from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS, Setting, load_images
 from nas.cost import COST_TABLES
-from nas.space import parse_architecture, space_from_dict
 from orchestration.jobs.runner import Outcome
 from orchestration.jobs.train_job import JobResult
 from orchestration.jobs.worker import WorkerContext
@@ -24,32 +24,29 @@ from orchestration.tracking.models import WriteModel
 from orchestration.tracking.stage_runs import Done
 
 
-def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done] | None = None) -> Done:
+def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Done:
     """Have the retrained network and its test accuracy, or get it trained.
 
     `inputs` names the stages that chose the architecture; they are lineage and nothing else.
     """
+    content = RetrainContent.model_validate(stage.config)
 
     def finish(job: JobResult, folder: Path) -> Outcome:
-        space, arch = space_from_dict(stage.config["space"]), stage.config["arch"]
         last = job.history[-1]
         metrics = {
             "top1": last["test/top1"],
             "test_loss": last["test/loss"],
             "num_test_images": last["test/num_images"],
             "num_skipped": last["data/num_skipped"],
-            **{
-                name: table(space).of(parse_architecture(arch))
-                for name, table in COST_TABLES.items()
-            },
+            **{name: table(content.space).of(content.arch) for name, table in COST_TABLES.items()},
         }
-        return Outcome(result={"arch": arch, **metrics}, metrics=metrics)
+        return Outcome(result={"arch": stage.config["arch"], **metrics}, metrics=metrics)
 
     return setting.train(
         stage,
         work,
         finish,
-        total=stage.config["retrain"]["epochs"],
+        total=content.retrain.epochs,
         inputs=inputs,
         draw=draw_retrain,
         keep=(WEIGHTS, EXAMPLE, IMAGES),
@@ -59,7 +56,11 @@ def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done] | No
 
 def show_retrain(stage: Stage, record: StageRecord, setting: Setting) -> Done:
     """A retrained network that is in the store, shown in MLflow."""
-    return setting.show(stage, record, draw=draw_retrain, model=_writer(setting))
+    done = setting.runner.runs.done(
+        stage, record, cached=True, draw=draw_retrain, model=_writer(setting)
+    )
+    setting.watcher.done(done)
+    return done
 
 
 def _writer(setting: Setting) -> WriteModel:
@@ -77,19 +78,18 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
     from nas.network import Subnet
     from nas.training import evaluate
 
-    stage = config["stage"]
-    recipe, seed = stage["retrain"], stage["seed"]
-    data = load_stage_data(stage, config["place"])
-    space, arch = space_from_dict(stage["space"]), parse_architecture(stage["arch"])
-    subnet = Subnet(space, arch, seed=seed, gamma_init=recipe["gamma_init"])
+    content = RetrainContent.model_validate(config["stage"])
+    recipe, seed = content.retrain, content.seed
+    data = load_images(content.data, config["place"])
+    subnet = Subnet(content.space, content.arch, seed=seed, gamma_init=recipe.gamma_init)
     examples: list[npt.NDArray[np.float32]] = []
 
     def epoch_end(epoch: int) -> EpochEnd:
         metrics: dict[str, float] = {}
         splits = {"val": data.search_val, "test": data.test}
-        for split in ("val", "test") if epoch == recipe["epochs"] else ("val",):
+        for split in ("val", "test") if epoch == recipe.epochs else ("val",):
             batches = splits[split].batches(
-                recipe["batch_size"],
+                recipe.batch_size,
                 training=False,
                 rank=context.rank,
                 world_size=context.world_size,

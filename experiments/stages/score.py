@@ -1,7 +1,6 @@
 """The score stage: what an indicator that looks at whole architectures says of given ones.
 
-The correlation study (Fig. 6) asks for it; a search asks as it goes along. Both score with
-:func:`experiments.stages.scored_search.make_scorer`.
+The correlation study (Fig. 6) asks for it; a search asks as it goes along.
 """
 
 from __future__ import annotations
@@ -9,25 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.plan.decides import ScoreContent
 from experiments.plan.forecast import ROUND
-from experiments.stages.scored_search import make_scorer
+from experiments.stages.scoring import make_scorer
 from experiments.stages.setting import Setting
-from nas.space import Architecture, parse_architecture
+from nas.space import Architecture
 from orchestration.jobs.runner import Outcome
 from orchestration.store.stage import Stage
 from orchestration.tracking.stage_runs import Done
 
 
 class GivenArchitectures:
-    """The rounds of a scoring job over a fixed list.
-
-    Args:
-        archs: distinct architectures.
-    """
+    """The rounds of a scoring job over a fixed list of distinct architectures."""
 
     def __init__(self, archs: Sequence[Architecture]) -> None:
         self._archs = tuple(archs)
-        self._scores: list[float] = []
+        self.scores: list[float] = []
 
     @property
     def num_rounds(self) -> int:
@@ -36,26 +32,21 @@ class GivenArchitectures:
 
     def suggest(self) -> Sequence[Architecture]:
         """The next ones; none after the last."""
-        done = len(self._scores)
-        return self._archs[done : done + ROUND]
+        num_scored = len(self.scores)
+        return self._archs[num_scored : num_scored + ROUND]
 
     def update(self, items: Sequence[Architecture], scores: Sequence[float]) -> Mapping[str, float]:
         """Take a round's scores."""
-        self._scores += [float(score) for score in scores]
-        return {"score/num_scored": float(len(self._scores))}
+        self.scores += [float(score) for score in scores]
+        return {"score/num_scored": float(len(self.scores))}
 
     def state_dict(self) -> Mapping[str, Any]:
         """The scores so far."""
-        return {"scores": list(self._scores)}
+        return {"scores": list(self.scores)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self._scores = list(state["scores"])
-
-    @property
-    def scores(self) -> list[float]:
-        """Of the architectures, in their order."""
-        return list(self._scores)
+        self.scores = list(state["scores"])
 
 
 def make_score(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Done:
@@ -63,14 +54,15 @@ def make_score(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Do
 
     `inputs` holds the supernet where the indicator reads one.
     """
-    rounds = GivenArchitectures([parse_architecture(arch) for arch in stage.config["archs"]])
+    content = ScoreContent.model_validate(stage.config)
+    rounds = GivenArchitectures(content.archs)
 
     def finish() -> Outcome:
         return Outcome(
             result={
-                "indicator": stage.config["search"]["indicator"],
+                "indicator": content.search.indicator,
                 "archs": list(stage.config["archs"]),
-                "scores": rounds.scores,
+                "scores": list(rounds.scores),
             },
             metrics={"num_scored": float(len(rounds.scores))},
         )

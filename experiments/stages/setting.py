@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from experiments.config.data import DataConfig
 from orchestration.jobs.runner import Outcome, StageRunner
 from orchestration.jobs.scorer_pool import MakeScorer
 from orchestration.jobs.scoring_job import Rounds
 from orchestration.jobs.train_job import JobResult, Work
 from orchestration.store.stage import Stage
-from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.models import WriteModel
 from orchestration.tracking.stage_runs import Done, Draw
 
@@ -29,7 +29,7 @@ IMAGES = "images.json"
 
 
 class Watcher(Protocol):
-    """Who is told of a stage's start, epochs and end; called from several threads."""
+    """Follows a stage's start, epochs and end; called from several threads."""
 
     def started(self, stage: Stage, total: int) -> None:
         """A stage of `total` epochs is wanted: it begins, or is waited for."""
@@ -51,7 +51,7 @@ class Setting:
     Attributes:
         runner: has stages or makes them.
         place: what workers must know and what cannot change a result.
-        watcher: told of every stage.
+        watcher: follows every stage.
     """
 
     runner: StageRunner
@@ -74,7 +74,7 @@ class Setting:
         keep: tuple[str, ...] = (),
         model: WriteModel | None = None,
     ) -> Done:
-        """`StageRunner.train`, shown as a bar of `total` epochs."""
+        """`StageRunner.train` of `total` epochs, watched."""
         self.watcher.started(stage, total)
         done = self.runner.train(
             stage,
@@ -90,19 +90,6 @@ class Setting:
         self.watcher.done(done)
         return done
 
-    def show(
-        self,
-        stage: Stage,
-        record: StageRecord,
-        *,
-        draw: Draw | None = None,
-        model: WriteModel | None = None,
-    ) -> Done:
-        """A stage whose record is known to be in the store."""
-        done = self.runner.runs.done(stage, record, cached=True, draw=draw, model=model)
-        self.watcher.done(done)
-        return done
-
     def score(
         self,
         stage: Stage,
@@ -114,7 +101,7 @@ class Setting:
         inputs: Mapping[str, Done] | None = None,
         draw: Draw | None = None,
     ) -> Done:
-        """`StageRunner.score`, shown as a bar of `total` rounds."""
+        """`StageRunner.score` of `total` rounds, watched."""
         self.watcher.started(stage, total)
         done = self.runner.score(
             stage,
@@ -137,28 +124,15 @@ class Setting:
         inputs: Mapping[str, Done] | None = None,
         draw: Draw | None = None,
     ) -> Done:
-        """`StageRunner.compute`, shown when it is done."""
+        """`StageRunner.compute`, watched."""
         done = self.runner.compute(stage, make, inputs=inputs, draw=draw)
         self.watcher.done(done)
         return done
 
 
-def stage_json(done: Done) -> dict[str, Any]:
-    """An entry of `stages` in what `--json` prints."""
-    return {
-        "kind": done.stage.kind,
-        "name": done.stage.name,
-        "fingerprint": done.record.fingerprint,
-        "cached": done.cached,
-        "mlflow_run_id": done.run_id,
-        "device_hours": done.record.device_hours,
-    }
-
-
-def load_stage_data(stage: Mapping[str, Any], place: Mapping[str, Any]) -> DataSplits:
-    """The images of a stage: what they are is in the stage's config, where they lie is not."""
+def load_images(data: DataConfig, place: Mapping[str, Any]) -> DataSplits:
+    """The images of a stage: what they are is in its content, where they lie is not."""
     from nas.data import load_data
 
-    return load_data(
-        **{**stage["data"], "root": place["data_root"], "num_workers": place["num_loaders"]}
-    )
+    places = {"root": place["data_root"], "num_workers": place["num_loaders"]}
+    return load_data(**{**data.model_dump(), **places})

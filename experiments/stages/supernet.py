@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.stages.setting import WEIGHTS, Setting, load_stage_data
-from nas.space import SearchSpace, space_from_dict
+from experiments.plan.decides import SupernetContent
+from experiments.stages.setting import WEIGHTS, Setting, load_images
+from nas.space import SearchSpace
 from orchestration.jobs.runner import Outcome
 from orchestration.jobs.train_job import JobResult
 from orchestration.jobs.worker import WorkerContext
@@ -19,20 +20,22 @@ from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.stage_runs import Done
 
 
-def make_supernet(stage: Stage, setting: Setting) -> Done:
+def make_supernet(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Done:
     """Have the trained supernet, its weights (`WEIGHTS`) and its scores, or get it trained."""
+    content = SupernetContent.model_validate(stage.config)
     return setting.train(
         stage,
         work,
         _finish,
-        total=stage.config["supernet"]["epochs"],
+        total=content.supernet.epochs,
+        inputs=inputs,
         draw=draw_supernet,
         keep=(WEIGHTS,),
     )
 
 
 def work(config: dict[str, Any], context: WorkerContext) -> None:
-    """Train a supernet; `config` is {"stage": the stage's config, "place": where things lie}.
+    """Train a supernet; `config` is {"stage": the stage's content, "place": where things lie}.
 
     Every epoch reports the loss and the score matrix [L, N] of Eq. 3 as one metric per candidate,
     and how many parameters train. A supernet as a whole has no accuracy, so none is reported.
@@ -44,17 +47,18 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
     from nas.sampling import SAMPLERS
     from nas.trainable import freeze_except
 
-    stage = config["stage"]
-    recipe, seed = stage["supernet"], stage["seed"]
-    space = space_from_dict(stage["space"])
-    supernet = Supernet(space, seed=seed, gamma_init=recipe["gamma_init"])
-    trained = freeze_except(supernet, recipe["trainable"])
+    content = SupernetContent.model_validate(config["stage"])
+    recipe, space, seed = content.supernet, content.space, content.seed
+    supernet = Supernet(space, seed=seed, gamma_init=recipe.gamma_init)
+    trained = freeze_except(supernet, recipe.trainable)
     sizes = {
         "trained_params": float(sum(parameter.numel() for parameter in trained)),
         "supernet_params": float(sum(parameter.numel() for parameter in supernet.parameters())),
     }
-    sampler = SAMPLERS[recipe["sampler"]]
-    early_bird = EarlyBirdStop(**recipe["early_bird"]) if recipe["early_bird"] else None
+    sampler = SAMPLERS[recipe.sampler]
+    early_bird = None
+    if recipe.early_bird is not None:
+        early_bird = EarlyBirdStop(recipe.early_bird.window, recipe.early_bird.threshold)
 
     def epoch_end(epoch: int) -> EpochEnd:
         scores_LN = bn_scores(supernet)
@@ -67,7 +71,7 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
     run_epochs(
         supernet,
         recipe,
-        load_stage_data(stage, config["place"]),
+        load_images(content.data, config["place"]),
         context,
         seed=seed,
         passes=lambda step: [(arch,) for arch in sampler(space, seed, step)],

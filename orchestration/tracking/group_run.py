@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestration.store.json_text import JSON
-from orchestration.tracking.tracker import ERROR, Tracker, TrackingError, part_tags
+from orchestration.tracking.tracker import (
+    ERROR,
+    Tracker,
+    TrackingError,
+    part_tags,
+    run_id_tags,
+    run_ids_of,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -85,14 +92,16 @@ class GroupRun:
         artifacts: Path | None = None,
         tags: Mapping[str, str] | None = None,
         parts: Iterable[str] = (),
+        run_ids: Mapping[str, str] | None = None,
     ) -> str | None:
         """End it, as `Tracker.finish_group` does; an earlier end's reason is forgotten.
 
-        `parts` are the fingerprints of all stages that its numbers come from. Returns its id; None
-        where the server could not be told.
+        `parts` are the fingerprints of all stages that its numbers come from, `run_ids` the runs
+        below it, by the keys that :meth:`shown` returns them under. Returns its id; None where the
+        server could not be told.
         """
 
-        ending = {ERROR: "", **part_tags(parts), **(tags or {})}
+        ending = {ERROR: "", **part_tags(parts), **run_id_tags(run_ids or {}), **(tags or {})}
 
         def end() -> str:
             run_id = self.start()
@@ -100,6 +109,17 @@ class GroupRun:
             return run_id
 
         return self._attempt(end, status)
+
+    def shown(self) -> tuple[str | None, dict[str, str]]:
+        """The id of the run and of those below it, where an earlier :meth:`finish` showed them all.
+
+        Raises:
+            TrackingError: the server is away or refuses.
+        """
+        run = self.tracker.find_group(self.group)
+        if run is None or run.info.status != "FINISHED":
+            return None, {}
+        return str(run.info.run_id), run_ids_of(run.data.tags)
 
     def _attempt(self, tell: Callable[[], str], status: str) -> str | None:
         try:

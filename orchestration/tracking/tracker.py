@@ -44,6 +44,7 @@ CODE = "bnnas.code"  # where a result comes from, as JSON
 INPUT = "bnnas.input."  # and the kind of the stage whose run id it holds
 PART = "bnnas.part."  # and a number: fingerprints of stages that a group's numbers come from
 PART_DIGITS = 12  # of a fingerprint, there
+RUN_IDS = "bnnas.runs."  # and a number: keys and ids of the runs below a group's
 PARENT = "mlflow.parentRunId"
 RECORD = "record.json"  # the artifact that holds a stage's whole record
 _EPOCH = "epoch"
@@ -166,6 +167,16 @@ class Tracker:
             client.log_batch(run_id, tags=tag_entities(tags))
             client.update_run(run_id, status="RUNNING", name=name)
         return run_id
+
+    def find_group(self, group: str) -> Run | None:
+        """The run of :meth:`start_group`; None where there is none.
+
+        Raises:
+            TrackingError: the server is away or refuses.
+        """
+        with self.session():
+            self._connected()
+            return next(iter(self._runs(GROUP, group)), None)
 
     def finish_group(
         self,
@@ -353,6 +364,22 @@ def part_tags(fingerprints: Iterable[str]) -> dict[str, str]:
         f"{PART}{start // per_tag}": " ".join(digits[start : start + per_tag])
         for start in range(0, len(digits), per_tag)
     }
+
+
+def run_id_tags(run_ids: Mapping[str, str]) -> dict[str, str]:
+    """The tags by which a group finds the runs below it at once; see :func:`run_ids_of`."""
+    pairs = [f"{key}={run_id}" for key, run_id in run_ids.items()]
+    per_tag = MAX_TAG_CHARS // (max(map(len, pairs), default=0) + 1)
+    return {
+        f"{RUN_IDS}{start // per_tag}": " ".join(pairs[start : start + per_tag])
+        for start in range(0, len(pairs), per_tag)
+    }
+
+
+def run_ids_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Key → run id, of the tags of a group."""
+    texts = [text for name, text in tags.items() if name.startswith(RUN_IDS)]
+    return dict(pair.split("=", 1) for text in texts for pair in text.split())
 
 
 def tag_entities(tags: Mapping[str, str]) -> list[RunTag]:

@@ -1,4 +1,4 @@
-"""From a detection config to its stages: pretraining of the backbone, where asked for; detector."""
+"""From the config of a detector to its stages: pretraining of the backbone, detector."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detection.coco.data import file_digest
-from experiments.config.detection import DetectionConfig
+from experiments.config.experiment import DetectorConfig
 from experiments.config.places import scaling
 from experiments.config.section import ConfigError
-from experiments.plan.cell import check_batches, check_detector_batch, described
+from experiments.plan.cells import check_batches, check_detector_batch, describe_images
 from experiments.plan.decides import detect_stage, retrain_stage, searched_backbone
 from experiments.plan.find_stage import FINGERPRINT, find_stage
 from nas.space import (
@@ -26,7 +26,7 @@ from orchestration.store.stage_store import StageRecord
 
 
 @dataclass(frozen=True)
-class DetectionPlan:
+class DetectorPlan:
     """What has to be made for a detector.
 
     Attributes:
@@ -34,30 +34,25 @@ class DetectionPlan:
         retrain: the stage that pretrains the backbone, where the config says how.
         checkpoint: the record of the retrain stage that was given instead.
         weights: the file that was given instead.
-        stage: the detector.
+        detect: the training of the detector.
     """
 
-    config: DetectionConfig
+    config: DetectorConfig
     retrain: Stage | None
     checkpoint: StageRecord | None
     weights: Path | None
-    stage: Stage
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """What has to be there, in order."""
-        return (self.stage,) if self.retrain is None else (self.retrain, self.stage)
+    detect: Stage
 
     @property
     def is_pretrained(self) -> bool:
         """Whether the backbone starts with weights that were trained."""
-        made = (self.retrain, self.checkpoint, self.weights)
-        return any(found is not None for found in made) or bool(
-            self.stage.config["backbone"].get("weights")
+        sources = (self.retrain, self.checkpoint, self.weights)
+        return any(source is not None for source in sources) or bool(
+            self.detect.config["backbone"].get("weights")
         )
 
 
-def plan_detection(config: DetectionConfig) -> DetectionPlan:
+def plan_detector(config: DetectorConfig) -> DetectorPlan:
     """Work out the stages of a detector.
 
     Raises ValueError, before anything runs, where the backbone cannot be or has no features at the
@@ -67,14 +62,14 @@ def plan_detection(config: DetectionConfig) -> DetectionPlan:
     if config.torchvision is not None:
         torchvision_taps(config.torchvision.name, config.detect.out_strides)
         backbone = {"type": "TorchvisionBackbone", **config.torchvision.model_dump()}
-        return DetectionPlan(
+        return DetectorPlan(
             config, None, None, None, detect_stage(backbone, config.detect, config.seed)
         )
     checkpoint, weights = _find_checkpoint(config)
     space, arch = _searched(config, checkpoint)
     retrain = None
     if config.data is not None and config.retrain is not None:
-        images = described(config.data)
+        images = describe_images(config.data)
         batch_sizes = {"retrain": config.retrain.batch_size}
         check_batches(batch_sizes, config.data, images, scaling(config))
         space = space.for_images(
@@ -85,17 +80,17 @@ def plan_detection(config: DetectionConfig) -> DetectionPlan:
         retrain = retrain_stage(space, arch, config.data, config.retrain, config.seed)
     select_taps(space, config.detect.out_strides)
     pretraining = checkpoint if retrain is None else retrain
-    stage = detect_stage(
+    detect = detect_stage(
         searched_backbone(space, arch),
         config.detect,
         config.seed,
         retrain=None if pretraining is None else pretraining.fingerprint,
         weights=None if weights is None else file_digest(weights, "give a checkpoint that can."),
     )
-    return DetectionPlan(config, retrain, checkpoint, weights, stage)
+    return DetectorPlan(config, retrain, checkpoint, weights, detect)
 
 
-def _find_checkpoint(config: DetectionConfig) -> tuple[StageRecord | None, Path | None]:
+def _find_checkpoint(config: DetectorConfig) -> tuple[StageRecord | None, Path | None]:
     if config.checkpoint is None:
         return None, None
     path = Path(config.checkpoint).expanduser().absolute()
@@ -115,7 +110,7 @@ def _find_checkpoint(config: DetectionConfig) -> tuple[StageRecord | None, Path 
 
 
 def _searched(
-    config: DetectionConfig, checkpoint: StageRecord | None
+    config: DetectorConfig, checkpoint: StageRecord | None
 ) -> tuple[SearchSpace, Architecture]:
     """Space and architecture, of the checkpoint's stage where there is one."""
     if checkpoint is None:

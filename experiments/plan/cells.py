@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.config.cell import Config, DataConfig
+from experiments.config.data import DataConfig
 from experiments.config.detect import DetectConfig
+from experiments.config.experiment import CellConfig
 from experiments.config.places import scaling
 from experiments.plan.budgets import budgets
 from experiments.plan.decides import (
@@ -22,11 +23,10 @@ from experiments.plan.decides import (
 from nas.data import ImageSpec, MissingDataError, describe_data
 from nas.indicators import INDICATORS
 from nas.search import draw_legal, exact_search
-from nas.space import Architecture, SearchSpace, load_space, parse_architecture
+from nas.space import Architecture, SearchSpace, load_space
 from nas.taps import select_taps
 from orchestration.cluster.scaling import Scaling
 from orchestration.store.stage import Stage
-from orchestration.store.stage_store import StageRecord, StageStore
 
 # A prime apart, so that the random baseline's draw is not the searcher's or a sampler's.
 _BASELINE_SEED_OFFSET = 7919
@@ -36,14 +36,14 @@ _BASELINE_SEED_OFFSET = 7919
 class CellPlan:
     """The stages of one cell; the retrain stage follows from the search's result."""
 
-    config: Config
+    config: CellConfig
     space: SearchSpace
     baseline_archs: tuple[Architecture, ...]
     supernet: Stage | None
     search: Stage
 
     def retrain(self, arch: Architecture) -> Stage:
-        """The retraining of one architecture, found by whatever means."""
+        """The retraining of one architecture."""
         config = self.config
         return retrain_stage(self.space, arch, config.data, config.retrain, config.seed)
 
@@ -51,10 +51,9 @@ class CellPlan:
         """What an indicator that is not additive says of given architectures."""
         return score_stage(self.space, self.config, indicator, archs, self.supernet)
 
-    def detect(self, arch: Architecture) -> Stage | None:
-        """The detector whose backbone is the retrained `arch`; None where none is asked for."""
-        if self.config.detect is None:
-            return None
+    def detect(self, arch: Architecture) -> Stage:
+        """The detector whose backbone is the retrained `arch`; for configs that ask for one."""
+        assert self.config.detect is not None
         return detect_stage(
             searched_backbone(self.space, arch),
             self.config.detect,
@@ -70,15 +69,15 @@ class CellPlan:
     @property
     def known(self) -> tuple[Stage, ...]:
         """The stages that are known before the search: all but the retraining of its winner."""
-        return (*self.until_search, *self.baseline)
+        return (*self.until_search, *map(self.retrain, self.baseline_archs))
 
-    @property
-    def baseline(self) -> tuple[Stage, ...]:
-        """The retrainings of the random baseline."""
-        return tuple(self.retrain(arch) for arch in self.baseline_archs)
+    def some_architecture(self) -> Architecture:
+        """A legal architecture, to stand for one that is not found yet."""
+        limits = budgets(self.config.search.model_dump(), self.space)
+        return draw_legal(self.space, limits, np.random.default_rng(self.config.seed), 1)[0]
 
 
-def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
+def plan_cell(config: CellConfig, images: ImageSpec) -> CellPlan:
     """Work out the stages of one cell.
 
     Raises ValueError where the space or the budgets cannot be, before anything runs.
@@ -88,7 +87,7 @@ def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
         resolution=images.resolution,
         num_classes=images.num_classes,
     )
-    limits = budgets(config.search.model_dump(mode="json"), space)
+    limits = budgets(config.search.model_dump(), space)
     check_batches(
         {"supernet": config.supernet.batch_size, "retrain": config.retrain.batch_size},
         config.data,
@@ -96,7 +95,7 @@ def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
         scaling(config),
     )
     if config.detect is not None:
-        select_taps(space, config.detect.out_strides)  # raises where the space has them not
+        select_taps(space, config.detect.out_strides)  # raises where the space lacks them
         check_detector_batch(config.detect, scaling(config))
     flops, *others = limits
     exact_search(  # raises where no architecture keeps all the budgets
@@ -126,27 +125,7 @@ def plan_cell(config: Config, images: ImageSpec) -> CellPlan:
     )
 
 
-def finished_chain(plan: CellPlan, store: StageStore) -> tuple[StageRecord, ...] | None:
-    """The records that lead to a cell's result; None where one of them is not there."""
-    read: dict[str, StageRecord] = {}
-    for stage in plan.until_search:
-        record = store.current(stage.fingerprint, read)
-        if record is None:
-            return None
-        read[stage.kind] = record
-    retrained = store.get(
-        plan.retrain(parse_architecture(read["search"].result["arch"])).fingerprint
-    )
-    return None if retrained is None else (*read.values(), retrained)
-
-
-def validation_top1(retrained: StageRecord) -> tuple[float, float]:
-    """What the best of several retrained networks is chosen by."""
-    last = retrained.history[-1]
-    return last["val/top1"], -last["val/loss"]
-
-
-def described(data: DataConfig) -> ImageSpec:
+def describe_images(data: DataConfig) -> ImageSpec:
     """The images of an experiment, as far as planning needs them.
 
     Raises MissingDataError where they are not there.
@@ -185,9 +164,9 @@ def check_batches(
 
 
 def check_detector_batch(detect: DetectConfig, scale: Scaling) -> None:
-    """Raise ValueError where workers cannot train so.
+    """Raise ValueError where workers cannot train a detector with this batch.
 
-    They cannot share a batch, the precision needs a GPU, or batch norm has a single value.
+    They cannot share it, the precision needs a GPU, or batch norm has a single value.
     """
     _check_shares("detect", detect.batch_size, scale)
     if detect.precision != "float32" and not scale.use_gpu:

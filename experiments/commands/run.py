@@ -1,0 +1,152 @@
+"""The commands that make results: run, and its names sweep and correlate."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from experiments.commands.options import ConfigFile, Json, Quiet, Set, arguments, print_json
+
+if TYPE_CHECKING:
+    from experiments.config.experiment import Experiment
+    from experiments.run.result import Result
+    from orchestration.tracking.tracker import Tracker
+
+_log = logging.getLogger(__name__)
+_FAILED = 1
+Concurrent = Annotated[
+    int | None, typer.Option(min=1, help="Drivers at once; by default as many as find work.")
+]
+
+
+def run(
+    config: ConfigFile,
+    overrides: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    max_concurrent: Concurrent = None,
+) -> None:
+    """Run an experiment: a cell, a sweep, a correlation study or a detector, as CONFIG says.
+
+    A cell is supernet, search and retraining, and a random baseline beside it. What an earlier
+    command has finished is not done again; what fails leaves the rest running.
+    """
+    from experiments.config.load import load_experiment
+
+    experiment = load_experiment(config, overrides or [])
+    run_and_print(experiment, arguments(config, overrides), json, quiet, max_concurrent)
+
+
+def sweep(
+    config: ConfigFile,
+    overrides: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    max_concurrent: Concurrent = None,
+) -> None:
+    """Another name for 'run': a grid of cells and the random baseline."""
+    run(config, overrides, json, quiet, max_concurrent)
+
+
+def correlate(
+    config: ConfigFile,
+    overrides: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    max_concurrent: Concurrent = None,
+) -> None:
+    """Retrain random architectures, and see how well indicators predict their order.
+
+    As 'run', but the file of one cell becomes the study of its supernet.
+    """
+    from experiments.config.load import load_experiment
+
+    experiment = load_experiment(config, overrides or [], as_kind="correlate")
+    run_and_print(experiment, arguments(config, overrides), json, quiet, max_concurrent)
+
+
+def run_and_print(
+    experiment: Experiment,
+    named: list[str],
+    json: bool,
+    quiet: bool,
+    max_concurrent: int | None = None,
+) -> None:
+    """Run an experiment and say what it found; `named` are the arguments that name it."""
+    from experiments.config.places import open_tracker
+    from experiments.plan.graph import plan_experiment
+    from experiments.run.display import Display
+    from experiments.run.engine import run_experiment
+
+    start_s = time.perf_counter()
+    plan = plan_experiment(experiment)
+    tracker = open_tracker(experiment.shared)
+    display = Display(Console(stderr=True), quiet=quiet or json)
+    result = run_experiment(plan, tracker, display, num_at_once=max_concurrent)
+    _raise_failure(result)
+    page = _report(
+        result, tracker, None if json else Console(), time.perf_counter() - start_s, named
+    )
+    if json:
+        print_json({**result.to_json(), "report": page and str(page)})
+    if result.failures:
+        raise typer.Exit(_FAILED)
+
+
+def _raise_failure(result: Result) -> None:
+    """A cell or a detector that failed leaves nothing to show."""
+    from orchestration.jobs.failure import JobError
+
+    first = result.tasks[0]
+    if result.kind in ("run", "detect") and not first.records:
+        raise JobError(str(first.error), first.details)
+
+
+def _report(
+    result: Result, tracker: Tracker, console: Console | None, elapsed_s: float, named: list[str]
+) -> Path | None:
+    """Print what was found, and keep the page beside the results and in the experiment's run.
+
+    Returns the page's path; None, with a warning, where it could not be made. No result is lost by
+    that: `bnnas report` makes it later.
+    """
+    from experiments.config.places import report_folder, where_to_look
+    from experiments.report.make import build_report, write_report
+    from experiments.report.runs import Runs
+    from experiments.report.terminal import print_report
+    from experiments.run.tracked import tracked_runs
+
+    runs, records = tracked_runs(result, tracker)
+    report = build_report(
+        Runs.of(
+            runs,
+            {run_id: dataclasses.asdict(record) for run_id, record in records.items()},
+            uri=tracker.uri,
+            experiment=tracker.experiment,
+        )
+    )
+    config = result.plan.experiment.shared
+    page = None
+    try:
+        page = write_report(report, report_folder(config.storage, result.name))
+    except Exception as error:  # noqa: BLE001  # hours of results do not end in a page's bug
+        _log.warning("There is no report yet: %r 'bnnas report' makes it later.", error)
+    if console is not None:
+        print_report(
+            report,
+            console,
+            kind=result.kind,
+            elapsed_s=elapsed_s,
+            page=page,
+            mlflow=where_to_look(config, named),
+            failures=result.failures,
+            num_executed=len(result.executed),
+            num_cached=len(result.cached),
+        )
+    return page
