@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -74,6 +75,18 @@ def mlflow_server(_mlflow_server: MlflowServer) -> MlflowServer:
     return _mlflow_server
 
 
+@pytest.fixture(scope="session")
+def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database whose tables are created: that takes MLflow longer than most tests."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def sqlite_uri(tmp_path: Path) -> str:
+def sqlite_uri(_empty_database: Path, tmp_path: Path) -> str:
+    (tmp_path / "tracking").mkdir()
+    shutil.copy(_empty_database, tmp_path / "tracking")
     return f"sqlite:///{tmp_path}/tracking/mlflow.db"

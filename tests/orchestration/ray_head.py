@@ -1,8 +1,9 @@
-"""A real Ray head on loopback that wants a token, and a connection to it that can be cut."""
+"""Servers on loopback: a real Ray head that wants a token, and others that are none."""
 
 from __future__ import annotations
 
 import contextlib
+import http.server
 import os
 import secrets
 import shutil
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -106,6 +107,22 @@ class RayHead:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+
+@contextlib.contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    """A web server on loopback that knows nothing but the files of a folder; its address."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 class Cable:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import http.server
-import json
 import math
 import re
 import sqlite3
@@ -22,7 +21,6 @@ from orchestration.tracking import reader as run_reader
 from orchestration.tracking.group_run import GroupRun
 from orchestration.tracking.reader import read_experiment, tracked_run
 from orchestration.tracking.tracker import Tracker, TrackingError
-from tests.orchestration.conftest import MlflowServer
 from tests.orchestration.records import make_record
 
 RECORD = make_record()
@@ -245,27 +243,19 @@ def test_a_server_that_refuses_is_told_from_one_that_is_away(status: int, words:
     assert "\n" not in str(caught.value)
 
 
-def test_a_document_that_cannot_be_had_is_none(
-    sqlite_uri: str, caplog: pytest.LogCaptureFixture
+def test_a_record_that_is_damaged_or_gone_is_none(
+    sqlite_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = Tracker(sqlite_uri, "e")
-    run_id = tracker.publish(RECORD, name="supernet", tags={})
-    artifacts = Path(sqlite_uri.removeprefix("sqlite:///")).parent / "artifacts"
-    (artifacts / run_id / "artifacts" / "record.json").unlink()
-    found = read_experiment(sqlite_uri, "e")
-    assert found.record(found.runs[0]) is None
+    run_id = Tracker(sqlite_uri, "e").publish(RECORD, name="supernet", tags={})
+    path = tmp_path / "tracking" / "artifacts" / run_id / "artifacts" / "record.json"
+    for text in ("", '{"kind": ', "[1, 2]", "\xff\xfe", None):
+        if text is None:
+            path.unlink()
+        else:
+            path.write_bytes(text.encode("latin-1"))
+        found = read_experiment(sqlite_uri, "e")
+        assert found.record(found.runs[0]) is None
     assert "record.json of the run supernet cannot be read" in caplog.text
-
-
-@pytest.mark.parametrize("text", ["", '{"kind": ', "[1, 2]", "\xff\xfe"])
-def test_a_damaged_record_is_none(sqlite_uri: str, text: str) -> None:
-    tracker = Tracker(sqlite_uri, "e")
-    run_id = tracker.publish(RECORD, name="supernet", tags={})
-    artifacts = Path(sqlite_uri.removeprefix("sqlite:///")).parent / "artifacts"
-    path = artifacts / run_id / "artifacts" / "record.json"
-    path.write_bytes(text.encode("latin-1"))
-    found = read_experiment(sqlite_uri, "e")
-    assert found.record(found.runs[0]) is None
 
 
 def test_infinity_is_read_as_it_was_logged(sqlite_uri: str) -> None:
@@ -283,13 +273,3 @@ def test_passwords_are_not_repeated() -> None:
         read_experiment("http://me:secret@127.0.0.1:9", "e")
     assert "127.0.0.1:9 cannot be used" in str(refused.value)
     assert "secret" not in str(refused.value)
-
-
-@pytest.mark.server
-def test_a_server_is_read_like_a_database(mlflow_server: MlflowServer) -> None:
-    tracker = Tracker(mlflow_server.uri, "read")
-    tracker.publish(RECORD, name="supernet", tags={})
-    found = read_experiment(mlflow_server.uri, "read")
-    record = found.record(found.runs[0])
-    assert record is not None
-    assert json.dumps(record["config"]) == json.dumps(dict(RECORD.config))

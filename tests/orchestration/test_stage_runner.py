@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageStore
 from orchestration.tracking.stage_runs import Done, StageRuns
 from orchestration.tracking.tracker import Tracker
-from tests.orchestration.conftest import MlflowServer
+from tests.orchestration.records import all_runs
 
 STAGE = Stage("search", {"seed": 0}, code_version=1, name="search bn exact")
 
@@ -45,7 +44,7 @@ def make_runner(folder: Path, uri: str) -> StageRunner:
         store=StageStore(folder / "store"),
         claims=claims,
         failures=FailureLog(folder / "store"),
-        runs=StageRuns(Tracker(uri, "runner"), claims),
+        runs=StageRuns(Tracker(uri, "e"), claims),
         scaling=Scaling(),
         max_failures=0,
         code={"commit": "abc"},
@@ -53,15 +52,12 @@ def make_runner(folder: Path, uri: str) -> StageRunner:
 
 
 @pytest.fixture
-def runner(tmp_path: Path) -> StageRunner:
-    return make_runner(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
+def runner(tmp_path: Path, sqlite_uri: str) -> StageRunner:
+    return make_runner(tmp_path, sqlite_uri)
 
 
 def runs(runner: StageRunner) -> list[str]:
-    client = MlflowClient(runner.runs.tracker.uri)
-    experiment = client.get_experiment_by_name("runner")
-    assert experiment is not None
-    return [run.info.run_id for run in client.search_runs([experiment.experiment_id])]
+    return [run.info.run_id for run in all_runs(runner.runs.tracker.uri)]
 
 
 def test_a_stage_is_made_once_and_shown_once(runner: StageRunner) -> None:
@@ -120,7 +116,7 @@ def test_a_stage_that_fails_leaves_nothing_and_can_be_made_later(runner: StageRu
 
 
 def test_who_waits_for_a_stage_that_fails_fails_too_and_does_not_make_it_again(
-    tmp_path: Path,
+    tmp_path: Path, sqlite_uri: str
 ) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
@@ -130,11 +126,10 @@ def test_who_waits_for_a_stage_that_fails_fails_too_and_does_not_make_it_again(
         raise ValueError("no luck")
 
     second = Maker()
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(make_runner(tmp_path, uri).compute, STAGE, make)
+        first = pool.submit(make_runner(tmp_path, sqlite_uri).compute, STAGE, make)
         assert entered.wait(30)
-        waiting = pool.submit(make_runner(tmp_path, uri).compute, STAGE, second)
+        waiting = pool.submit(make_runner(tmp_path, sqlite_uri).compute, STAGE, second)
         time.sleep(2.0)  # it has looked several times by now
         assert not waiting.done()
         go_on.set()
@@ -143,20 +138,3 @@ def test_who_waits_for_a_stage_that_fails_fails_too_and_does_not_make_it_again(
         with pytest.raises(JobError, match="search bn exact was waited for and failed: no luck"):
             waiting.result(30)
     assert second.num_calls == 0
-
-
-@pytest.mark.server
-def test_what_a_server_missed_is_shown_by_the_next_call(
-    tmp_path: Path, mlflow_server: MlflowServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    runner, make = make_runner(tmp_path, mlflow_server.uri), Maker()
-    mlflow_server.stop()
-    with caplog.at_level(logging.WARNING):
-        away = runner.compute(STAGE, make)
-    assert away.run_id is None
-    assert "MLflow does not show it" in caplog.text
-    mlflow_server.start()
-    back = runner.compute(STAGE, make)
-    assert make.num_calls == 1
-    assert back.cached
-    assert [back.run_id] == runs(runner)

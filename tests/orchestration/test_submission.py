@@ -6,9 +6,7 @@ import json
 import socket
 import subprocess
 import textwrap
-import threading
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import pytest
 from orchestration.cluster.connect import ClusterError
 from orchestration.cluster.dashboard import DEFAULT_ADDRESS, dashboard_address
 from orchestration.cluster.submission import Submissions
-from tests.orchestration.ray_head import Cable, RayHead
+from tests.orchestration.ray_head import Cable, RayHead, web_server
 
 NOBODY = "http://127.0.0.1:9"
 LINES = [f"line {number} blue" for number in range(8)]
@@ -32,7 +30,6 @@ sys.exit(status)
 """
 PROGRAM = """
 import json
-import time
 from pathlib import Path
 from orchestration.cluster.connect import ClusterError
 from orchestration.cluster.submission import Submissions
@@ -40,11 +37,6 @@ from orchestration.cluster.submission import Submissions
 def submit(pause_s=0.0, status=0, **options):
     entrypoint = f"python job.py {{pause_s}} {{status}}"
     return jobs.submit(entrypoint, Path("work"), env_vars={{"COLOUR": "blue"}}, **options)
-
-def settled(submission_id):
-    while not (one := jobs.status(submission_id)).finished:
-        time.sleep(0.2)
-    return one
 
 def main():
 {body}
@@ -96,55 +88,81 @@ def ask(head: RayHead, folder: Path, body: str, **options: Any) -> Any:
 
 
 @pytest.mark.server
-def test_a_job_runs_in_its_folder_and_what_is_known_of_it_is_right(
+def test_what_is_submitted_runs_in_its_folder_and_is_known_under_its_id(
     ray_head: RayHead, folder: Path
 ) -> None:
     before_s = time.time()
+    # The token comes from a file, and the argument counts more than the environment.
+    (folder / "token").write_text(f"{ray_head.token}\n")
+    variables = {
+        "RAY_AUTH_TOKEN": "",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "RAY_API_SERVER_ADDRESS": NOBODY,
+    }
     body = """
-    submission_id = submit(submission_id="eight-lines", metadata={"what": "a test"})
-    text = "".join(jobs.follow(submission_id))
+    first = submit(submission_id="eight-lines", metadata={"what": "a test"})
+    log = "".join(jobs.follow(first))
     known = [one.id for one in jobs.known()]
-    return text, jobs.status(submission_id).to_json(), known, jobs.stop(submission_id)
+    refused = []
+    def refuse(ask):
+        try:
+            ask()
+        except ClusterError as error:
+            refused.append(str(error))
+    refuse(lambda: submit(submission_id=first))
+    for ask in (jobs.status, jobs.stop, lambda name: next(jobs.follow(name))):
+        for name in ("eight-liner", "zzz"):
+            refuse(lambda: ask(name))
+    failing = submit(status=3)
+    failed_log = "".join(jobs.follow(failing))
+    failed = jobs.status(failing)
+    succeeded = jobs.status(first)
+    return {
+        "log": log,
+        "one": succeeded.to_json(),
+        "known": known,
+        "stopped": jobs.stop(first),
+        "refused": refused,
+        "failed_log": failed_log,
+        "failed": failed.to_json(),
+        "succeeded": [succeeded.succeeded, failed.succeeded],
+    }
     """
-    text, one, known, stopped = ask(ray_head, folder, body)
-    assert [line for line in text.splitlines() if line.startswith("line")] == LINES
-    assert (one["id"], one["status"]) == ("eight-lines", "SUCCEEDED")
-    assert one["metadata"] == {"what": "a test"}
+    answer = ask(ray_head, folder, body, **variables)
+    for log in (answer["log"], answer["failed_log"]):
+        assert [line for line in log.splitlines() if line.startswith("line")] == LINES
+    one = answer["one"]
+    assert (one["id"], one["status"], one["metadata"]) == (
+        "eight-lines",
+        "SUCCEEDED",
+        {"what": "a test"},
+    )
     assert one["entrypoint"] == "python job.py 0.0 0"
     started, finished = (
         datetime.fromisoformat(one[key]).timestamp() for key in ("started_at", "finished_at")
     )
     assert before_s - 0.1 <= started < finished <= time.time()
-    assert known[0] == "eight-lines"
-    assert not stopped
-    assert ray_head.token not in f"{text}{one}"
+    assert answer["known"][0] == "eight-lines"
+    assert not answer["stopped"]
+    assert (answer["failed"]["status"], answer["succeeded"]) == ("FAILED", [True, False])
+    assert "exit code 3" in answer["failed"]["message"]
+    taken, *unknown = answer["refused"]
+    assert "eight-lines already exists" in taken
+    assert len(unknown) == 6
+    for near, far in zip(unknown[::2], unknown[1::2], strict=True):
+        assert "no submission 'eight-liner'" in near
+        assert near.endswith("did you mean 'eight-lines'?")
+        assert "no submission 'zzz'" in far
+        assert "eight-lines" in far
+    assert ray_head.token not in str(answer)
 
 
-@pytest.mark.server
-def test_a_failed_job_keeps_its_log_and_says_why(ray_head: RayHead, folder: Path) -> None:
-    body = """
-    submission_id = submit(status=3)
-    one = settled(submission_id)
-    return "".join(jobs.follow(submission_id)), one.status, one.succeeded, one.message
-    """
-    text, status, succeeded, message = ask(ray_head, folder, body)
-    assert [line for line in text.splitlines() if line.startswith("line")] == LINES
-    assert (status, succeeded) == ("FAILED", False)
-    assert "exit code 3" in message
-
-
-@pytest.mark.server
-@pytest.mark.slow
-def test_a_running_job_is_stopped(ray_head: RayHead, folder: Path) -> None:
-    body = """
-    submission_id = submit(pause_s=60)
-    for text in jobs.follow(submission_id):
-        if "line 0" in text:
-            stopped = jobs.stop(submission_id)
-    one = jobs.status(submission_id)
-    return stopped, one.status, one.finished, one.succeeded
-    """
-    assert ask(ray_head, folder, body) == [True, "STOPPED", True, False]
+def wait_for_line(path: Path) -> None:
+    """Wait until a client has written what it has read of a log."""
+    end_s = time.monotonic() + 60
+    while not (path.is_file() and "line 0" in path.read_text()):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
 
 
 @pytest.mark.server
@@ -160,11 +178,9 @@ def test_a_log_survives_a_connection_that_is_cut(ray_head: RayHead, folder: Path
     return text
     """
     process = start(ray_head, folder, body, address=cable.address)
-    seen, end_s = folder / "seen", time.monotonic() + 60
-    while not (seen.is_file() and "line 0" in seen.read_text()) and time.monotonic() < end_s:
-        time.sleep(0.05)
+    wait_for_line(folder / "seen")
     with cable.cut():
-        assert LINES[-1] not in seen.read_text()
+        assert LINES[-1] not in (folder / "seen").read_text()
         time.sleep(2)
     text = answer_of(process)
     cable.close()
@@ -172,7 +188,8 @@ def test_a_log_survives_a_connection_that_is_cut(ray_head: RayHead, folder: Path
 
 
 @pytest.mark.server
-def test_a_log_whose_connection_stays_broken_is_given_up_in_one_sentence(
+@pytest.mark.slow
+def test_a_log_whose_connection_stays_broken_is_given_up_and_its_job_goes_on_until_it_is_stopped(
     ray_head: RayHead, folder: Path
 ) -> None:
     cable = Cable(ray_head.address)
@@ -183,84 +200,42 @@ def test_a_log_whose_connection_stays_broken_is_given_up_in_one_sentence(
         Path("seen").write_text(text)
     """
     process = start(ray_head, folder, body, address=cable.address, patience_s=1.0)
-    seen, end_s = folder / "seen", time.monotonic() + 60
-    while not seen.is_file() and time.monotonic() < end_s:
-        time.sleep(0.05)
+    wait_for_line(folder / "seen")
     submission_id = (folder / "id").read_text()
     with cable.cut():
         answer = answer_of(process)
     cable.close()
     assert answer.startswith(f"The log of {submission_id} cannot be read from {cable.address}")
-    assert ask(ray_head, folder, f"return jobs.status({submission_id!r}).status") == "RUNNING"
-    ask(ray_head, folder, f"jobs.stop({submission_id!r})")
-
-
-@pytest.mark.server
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        ({"RAY_AUTH_TOKEN": "0" * 32}, "does not accept the token"),
-        ({"RAY_AUTH_TOKEN": ""}, "asks for a token, and there is none"),
-        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "token"}, "asks for a token, and there is none"),
-        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "missing"}, "asks for a token"),
-    ],
-    ids=["wrong", "none", "none, but the mode", "a file that is not there"],
-)
-def test_without_the_right_token_nobody_gets_in(
-    ray_head: RayHead, folder: Path, variables: dict[str, str], words: str
-) -> None:
-    answer = ask(ray_head, folder, "return len(jobs.known())", **variables)
-    assert words in answer
-    for name in ("RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        assert name in answer
-    assert "0" * 32 not in answer
-
-
-@pytest.mark.server
-def test_a_token_that_cannot_be_sent_is_not_shown(ray_head: RayHead, folder: Path) -> None:
-    token = f"{ray_head.token}\nsecret"
-    answer = ask(ray_head, folder, "return len(jobs.known())", RAY_AUTH_TOKEN=token)
-    assert "characters that cannot be sent" in answer
-    assert ray_head.token not in answer
-    assert "secret" not in answer
-
-
-@pytest.mark.server
-def test_a_token_in_a_file_opens_too(ray_head: RayHead, folder: Path) -> None:
-    (folder / "token").write_text(f"{ray_head.token}\n")
-    variables = {"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
-    assert isinstance(ask(ray_head, folder, "return len(jobs.known())", **variables), int)
-
-
-@pytest.mark.server
-def test_an_unknown_submission_names_those_there_are(ray_head: RayHead, folder: Path) -> None:
-    body = """
-    answers = []
-    settled(submit(submission_id="known-one-4711"))
-    for ask in (jobs.status, jobs.stop, lambda name: next(jobs.follow(name))):
-        for name in ("known-one-4712", "zzz"):
-            try:
-                ask(name)
-            except ClusterError as error:
-                answers.append(str(error))
-    return answers
+    body = f"""
+    running = jobs.status({submission_id!r})
+    stopped = jobs.stop(running.id)
+    "".join(jobs.follow(running.id))
+    one = jobs.status(running.id)
+    return running.status, stopped, one.status, one.finished, one.succeeded
     """
-    answers = ask(ray_head, folder, body)
-    assert len(answers) == 6
-    for near, far in zip(answers[::2], answers[1::2], strict=True):
-        assert "no submission 'known-one-4712'" in near
-        assert near.endswith("did you mean 'known-one-4711'?")
-        assert "no submission 'zzz'" in far
-        assert "known-one-4711" in far
+    assert ask(ray_head, folder, body) == ["RUNNING", True, "STOPPED", True, False]
 
 
 @pytest.mark.server
-def test_an_id_is_used_once(ray_head: RayHead, folder: Path) -> None:
-    body = """
-    submit(submission_id="once")
-    submit(submission_id="once")
-    """
-    assert "once already exists" in ask(ray_head, folder, body)
+def test_without_the_right_token_nobody_gets_in(ray_head: RayHead, folder: Path) -> None:
+    none, wrong = "asks for a token, and there is none", "does not accept the token"
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"RAY_AUTH_TOKEN": "0" * 32}, wrong),
+        ({"RAY_AUTH_TOKEN": ""}, none),
+        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "token"}, none),
+        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "missing"}, none),
+        ({"RAY_AUTH_TOKEN": f"{ray_head.token}\nsecret"}, "characters that cannot be sent"),
+    ]
+    body = "return len(jobs.known())"
+    clients = [start(ray_head, folder, body, **variables) for variables, _ in cases]
+    for client, (_, words) in zip(clients, cases, strict=True):
+        answer = answer_of(client)
+        assert words in answer
+        assert "RAY_AUTH_TOKEN" in answer
+        assert "RAY_AUTH_TOKEN_PATH" in answer
+        assert ("RAY_AUTH_MODE=token" in answer) == (words in (none, wrong))
+        for secret in ("0" * 32, ray_head.token, "secret"):
+            assert secret not in answer
 
 
 def test_where_nobody_is_the_answer_comes_at_once() -> None:
@@ -268,41 +243,22 @@ def test_where_nobody_is_the_answer_comes_at_once() -> None:
         Submissions(NOBODY)
 
 
-@pytest.fixture
-def mute() -> Iterator[str]:
-    """Somebody who takes connections and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-def test_who_says_nothing_is_not_waited_for(mute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestration.cluster.dashboard._KNOCK_TIMEOUT_S", 0.2)
-    with pytest.raises(ClusterError, match=f"{mute} \\(no answer in"):
-        Submissions(mute)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=f"{address} \\(no answer in"):
+            Submissions(address)
 
 
-@pytest.fixture
-def stranger() -> Iterator[str]:
-    """A web server that is no Ray dashboard."""
-    import http.server
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"version": "3"}')
-
-        def log_message(self, *_: object) -> None: ...
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-
-
-def test_another_server_is_told_apart(stranger: str) -> None:
-    with pytest.raises(ClusterError, match=f"{stranger} is no Ray dashboard"):
-        Submissions(stranger)
+def test_another_server_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "api").mkdir()
+    (tmp_path / "api" / "version").write_text('{"version": "3"}')
+    with (
+        web_server(tmp_path) as address,
+        pytest.raises(ClusterError, match=f"{address} is no Ray dashboard"),
+    ):
+        Submissions(address)
 
 
 @pytest.mark.parametrize(
@@ -310,8 +266,6 @@ def test_another_server_is_told_apart(stranger: str) -> None:
     [
         "127.0.0.1:8265",
         "ray://127.0.0.1:10001",
-        "auto",
-        "http://",
         "http://head",
         "http://head:port",
         "http://head:8265/jobs",
@@ -344,13 +298,3 @@ def test_where_the_address_comes_from(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert dashboard_address(argument) == expected
-
-
-@pytest.mark.server
-def test_the_argument_counts_more_than_the_environment(ray_head: RayHead, folder: Path) -> None:
-    body = """
-    import os
-    return len(jobs.known()) >= 0, os.environ["RAY_API_SERVER_ADDRESS"]
-    """
-    variables = {"RAY_API_SERVER_ADDRESS": NOBODY}
-    assert ask(ray_head, folder, body, **variables) == [True, NOBODY]

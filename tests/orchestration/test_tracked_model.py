@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -82,16 +84,23 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
 
 
+@pytest.fixture
+def sqlite_tracker(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tracker:
+    """An experiment of the test's own."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)  # for MLflow's own load_model
+    return Tracker(database, tmp_path.name)
+
+
 @pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.server)])
 def tracker(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    request: pytest.FixtureRequest, sqlite_tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> Tracker:
-    """An experiment of the test's own."""
-    uri = request.getfixturevalue("database")
-    if request.param == "server":
-        uri = request.getfixturevalue("mlflow_server").uri
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # for MLflow's own load_model
-    return Tracker(uri, tmp_path.name)
+    """The same, and one on a server."""
+    if request.param == "sqlite":
+        return sqlite_tracker
+    uri = request.getfixturevalue("mlflow_server").uri
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return Tracker(uri, sqlite_tracker.experiment)
 
 
 @pytest.fixture
@@ -158,31 +167,40 @@ def test_a_run_has_one_model_however_often_it_is_logged(tracker: Tracker, write:
     check_model(tracker, run_id)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
-def test_a_call_that_was_cut_off_is_completed_by_the_next(
-    tracker: Tracker, write: Writer, monkeypatch: pytest.MonkeyPatch, step: str, when: str
-) -> None:
-    run_id = publish(tracker)
+@contextlib.contextmanager
+def cut_off(step: str, *, before: bool = False) -> Iterator[None]:
+    """Within it, the connection breaks when MLflow's client has taken a step, or before."""
     original = getattr(MlflowClient, step)
 
-    def cut_off(client: MlflowClient, *args: Any, **kwargs: Any) -> None:
-        if when == "after":
+    def fail(client: MlflowClient, *args: Any, **kwargs: Any) -> None:
+        if not before:
             original(client, *args, **kwargs)
         raise MlflowException("the line is dead")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, step, cut_off)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MlflowClient, step, fail)
         with pytest.raises(TrackingError, match="the line is dead"):
-            log(tracker, run_id, write)
+            yield
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_call_that_was_cut_off_is_completed_by_the_next(
+    sqlite_tracker: Tracker, write: Writer, step: str, before: bool
+) -> None:
+    tracker = sqlite_tracker
+    run_id = publish(tracker)
+    with cut_off(step, before=before):
+        log(tracker, run_id, write)
     log(tracker, run_id, write)
     check_model(tracker, run_id)
     assert num_points(tracker, run_id, "top1") == 1
 
 
 def test_a_half_uploaded_model_is_not_shown_as_complete(
-    tracker: Tracker, write: Writer, monkeypatch: pytest.MonkeyPatch
+    sqlite_tracker: Tracker, write: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tracker = sqlite_tracker
     run_id = publish(tracker)
 
     def half(client: MlflowClient, model_id: str, folder: str) -> None:
@@ -200,7 +218,10 @@ def test_a_half_uploaded_model_is_not_shown_as_complete(
     check_model(tracker, run_id)
 
 
-def test_models_that_two_processes_have_created_become_one(tracker: Tracker, write: Writer) -> None:
+def test_models_that_two_processes_have_created_become_one(
+    sqlite_tracker: Tracker, write: Writer
+) -> None:
+    tracker = sqlite_tracker
     run_id = publish(tracker)
     with tracker.session() as client:
         first, *_ = (
@@ -278,21 +299,13 @@ def test_a_model_has_one_version_and_the_alias_is_on_the_newest_winner(
     "step", ["create_registered_model", "create_model_version", "set_registered_model_alias"]
 )
 def test_a_registration_that_was_cut_off_is_completed_by_the_next(
-    tracker: Tracker, write: Writer, monkeypatch: pytest.MonkeyPatch, step: str
+    sqlite_tracker: Tracker, write: Writer, step: str
 ) -> None:
-    name = f"{tracker.experiment}-{tracker.uri[:4]}"
+    tracker, name = sqlite_tracker, sqlite_tracker.experiment
     run_id = publish(tracker)
     log(tracker, run_id, write)
-    original = getattr(MlflowClient, step)
-
-    def cut_off(client: MlflowClient, *args: Any, **kwargs: Any) -> None:
-        original(client, *args, **kwargs)
-        raise MlflowException("the line is dead")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, step, cut_off)
-        with pytest.raises(TrackingError, match="the line is dead"):
-            register_winner(tracker, name=name, run_id=run_id)
+    with cut_off(step):
+        register_winner(tracker, name=name, run_id=run_id)
     assert register_winner(tracker, name=name, run_id=run_id) == "1"
     client = MlflowClient(tracker.uri, tracker.uri)
     assert len(client.search_model_versions(f"name='{name}'")) == 1
@@ -352,9 +365,9 @@ def test_what_a_server_missed_is_shown_by_the_next_call(
     tmp_path: Path,
     mlflow_server: MlflowServer,
     write: Writer,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """The run at first, then its model."""
     tracker = Tracker(mlflow_server.uri, tmp_path.name)
     runner = stored(tmp_path, tracker)
 
@@ -362,7 +375,11 @@ def test_what_a_server_missed_is_shown_by_the_next_call(
         write(record, folder)
         mlflow_server.stop()
 
+    mlflow_server.stop()
     with caplog.at_level(logging.WARNING):
+        assert have(runner, write) is None
+        assert "MLflow does not show it" in caplog.text
+        mlflow_server.start()
         run_id = have(runner, then_it_dies)
     assert run_id is not None
     assert "does not show its model" in caplog.text
