@@ -44,7 +44,7 @@ def fair_paths(space: SearchSpace, seed: int, step: int) -> tuple[Architecture, 
             f"{space.name!r} has layers with {' and '.join(map(str, sorted(counts)))}: "
             f"use the sampler 'uniform'."
         )
-    # Not `space.num_candidates`: a stage of fixed identities alone can name more candidates.
+    # Not `space.num_candidates`: a layer group of fixed identities alone can name more candidates.
     num_paths = max(counts, default=1)
     rng = step_generator(seed, step)
     columns = [

@@ -53,7 +53,6 @@ class Layer:
     stride: int
     resolution: int
     candidates: tuple[Candidate, ...]
-    stage: int
     fixed_identity: bool = False
 
     @property
@@ -68,7 +67,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Stage:
+class LayerGroup:
     """A run of layers with the same output channels; the first of them has the stride."""
 
     channels: int
@@ -94,7 +93,7 @@ class SearchSpace:
     first_channels: int
     first_kernel: int
     first_stride: int
-    stages: tuple[Stage, ...]
+    groups: tuple[LayerGroup, ...]
     head_channels: int
     fixed_identities: tuple[int, ...] = ()
     se: bool = False
@@ -138,15 +137,14 @@ class SearchSpace:
         layers: list[Layer] = []
         channels = self.first_channels
         resolution = downsampled(self.first_resolution, self.first_stride)
-        for stage_index, stage in enumerate(self.stages):
-            for position in range(stage.num_layers):
+        for group in self.groups:
+            for position in range(group.num_layers):
                 layer = Layer(
                     in_channels=channels,
-                    out_channels=stage.channels,
-                    stride=stage.stride if position == 0 else 1,
+                    out_channels=group.channels,
+                    stride=group.stride if position == 0 else 1,
                     resolution=resolution,
-                    candidates=stage.candidates,
-                    stage=stage_index,
+                    candidates=group.candidates,
                     fixed_identity=len(layers) in self.fixed_identities,
                 )
                 layers.append(layer)
@@ -161,7 +159,7 @@ class SearchSpace:
     @cached_property
     def num_candidates(self) -> int:
         """N: the largest number of candidate operations of any layer."""
-        return max(len(stage.candidates) for stage in self.stages)
+        return max(len(group.candidates) for group in self.groups)
 
     @cached_property
     def num_architectures(self) -> int:
@@ -226,12 +224,12 @@ class SearchSpace:
             },
             "stages": [
                 {
-                    "channels": stage.channels,
-                    "layers": stage.num_layers,
-                    "stride": stage.stride,
-                    "candidates": [[c.kernel, c.expansion] for c in stage.candidates],
+                    "channels": group.channels,
+                    "layers": group.num_layers,
+                    "stride": group.stride,
+                    "candidates": [[c.kernel, c.expansion] for c in group.candidates],
                 }
-                for stage in self.stages
+                for group in self.groups
             ],
             "head": {"channels": self.head_channels},
             "fixed_identity": list(self.fixed_identities),
@@ -343,26 +341,26 @@ def space_from_dict(data: Mapping[str, Any]) -> SearchSpace:
     image, stem = fields.section("input"), fields.section("stem")
     first, head = fields.section("first_block"), fields.section("head")
     shared = fields.take("candidates", None)
-    stages = []
+    groups = []
     entries = fields.take("stages")
     if not isinstance(entries, list) or not entries:
         raise ValueError(
             f"{where}: stages must be a list with at least one stage, got {entries!r}."
         )
     for index, entry in enumerate(entries):
-        stage_where = f"{where}: stages[{index}]"
+        group_where = f"{where}: stages[{index}]"
         if not isinstance(entry, dict):
-            raise ValueError(f"{stage_where} must be a mapping, got {entry!r}.")
-        stage = _Fields(dict(entry), stage_where)
-        stages.append(
-            Stage(
-                channels=stage.positive("channels"),
-                num_layers=stage.positive("layers"),
-                stride=stage.stride(),
-                candidates=_candidates(stage.take("candidates", shared), stage_where),
+            raise ValueError(f"{group_where} must be a mapping, got {entry!r}.")
+        group = _Fields(dict(entry), group_where)
+        groups.append(
+            LayerGroup(
+                channels=group.positive("channels"),
+                num_layers=group.positive("layers"),
+                stride=group.stride(),
+                candidates=_candidates(group.take("candidates", shared), group_where),
             )
         )
-        stage.close()
+        group.close()
     fixed = fields.take("fixed_identity", [])
     if not isinstance(fixed, list) or not all(type(index) is int for index in fixed):
         raise ValueError(
@@ -381,7 +379,7 @@ def space_from_dict(data: Mapping[str, Any]) -> SearchSpace:
         first_channels=first.positive("channels"),
         first_kernel=first.kernel("kernel"),
         first_stride=first.stride(),
-        stages=tuple(stages),
+        groups=tuple(groups),
         head_channels=head.positive("channels"),
         fixed_identities=tuple(sorted(set(fixed))),
         se=se,
@@ -405,7 +403,7 @@ def _candidates(value: Any, where: str) -> tuple[Candidate, ...]:
     else:
         raise ValueError(
             f"{where}: candidates are missing; give {{kernels: [3, 5, 7], expansions: [3, 6]}} "
-            f"for the whole space or for this stage."
+            f"for the whole space or for this one."
         )
     if not pairs:
         raise ValueError(f"{where}: candidates must name at least one operation.")

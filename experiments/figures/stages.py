@@ -195,7 +195,7 @@ def _found_label(searcher: str, best: Mapping[str, Any]) -> str:
 
 def _candidate_names(space: SearchSpace) -> list[str]:
     """Names of the candidates where all layers share them, else their indices."""
-    lists = {stage.candidates for stage in space.stages}
+    lists = {group.candidates for group in space.groups}
     if len(lists) == 1:
         return [str(candidate) for candidate in next(iter(lists))]
     return [str(index) for index in range(space.num_candidates)]
