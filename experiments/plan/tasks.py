@@ -15,8 +15,8 @@ from nas.space import Architecture, parse_architecture
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord, StageStore
 
-# Kind of stage → what led to it within its task, which is what its MLflow run names as inputs.
-LINEAGE: dict[str, tuple[str, ...]] = {
+# Kind of stage → what led to it within its task.
+_LINEAGE: dict[str, tuple[str, ...]] = {
     "supernet": (),
     "search": ("supernet",),
     "retrain": ("search",),
@@ -79,12 +79,6 @@ class Task:
         is_retrain = self.follow[number - len(self.stages)] == "retrain"
         return self.cell.retrain(arch) if is_retrain else self.cell.detect(arch)
 
-    def inputs_of(self, stage: Stage) -> tuple[str, ...]:
-        """The kinds of earlier stages that led to a stage."""
-        if stage.kind == "score":  # some indicators look at no supernet
-            return tuple(stage.inputs)
-        return LINEAGE[stage.kind]
-
     def records(self, store: StageStore) -> tuple[StageRecord, ...] | None:
         """Those of all its stages, in their order; None where one is not in the store."""
         found: list[StageRecord] = []
@@ -108,6 +102,13 @@ class Task:
         if self.cell is None or not isinstance(config, CellConfig):
             return replace(self, config=config)
         return replace(self, config=config, cell=replace(self.cell, config=config))
+
+
+def inputs_of(stage: Stage | StageRecord) -> tuple[str, ...]:
+    """The kinds of earlier stages that led to a stage: its MLflow run names them as inputs."""
+    if stage.kind == "score":  # some indicators look at no supernet
+        return tuple(stage.inputs)
+    return _LINEAGE[stage.kind]
 
 
 def current_record(

@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.config.load import dump_config
 from experiments.config.places import absolute, scaling
-from experiments.plan.tasks import Task, stage_of
+from experiments.plan.tasks import Task, inputs_of, stage_of
 from experiments.run.groups import cell_run, finish_cell
 from experiments.stages.detect import Place, make_detect
 from experiments.stages.retrain import make_retrain, show_retrain
@@ -100,7 +100,7 @@ def _make(task: Task, setting: Setting, given: Sequence[Done], place: Place | No
         stage = task.stage(number, [done.record for done in made])
         assert stage is not None  # its search is made
         earlier = {done.stage.kind: done for done in (*given, *made)}
-        inputs = {kind: earlier[kind] for kind in task.inputs_of(stage) if kind in earlier}
+        inputs = {kind: earlier[kind] for kind in inputs_of(stage) if kind in earlier}
         if stage.kind == "detect":
             assert place is not None  # the parent has looked at the images
             made.append(make_detect(stage, setting, inputs, place))

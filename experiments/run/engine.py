@@ -28,6 +28,7 @@ from experiments.run.groups import (
     compare_link,
     experiment_run,
     register,
+    run_key,
     winner_param,
 )
 from experiments.run.provenance import provenance, source_tags
@@ -266,11 +267,6 @@ def _cell_key(plan: ExperimentPlan, task: Task) -> str:
 def _stage_name(task: Task, number: int, records: Sequence[StageRecord]) -> str:
     stage = task.stage(number, records)
     return "" if stage is None else stage.name
-
-
-def run_key(fingerprint: str) -> str:
-    """What a run's id is kept under in the tags of the run above it."""
-    return fingerprint[:12]
 
 
 def _finish(run: GroupRun, result: Result, tracker: Tracker, code: Mapping[str, Any]) -> None:

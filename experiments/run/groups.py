@@ -97,6 +97,11 @@ def experiment_run(
     )
 
 
+def run_key(fingerprint: str) -> str:
+    """What a run's id is kept under in the tags of the run above it."""
+    return fingerprint[:12]
+
+
 def axes_of(experiment: Experiment, cell: CellConfig) -> dict[str, Any]:
     """The values of a sweep's further axes in one of its cells, by config path."""
     found: dict[str, Any] = {}

@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from experiments.run.engine import run_key
+from experiments.plan.tasks import inputs_of
 from experiments.run.groups import (
     axes_of,
     cell_metrics,
     cell_run,
     experiment_run,
+    run_key,
     winner_param,
 )
 from experiments.run.result import Result, TaskResult
@@ -56,11 +57,10 @@ def tracked_runs(
         for number, (stage, record) in enumerate(zip(each.stages, chain, strict=bool(chain))):
             run_id = ids[number]
             if run_id not in records:
-                kinds = ("supernet", "search", "retrain")
                 inputs = {
                     f"{INPUT}{earlier.kind}": ids[place]
                     for place, earlier in enumerate(chain[:number])
-                    if earlier.kind in kinds and earlier.kind in _LINEAGE.get(record.kind, ())
+                    if earlier.kind in inputs_of(record)
                 }
                 records[run_id] = record
                 runs.append(
@@ -73,14 +73,6 @@ def tracked_runs(
                     )
                 )
     return runs, records
-
-
-_LINEAGE = {
-    "search": ("supernet",),
-    "score": ("supernet",),
-    "retrain": ("search",),
-    "detect": ("retrain",),
-}
 
 
 def _cell(
