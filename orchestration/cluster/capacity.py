@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestration.cluster.connect import ClusterError
 from orchestration.cluster.scaling import Scaling
-from orchestration.store.storage import open_storage
+from orchestration.store.storage import Storage
 
 
 def require(scaling: Scaling) -> None:
@@ -65,11 +65,8 @@ def check_storage_is_shared(path: str) -> None:
     nodes = _nodes()
     if len(nodes) < 2:
         return
-    filesystem, root = open_storage(path)
-    probe = f"{root}/.probe-{uuid.uuid4().hex}"
-    filesystem.create_dir(root, recursive=True)
-    with filesystem.open_output_stream(probe) as stream:
-        stream.write(b"probe")
+    storage, probe = Storage(path), f".probe-{uuid.uuid4().hex}"
+    storage.write(probe, b"probe")
     try:
         looks = {
             node["NodeManagerAddress"]: ray.remote(_sees)
@@ -82,7 +79,7 @@ def check_storage_is_shared(path: str) -> None:
         }
         blind = [address for address, look in looks.items() if not ray.get(look)]
     finally:
-        filesystem.delete_file(probe)
+        storage.delete(probe)
     if blind:
         raise ClusterError(
             f"storage.path {path!r} is not shared: what is written to it here is not seen on "
@@ -93,10 +90,7 @@ def check_storage_is_shared(path: str) -> None:
 
 def _sees(path: str, probe: str) -> bool:
     """Runs on a node: whether the probe is there."""
-    from pyarrow import fs as pafs
-
-    filesystem, _ = open_storage(path)
-    return bool(filesystem.get_file_info(probe).type == pafs.FileType.File)
+    return Storage(path).read(probe) is not None
 
 
 def _nodes() -> list[dict[str, Any]]:

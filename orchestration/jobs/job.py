@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from orchestration.jobs.failure import JobError
 from orchestration.jobs.worker import LEDGER_NAME, Ledger
-from orchestration.store.storage import StorageError, open_storage, unusable
+from orchestration.store.storage import Storage, StorageError
 from orchestration.tracking.live_run import LiveRun
 
 if TYPE_CHECKING:
-    from pyarrow import fs as pafs
     from ray.train import Checkpoint
 
 Progress = Callable[[dict[str, float]], None]
@@ -102,38 +101,15 @@ def stopped(name: str) -> JobError:
     return JobError(f"Job {name} was stopped: it may not go on in this process.")
 
 
-def jobs_path(storage_path: str) -> str:
-    """Where jobs keep their checkpoints: beside the stages, under the same storage path."""
-    if "://" in storage_path:
-        return f"{storage_path.rstrip('/')}/jobs"
-    return str(Path(storage_path).expanduser().absolute() / "jobs")
-
-
-def open_jobs(storage_path: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of `jobs_path` and the folder on it, which exists afterwards.
-
-    Raises:
-        StorageError: the storage cannot be used.
-    """
-    filesystem, root = open_storage(jobs_path(storage_path))
-    try:
-        filesystem.create_dir(root, recursive=True)
-    except OSError as error:
-        raise unusable(storage_path, "written", error) from error
-    return filesystem, root
-
-
 def forget_job(name: str, storage_path: str) -> None:
     """Remove a job's folder with its checkpoints; a job that is not there needs no removing.
 
     Raises:
         StorageError: the storage cannot be written.
     """
-    from pyarrow import fs as pafs
+    Storage(storage_path).delete(job_folder(name))
 
-    filesystem, root = open_storage(jobs_path(storage_path))
-    try:
-        if filesystem.get_file_info(f"{root}/{name}").type != pafs.FileType.NotFound:
-            filesystem.delete_dir(f"{root}/{name}")
-    except OSError as error:
-        raise unusable(storage_path, "written", error) from error
+
+def job_folder(name: str) -> str:
+    """Where a job keeps its checkpoints: beside the stages, under the same storage path."""
+    return f"jobs/{name}"

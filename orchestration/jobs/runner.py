@@ -10,7 +10,6 @@ catches up); one that is not is made, stored complete, and then shown
 
 from __future__ import annotations
 
-import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +29,6 @@ from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord, StageStore
 from orchestration.tracking.models import WriteModel
 from orchestration.tracking.stage_runs import Done, Draw, StageRuns
-
-_POLL_S = 0.4  # how often one looks again who waits for somebody else's result
 
 
 @dataclass(frozen=True)
@@ -164,7 +161,7 @@ class StageRunner:
         """What every kind of job is started with, but for its work."""
 
         def progress(row: dict[str, float]) -> None:
-            claim.tell({"epoch": int(row["epoch"])})
+            claim.set_note({"epoch": int(row["epoch"])})
             if on_progress is not None:
                 on_progress(row)
 
@@ -201,24 +198,22 @@ class StageRunner:
         read: Mapping[str, StageRecord],
     ) -> tuple[StageRecord, bool]:
         """The stage's record, and whether it was there or somebody else has made it."""
-        waited_for = None
-        while (record := self.store.current(stage.fingerprint, read)) is None:
-            claim = self.claims.attempt(stage.fingerprint)
-            if claim is None:
-                holder = self.claims.holder(stage.fingerprint)
-                if holder is not None:
-                    waited_for = holder.owner
-                time.sleep(random.uniform(0.5, 1.5) * _POLL_S)
-                continue
-            with claim:
-                failed = self.failures.get(stage.fingerprint)
-                if failed is not None and failed.owner == waited_for:
-                    raise JobError(f"{stage.name} was waited for and failed: {failed.message}")
-                record = self.store.current(stage.fingerprint, read)  # finished between two looks
-                if record is None:
-                    self.store.delete(stage.fingerprint)  # made from what is no longer there
-                    return self._make(stage, make, read, claim), False
-        return record, True
+
+        def current() -> StageRecord | None:
+            return self.store.current(stage.fingerprint, read)
+
+        found = self.claims.wait(stage.fingerprint, current)
+        if isinstance(found, StageRecord):
+            return found, True
+        with found as claim:
+            note = self.failures.get(stage.fingerprint)
+            if note is not None and note.owner == claim.waited_for:
+                raise JobError(f"{stage.name} was waited for and failed: {note.message}")
+            record = current()  # it may have come between the last look and the claim
+            if record is not None:
+                return record, True
+            self.store.delete(stage.fingerprint)  # made from what is no longer there
+            return self._make(stage, make, read, claim), False
 
     def _make(
         self,

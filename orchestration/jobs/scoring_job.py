@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from orchestration.cluster.scaling import Scaling
 from orchestration.jobs.job import (
@@ -25,19 +25,14 @@ from orchestration.jobs.job import (
     Observer,
     Progress,
     always,
-    open_jobs,
+    job_folder,
 )
 from orchestration.jobs.scorer_pool import MakeScorer, ScorerPool
 from orchestration.jobs.worker import Ledger
 from orchestration.store import json_text
-from orchestration.store.storage import reason_of, unusable, write_whole
-
-if TYPE_CHECKING:
-    from pyarrow import fs as pafs
+from orchestration.store.storage import Storage, reason_of
 
 _log = logging.getLogger(__name__)
-
-_FILE = "rounds.json"
 
 
 class Rounds(Protocol):
@@ -107,7 +102,7 @@ def run_scoring_job(
         StorageError: ``storage_path`` cannot be used.
     """
     observer = Observer(follow, on_progress)
-    checkpoint = _Checkpoint(*open_jobs(storage_path), name, storage_path)
+    checkpoint = _Checkpoint(Storage(storage_path), name)
     ledger = checkpoint.restore(rounds)
     for row in ledger.history:
         observer.show(row)
@@ -145,21 +140,18 @@ def run_scoring_job(
 class _Checkpoint:
     """The state after the last full round: one file, whole or absent."""
 
-    filesystem: pafs.FileSystem
-    root: str
+    storage: Storage
     name: str
-    storage_path: str
+
+    @property
+    def place(self) -> str:
+        return f"{job_folder(self.name)}/rounds.json"
 
     def restore(self, rounds: Rounds) -> Ledger:
         """Give `rounds` the state that was written last; the ledger that was written with it."""
-        place = f"{self.root}/{self.name}/{_FILE}"
-        try:
-            with self.filesystem.open_input_stream(place) as stream:
-                text = stream.read()
-        except FileNotFoundError:
+        text = self.storage.read(self.place)
+        if text is None:
             return Ledger()
-        except OSError as error:
-            raise unusable(self.storage_path, "read", error) from error
         try:
             saved = json_text.loads(text)
             state, ledger = saved["state"], Ledger(**saved["ledger"])
@@ -174,7 +166,4 @@ class _Checkpoint:
     def write(self, rounds: Rounds, ledger: Ledger) -> None:
         """Replace what was written before, in one step."""
         text = json_text.dumps({"state": rounds.state_dict(), "ledger": vars(ledger)})
-        try:
-            write_whole(self.filesystem, f"{self.root}/{self.name}/{_FILE}", text.encode())
-        except OSError as error:
-            raise unusable(self.storage_path, "written", error) from error
+        self.storage.write(self.place, text.encode())

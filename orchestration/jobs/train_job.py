@@ -36,12 +36,12 @@ from orchestration.jobs.job import (
     Progress,
     always,
     forget_job,
-    jobs_path,
-    open_jobs,
+    job_folder,
     stopped,
 )
 from orchestration.jobs.worker import LEDGER_NAME, Ledger, RayWorkerContext, WorkerContext
 from orchestration.store import json_text
+from orchestration.store.storage import Storage
 
 if TYPE_CHECKING:
     from ray.train.v2.api.result import Result
@@ -104,7 +104,7 @@ def run_train_job(
     observer = Observer(follow, on_progress)
     for row in _done_so_far(storage_path, name):
         observer.show(row)
-    job = _Job(work, config, name, jobs_path(storage_path), scaling or Scaling(), keep_going)
+    job = _Job(work, config, name, _jobs_path(storage_path), scaling or Scaling(), keep_going)
     num_failures = 0
     while True:
         try:
@@ -255,9 +255,12 @@ def _done_so_far(storage_path: str, name: str) -> list[dict[str, float]]:
     from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
     from ray.train.v2.api.result import Result
 
-    filesystem, root = open_jobs(storage_path)
+    storage = Storage(storage_path)
+    storage.check("jobs")
     try:
-        checkpoint = Result.from_path(f"{root}/{name}", filesystem).checkpoint
+        checkpoint = Result.from_path(
+            storage.place(job_folder(name)), storage.filesystem
+        ).checkpoint
     except RuntimeError:
         return []  # there is no such job, or it saved no checkpoint yet
     except CheckpointManagerInitializationError as error:
@@ -268,5 +271,13 @@ def _done_so_far(storage_path: str, name: str) -> list[dict[str, float]]:
         return []
     if checkpoint is None:
         return []
-    with filesystem.open_input_stream(f"{checkpoint.path}/{LEDGER_NAME}") as stream:
+    with storage.filesystem.open_input_stream(f"{checkpoint.path}/{LEDGER_NAME}") as stream:
         return Ledger(**json_text.loads(stream.read())).history
+
+
+def _jobs_path(storage_path: str) -> str:
+    """The same for Ray, which takes a folder from the root or a URI."""
+    folder, _, _ = job_folder("").rpartition("/")
+    if "://" in storage_path:
+        return f"{storage_path.rstrip('/')}/{folder}"
+    return Storage(storage_path).place(folder)

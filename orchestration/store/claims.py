@@ -17,26 +17,30 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import random
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestration.store import json_text
-from orchestration.store.storage import open_storage, unusable, write_whole
+from orchestration.store.storage import Storage
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
 BEAT_S = 5.0
 STALE_S = 30.0
+_POLL_S = 0.4  # how often one looks again who waits for somebody else's result
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,7 @@ class Claims:
         beat_s: float = BEAT_S,
         stale_s: float = STALE_S,
     ) -> None:
-        self.path = str(path)
-        self._fs, root = open_storage(path, filesystem)
-        self._root = f"{root}/claims"
+        self._storage = Storage(path, filesystem)
         self._beat_s = beat_s
         self._stale_s = stale_s
         self._seen: dict[str, tuple[int, float]] = {}
@@ -117,6 +119,23 @@ class Claims:
         claim.start()
         return claim
 
+    def wait(self, fingerprint: str, look: Callable[[], _T | None]) -> _T | Claim:
+        """Wait until ``look`` finds a stage's result or the stage can be claimed.
+
+        Returns:
+            What ``look`` has found, or the claim, under which it has to be asked once more.
+        """
+        waited_for = None
+        while (result := look()) is None:
+            claim = self.attempt(fingerprint)
+            if claim is not None:
+                claim.waited_for = waited_for
+                return claim
+            holder = self.holder(fingerprint)
+            waited_for = waited_for if holder is None else holder.owner
+            time.sleep(random.uniform(0.5, 1.5) * _POLL_S)
+        return result
+
     def holder(self, fingerprint: str) -> Holder | None:
         """Who holds a stage's claim now, as far as it can be told at first sight."""
         return next(iter(self._others(fingerprint)), None)
@@ -124,40 +143,23 @@ class Claims:
     def write(self, fingerprint: str, holder: Holder) -> None:
         """Put a claim's file in its place, or put its newest state there."""
         content = json_text.dumps(dataclasses.asdict(holder)).encode()
-        try:
-            write_whole(self._fs, f"{self._root}/{fingerprint}/{holder.owner}", content)
-        except OSError as error:
-            raise unusable(self.path, "written", error) from error
+        self._storage.write(f"claims/{fingerprint}/{holder.owner}", content)
 
     def is_there(self, fingerprint: str, owner: str) -> bool:
         """Whether a claim's file is still in its place."""
-        return self._read(f"{self._root}/{fingerprint}/{owner}") is not None
+        return self._read(fingerprint, owner) is not None
 
     def remove(self, fingerprint: str, owner: str) -> None:
         """Take a claim's file away; one that is gone needs no removing."""
-        try:
-            self._fs.delete_file(f"{self._root}/{fingerprint}/{owner}")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise unusable(self.path, "written", error) from error
+        self._storage.delete(f"claims/{fingerprint}/{owner}")
 
     def _others(self, fingerprint: str, but: str | None = None) -> list[Holder]:
         """The claims on a stage that are not void; void ones are removed on the way."""
-        from pyarrow import fs as pafs
-
-        selector = pafs.FileSelector(f"{self._root}/{fingerprint}", allow_not_found=True)
-        try:
-            names = [info.base_name for info in self._fs.get_file_info(selector)]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise unusable(self.path, "read", error) from error
         held = []
-        for name in names:
+        for name in [info.base_name for info in self._storage.list(f"claims/{fingerprint}")]:
             if name == but or name.startswith("."):
                 continue
-            holder = self._read(f"{self._root}/{fingerprint}/{name}")
+            holder = self._read(fingerprint, name)
             if holder is None:
                 continue
             if self._is_void(holder):
@@ -175,19 +177,15 @@ class Claims:
             self._seen[holder.owner] = (holder.beat, since_s)
         return holder.is_dead or now_s - since_s > self._stale_s
 
-    def _read(self, place: str) -> Holder | None:
-        try:
-            with self._fs.open_input_stream(place) as stream:
-                content = stream.read()
-        except FileNotFoundError:
+    def _read(self, fingerprint: str, owner: str) -> Holder | None:
+        content = self._storage.read(f"claims/{fingerprint}/{owner}")
+        if content is None:
             return None
-        except OSError as error:
-            raise unusable(self.path, "read", error) from error
         try:
             return Holder(**json_text.loads(content))
         except (ValueError, TypeError):
             # Being written at this moment, where moving a file takes more than one step.
-            return Holder(place.rpartition("/")[2], machine="", pid=0, started=0, beat=-1)
+            return Holder(owner, machine="", pid=0, started=0, beat=-1)
 
 
 class Claim:
@@ -196,11 +194,13 @@ class Claim:
     Attributes:
         holder: this process, with its latest note.
         lost: set when somebody else has taken the claim for void; what is made under it must stop.
+        waited_for: the owner of the claim before, where this one was waited for.
     """
 
     def __init__(self, claims: Claims, fingerprint: str, holder: Holder, beat_s: float) -> None:
         self.holder = holder
         self.lost = threading.Event()
+        self.waited_for: str | None = None
         self._claims = claims
         self._fingerprint = fingerprint
         self._beat_s = beat_s
@@ -211,8 +211,8 @@ class Claim:
         """Begin to give signs of life."""
         self._thread.start()
 
-    def tell(self, note: Mapping[str, Any]) -> None:
-        """Say how far it is; others see it with the next sign of life."""
+    def set_note(self, note: Mapping[str, Any]) -> None:
+        """Note how far it is; others see it with the next sign of life."""
         self.holder = dataclasses.replace(self.holder, note=dict(note))
 
     def __enter__(self) -> Claim:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestration.store import json_text
-from orchestration.store.storage import open_storage, unusable, write_whole
+from orchestration.store.storage import Storage
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -45,33 +45,18 @@ class FailureLog:
     """
 
     def __init__(self, path: str | Path, filesystem: pafs.FileSystem | None = None) -> None:
-        self.path = str(path)
-        self._fs, root = open_storage(path, filesystem)
-        self._root = f"{root}/failures"
+        self._storage = Storage(path, filesystem)
 
     def get(self, fingerprint: str) -> FailureNote | None:
         """The last failure of a stage that has not succeeded since."""
-        try:
-            with self._fs.open_input_stream(f"{self._root}/{fingerprint}.json") as stream:
-                return FailureNote(**json_text.loads(stream.read()))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise unusable(self.path, "read", error) from error
+        content = self._storage.read(f"failures/{fingerprint}.json")
+        return None if content is None else FailureNote(**json_text.loads(content))
 
     def put(self, fingerprint: str, note: FailureNote) -> None:
         """Remember a failure; it replaces the one before."""
         content = json_text.dumps(dataclasses.asdict(note)).encode()
-        try:
-            write_whole(self._fs, f"{self._root}/{fingerprint}.json", content)
-        except OSError as error:
-            raise unusable(self.path, "written", error) from error
+        self._storage.write(f"failures/{fingerprint}.json", content)
 
     def forget(self, fingerprint: str) -> None:
         """The stage has succeeded; one that never failed needs no forgetting."""
-        try:
-            self._fs.delete_file(f"{self._root}/{fingerprint}.json")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise unusable(self.path, "written", error) from error
+        self._storage.delete(f"failures/{fingerprint}.json")

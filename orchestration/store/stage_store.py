@@ -15,7 +15,6 @@ holds a record goes on reading that record's own files.)
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import os
@@ -28,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from orchestration.store import json_text
-from orchestration.store.storage import StorageError, open_storage, reason_of, unusable
+from orchestration.store.storage import Storage, StorageError, reason_of
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -98,9 +97,9 @@ class StageStore:
     def __init__(self, path: str | Path, filesystem: pafs.FileSystem | None = None) -> None:
         from pyarrow import fs as pafs
 
-        self.path = str(path)
-        self._fs, root = open_storage(path, filesystem)
-        self._stages = f"{root}/stages"
+        self._storage = Storage(path, filesystem)
+        self.path = self._storage.path
+        self._fs = self._storage.filesystem
         self._is_local = isinstance(self._fs, pafs.LocalFileSystem)
 
     def check(self) -> None:
@@ -109,14 +108,7 @@ class StageStore:
         Raises:
             StorageError: the path cannot be written.
         """
-        probe = f"{self._stages}/.probe-{uuid.uuid4().hex}"
-        try:
-            self._fs.create_dir(self._stages, recursive=True)
-            with self._fs.open_output_stream(probe) as stream:
-                stream.write(b"probe")
-            self._fs.delete_file(probe)
-        except OSError as error:
-            raise unusable(self.path, "written", error) from error
+        self._storage.check("stages")
 
     def get(self, fingerprint: str) -> StageRecord | None:
         """The record under ``fingerprint``, or None where there is no complete one.
@@ -124,14 +116,10 @@ class StageStore:
         Raises:
             StorageError: the storage cannot be reached, or the record is damaged.
         """
-        place = f"{self._folder(fingerprint)}/{_RECORD}"
-        try:
-            with self._fs.open_input_stream(place) as stream:
-                text = stream.read()
-        except FileNotFoundError:
+        place = f"{_folder(fingerprint)}/{_RECORD}"
+        text = self._storage.read(place)
+        if text is None:
             return None
-        except OSError as error:
-            raise unusable(self.path, "read", error) from error
         try:
             document = json_text.loads(text)
             if document["format"] != _FORMAT:
@@ -140,8 +128,8 @@ class StageStore:
             return StageRecord(**{**values, "files": tuple(values["files"])})
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(
-                f"The stage record {place} cannot be understood ({reason_of(error)}): delete its "
-                "folder to have the stage run again."
+                f"The stage record {self._storage.place(place)} cannot be understood "
+                f"({reason_of(error)}): delete its folder to have the stage run again."
             ) from error
 
     def current(
@@ -174,8 +162,8 @@ class StageStore:
         attempt = uuid.uuid4().hex
         record = dataclasses.replace(record, files=names, attempt=attempt)
         text = json_text.dumps({"format": _FORMAT, "record": dataclasses.asdict(record)})
-        home = self._folder(record.fingerprint)
-        try:
+        home = self._storage.place(_folder(record.fingerprint))
+        with self._storage.errors("written"):
             self._fs.create_dir(home, recursive=True)
             if folder is not None and names:
                 self._upload(folder, names, f"{home}/{attempt}")
@@ -183,8 +171,6 @@ class StageStore:
                 return record
             if names:
                 self._fs.delete_dir(f"{home}/{attempt}")
-        except OSError as error:
-            raise unusable(self.path, "written", error) from error
         return self.put(record, folder)  # another writer was first: its record is the answer
 
     def fetch(self, key: str | StageRecord, name: str, to: Path) -> Path:
@@ -222,11 +208,9 @@ class StageStore:
                 f"Stage {_fp(key)[:12]} in {self.path!r} has no file {name!r} ({known}): run the "
                 "stage again."
             )
-        place = f"{self._folder(record.fingerprint)}/{record.attempt}/{name}"
-        try:
-            return self._fs.open_input_stream(place)
-        except OSError as error:
-            raise unusable(self.path, "read", error) from error
+        place = f"{_folder(record.fingerprint)}/{record.attempt}/{name}"
+        with self._storage.errors("read"):
+            return self._fs.open_input_stream(self._storage.place(place))
 
     def delete(self, fingerprint: str) -> None:
         """Forget a stage and all its files. What is not there needs no deleting.
@@ -234,20 +218,10 @@ class StageStore:
         Raises:
             StorageError: the storage cannot be written.
         """
-        from pyarrow import fs as pafs
-
-        home = self._folder(fingerprint)
-        try:
-            # The record goes first: from here on the stage is absent, whatever happens next.
-            for place in (f"{home}/{_RECORD}", home):
-                kind = self._fs.get_file_info(place).type
-                with contextlib.suppress(FileNotFoundError):  # deleted by somebody else
-                    if kind == pafs.FileType.File:
-                        self._fs.delete_file(place)
-                    elif kind == pafs.FileType.Directory:
-                        self._fs.delete_dir(place)
-        except OSError as error:
-            raise unusable(self.path, "written", error) from error
+        home = _folder(fingerprint)
+        # The record goes first: from here on the stage is absent, whatever happens next.
+        self._storage.delete(f"{home}/{_RECORD}")
+        self._storage.delete(home)
 
     def list(self, kind: str | None = None) -> Iterator[StageRecord]:
         """All complete records, or those of one kind, in the order of their fingerprints.
@@ -255,26 +229,11 @@ class StageStore:
         Raises:
             StorageError: the storage cannot be read, or a record is damaged.
         """
-        from pyarrow import fs as pafs
-
-        selector = pafs.FileSelector(self._stages, allow_not_found=True)
-        try:
-            infos = self._fs.get_file_info(selector)
-        except FileNotFoundError:
-            return  # created this very moment, by somebody else
-        except OSError as error:
-            raise unusable(self.path, "read", error) from error
+        infos = self._storage.list("stages")
         for name in sorted(info.base_name for info in infos if not info.is_file):
             record = self.get(name)
             if record is not None and kind in (None, record.kind):
                 yield record
-
-    def _folder(self, fingerprint: str) -> str:
-        if not re.fullmatch(r"[\w-]+", fingerprint):
-            raise StorageError(
-                f"{fingerprint!r} is no fingerprint: expected hexadecimal digits only."
-            )
-        return f"{self._stages}/{fingerprint}"
 
     def _upload(self, folder: Path, names: tuple[str, ...], to: str) -> None:
         if self._is_local:
@@ -313,6 +272,12 @@ class StageStore:
         elif part != place:
             self._fs.move(part, place)
         return True
+
+
+def _folder(fingerprint: str) -> str:
+    if not re.fullmatch(r"[\w-]+", fingerprint):
+        raise StorageError(f"{fingerprint!r} is no fingerprint: expected hexadecimal digits only.")
+    return f"stages/{fingerprint}"
 
 
 def _fp(key: str | StageRecord) -> str:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,7 +25,6 @@ from orchestration.tracking.tracker import INPUT, Tracker, TrackingError
 _log = logging.getLogger(__name__)
 
 _PATIENCE_S = 5.0  # a job that is to be followed waits no longer for the runs of its inputs
-_POLL_S = 0.4  # how often one looks again who waits for somebody else's model
 
 Draw = Callable[[StageRecord, Path], None]
 
@@ -165,12 +162,13 @@ class StageRuns:
         self, stage: Stage, record: StageRecord, run_id: str, write: WriteModel
     ) -> None:
         """Of all that want to log a stage's model, one at a time does it."""
-        while shown_model(self.tracker, run_id, record) is None:
-            claim = self.claims.attempt(f"model-{record.fingerprint}")
-            if claim is None:
-                time.sleep(random.uniform(0.5, 1.5) * _POLL_S)
-                continue
-            with claim:
+
+        def shown() -> str | None:
+            return shown_model(self.tracker, run_id, record)
+
+        found = self.claims.wait(f"model-{record.fingerprint}", shown)
+        if not isinstance(found, str):
+            with found:
                 log_model(self.tracker, run_id, record, write, name=stage.name)
 
     def _tags(self, inputs: Mapping[str, Done] | None) -> dict[str, str]:

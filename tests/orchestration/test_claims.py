@@ -152,13 +152,13 @@ def test_a_holder_gives_signs_of_life_and_says_how_far_it_is(tmp_path: Path) -> 
     claim = claims.attempt(STAGE)
     assert claim is not None
     with claim:
-        claim.tell({"epoch": 3})
+        claim.set_note({"epoch": 3})
 
-        def told() -> bool:
+        def is_noted() -> bool:
             holder = Claims(tmp_path).holder(STAGE)
             return holder is not None and holder.beat > 1 and holder.note == {"epoch": 3}
 
-        wait_for(told)
+        wait_for(is_noted)
         assert not claim.lost.is_set()
 
 
