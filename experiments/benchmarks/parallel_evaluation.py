@@ -21,9 +21,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.config.cell import Config
-from experiments.plan.cell import plan_cell
-from experiments.stages.scored_search import Generations, make_scorer
+from experiments.config.experiment import CellConfig
+from experiments.plan.cells import plan_cell
+from experiments.plan.decides import SearchContent
+from experiments.stages.scoring import make_scorer
+from experiments.stages.search import Generations
 from experiments.stages.setting import WEIGHTS
 from nas.data import describe_data
 from nas.space import SearchSpace
@@ -38,7 +40,7 @@ _SEED = 0
 
 def measure(data_name: str, num_candidates: int, num_repeats: int) -> dict[str, object]:
     """Seconds to score one generation, on one actor and on two."""
-    config = Config.model_validate(
+    config = CellConfig.model_validate(
         {
             "name": "parallel_evaluation",
             "space": "micro",
@@ -56,7 +58,7 @@ def measure(data_name: str, num_candidates: int, num_repeats: int) -> dict[str, 
         }
     )
     plan = plan_cell(config, describe_data(data_name, root=None, resolution=None))
-    archs = Generations(plan.search.config, plan.space).suggest()
+    archs = Generations(SearchContent.model_validate(plan.search.config)).suggest()
     times_s: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder, cluster(num_cpus=3):
         assert plan.supernet is not None

@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from rich.console import Console
-
 from experiments.benchmarks._options import read_options
-from experiments.config.load import load_config
+from experiments.config.load import load_experiment
 from experiments.config.places import open_tracker
-from experiments.plan.cell import described, plan_cell
-from experiments.run.display import Display
-from experiments.run.one import run_cell
+from experiments.plan.graph import plan_experiment
+from experiments.run.driver import drive
+from experiments.run.provenance import provenance, source_tags
+from orchestration.cluster.connect import cluster
 from orchestration.jobs import train_job
 from orchestration.jobs.job import Observer
+from orchestration.store.stage_store import StageStore
 from orchestration.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Clock:
 
 
 def measure(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Run a cell with a clock around every conversation with MLflow."""
+    """Drive a cell with a clock around every conversation with MLflow."""
     clock = Clock()
     session, attempt = Tracker.session, train_job._Job.attempt
 
@@ -88,9 +88,20 @@ def measure(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(prefix="tracking-") as folder:
         places = [f"storage.path={folder}/runs", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
-        settings = load_config(config, [*overrides, *places])
-        plan = plan_cell(settings, described(settings.data))
-        tracker = open_tracker(settings)
+        plan = plan_experiment(load_experiment(config, [*overrides, *places]))
+        tracker = open_tracker(plan.experiment.shared)
+        code = provenance()
+        argument = {
+            "uri": tracker.uri,
+            "experiment": tracker.experiment,
+            "parent_run_id": None,
+            "code": code,
+            "tags": source_tags(code),
+            "place": None,
+            "part_of": None,
+            "axes": {},
+            "figures": None,
+        }
         start_s = time.perf_counter()
         tracker.check()
         first_use_s = time.perf_counter() - start_s
@@ -98,15 +109,18 @@ def measure(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
         with (
             mock.patch.object(Tracker, "session", timed),
             mock.patch.object(train_job._Job, "attempt", at_work),
+            cluster(),
         ):
             start_s = time.perf_counter()
-            result = run_cell(plan, tracker, Display(Console(), quiet=True))
+            for task in plan.tasks:  # as their drivers do, one after the other
+                drive({**argument, "task": task.resolve_paths()}, lambda event: None)
             wall_s = time.perf_counter() - start_s
-    stages = (*result.chain, *result.baseline)
+        store = StageStore(plan.experiment.storage.path)
+        records = [record for task in plan.tasks for record in task.records(store) or ()]
     return {
         "config": config.stem,
-        "num_stages": len(stages),
-        "num_epochs": sum(len(done.record.history) for done in stages),
+        "num_stages": len(records),
+        "num_epochs": sum(len(record.history) for record in records),
         "first_use_s": first_use_s,
         "run_s": wall_s,
         "talking_s": clock.talking_s,
