@@ -71,7 +71,7 @@ def drive(argument: dict[str, Any], report: Callable[[dict[str, Any]], None]) ->
         )
     try:
         with (
-            nullcontext() if run is None else run.marked(),
+            nullcontext() if run is None else run.running(),
             EventReporter(report) as events,
             _runs(task, tracker, argument) as runs,
         ):

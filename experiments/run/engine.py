@@ -87,7 +87,7 @@ def run_experiment(
         code = provenance()
         run = experiment_run(plan, tracker, source_tags(code))
         run_id = None if run is None else run.start()
-        with nullcontext() if run is None else run.marked():
+        with nullcontext() if run is None else run.running():
             drivers = _Drivers(plan, tracker, store, display, run_id, code, place)
             labels = [task.label for task in plan.tasks]
             with display.live(plan.experiment.name, labels + [DETECTION] * detects_later):

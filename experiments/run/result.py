@@ -118,10 +118,9 @@ class Result:
         failed = {}
         for each in self.tasks:
             if each.error:
-                label = each.task.label
-                if self.kind == "correlate" and label != each.task.name:
-                    label = label if "seed" in label else f"{label}, {each.task.member}"
-                failed[label] = each.error
+                label, member = each.task.label, each.task.member
+                is_told_apart = self.kind != "correlate" or member in label
+                failed[label if is_told_apart else f"{label}, {member}"] = each.error
         if self.detection_error is not None:
             failed[DETECTION] = self.detection_error
         return failed
