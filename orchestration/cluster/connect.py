@@ -68,7 +68,7 @@ def cluster(
                 "include_dashboard": False,
             }
         else:
-            _knock(address)
+            _check_reachable(address)
             options |= {"address": address, "runtime_env": _runtime_environment()}
         before = signal.getsignal(signal.SIGTERM)
         try:
@@ -152,7 +152,7 @@ def _runtime_environment() -> dict[str, Any]:
     return {"env_vars": {"PYTHONPATH": path}}
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Find out in seconds, not in Ray's minutes, that nobody is there or lets us in.
 
     Raises:
@@ -183,10 +183,10 @@ def _knock(address: str) -> None:
             "this machine."
         ) from error
     if "://" not in address:
-        _show_token(address)
+        _check_token(address)
 
 
-def _show_token(address: str) -> None:
+def _check_token(address: str) -> None:
     """Ask the head for anything at all; with another token, `ray.init` would ask for ever."""
     import ray
     from ray.exceptions import AuthenticationError, RayError

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 _ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
-_KNOCK_TIMEOUT_S = 5.0
+_REACH_TIMEOUT_S = 5.0
 
 
 class UnreachableError(ClusterError):
@@ -43,7 +43,7 @@ def dashboard_address(address: str | None = None) -> str:
     return given
 
 
-def knock(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Find out in seconds whether a Ray dashboard is there; Ray's client waits for ever.
 
     Raises:
@@ -53,11 +53,11 @@ def knock(address: str) -> None:
 
     try:
         # Without a token: that one is wanted is an answer, too.
-        answer = requests.get(f"{address}/api/version", timeout=_KNOCK_TIMEOUT_S)
+        answer = requests.get(f"{address}/api/version", timeout=_REACH_TIMEOUT_S)
     except requests.Timeout as error:
-        raise nobody(address, f"no answer in {_KNOCK_TIMEOUT_S:.0f} s") from error
+        raise unreachable(address, f"no answer in {_REACH_TIMEOUT_S:.0f} s") from error
     except requests.RequestException as error:
-        raise nobody(address, "no connection") from error
+        raise unreachable(address, "no connection") from error
     if answer.status_code not in (200, 401, 403) or (
         answer.ok and "ray_version" not in answer.text
     ):
@@ -92,7 +92,7 @@ def open_client(address: str) -> JobSubmissionClient:
             os.environ[_ADDRESS_VARIABLE] = before
 
 
-def nobody(address: str, reason: str) -> UnreachableError:
+def unreachable(address: str, reason: str) -> UnreachableError:
     """The error for an address without an answer."""
     return UnreachableError(
         f"Nobody answers at the Ray dashboard {address} ({reason}): start a cluster there with "

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from orchestration.cluster.connect import ClusterError
 from orchestration.cluster.dashboard import (
     UnreachableError,
+    check_reachable,
     dashboard_address,
-    knock,
-    nobody,
     open_client,
+    unreachable,
 )
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Submissions:
         """
         self.address = dashboard_address(address)
         self._patience_s = patience_s
-        knock(self.address)
+        check_reachable(self.address)
         with self._asking():
             self._client = open_client(self.address)
 
@@ -215,7 +215,7 @@ class Submissions:
                 "RAY_AUTH_TOKEN or the file that RAY_AUTH_TOKEN_PATH names."
             ) from None
         except OSError as error:
-            raise nobody(self.address, "the connection broke") from error
+            raise unreachable(self.address, "the connection broke") from error
         except RuntimeError as error:
             text = str(error).strip()
             if submission_id is not None and "status code 404" in text:

@@ -1,4 +1,4 @@
-"""Have it or make it: one stage from its fingerprint to a record in the store and a run in MLflow.
+"""One stage, from its fingerprint to a record in the store and a run in MLflow.
 
 What a stage does is a callable that the caller brings; this is what happens around it. Among all
 that need a stage at the same time, threads, processes and clusters on one storage path, one makes
@@ -75,7 +75,7 @@ class StageRunner:
         model: WriteModel | None = None,
         on_progress: Progress | None = None,
     ) -> Done:
-        """Have or make a stage that is a Ray Train job.
+        """Load or make a stage that is a Ray Train job.
 
         Args:
             stage: what to make.
@@ -99,9 +99,7 @@ class StageRunner:
                     file.unlink()
             return outcome, job
 
-        done = self._have_or_make(stage, make, inputs, draw, model)
-        self._forget_job(stage)
-        return done
+        return self._run(stage, make, inputs, draw, model)
 
     def score(
         self,
@@ -115,7 +113,7 @@ class StageRunner:
         draw: Draw | None = None,
         on_progress: Progress | None = None,
     ) -> Done:
-        """Have or make a stage that is a scoring job; arguments as for `train` and, beyond them:
+        """Load or make a stage that is a scoring job; arguments as for `train` and, beyond them:
 
         Args:
             make_scorer: runs in every actor, with {"stage": the stage's config, "place": `place`}.
@@ -129,9 +127,7 @@ class StageRunner:
             job = run_scoring_job(make_scorer, config, rounds, **options)
             return finish(), job
 
-        done = self._have_or_make(stage, make, inputs, draw)
-        self._forget_job(stage)
-        return done
+        return self._run(stage, make, inputs, draw)
 
     def compute(
         self,
@@ -141,7 +137,7 @@ class StageRunner:
         inputs: Mapping[str, Done] | None = None,
         draw: Draw | None = None,
     ) -> Done:
-        """Have or make a stage that this process computes itself; arguments as for `train`."""
+        """Load or make a stage that this process computes itself; arguments as for `train`."""
 
         def make_here(folder: Path, claim: Claim) -> tuple[Outcome, JobResult]:
             start_s = time.perf_counter()
@@ -149,7 +145,7 @@ class StageRunner:
             wall_s = time.perf_counter() - start_s
             return outcome, JobResult([], wall_s, wall_s / 3600.0)
 
-        return self._have_or_make(stage, make_here, inputs, draw)
+        return self._run(stage, make_here, inputs, draw)
 
     def _options(
         self,
@@ -175,11 +171,7 @@ class StageRunner:
             "keep_going": lambda: not claim.lost.is_set(),
         }
 
-    def _forget_job(self, stage: Stage) -> None:
-        """Remove what a job keeps to go on from, also what a driver left that died before this."""
-        forget_job(_job_name(stage), self.store.path)
-
-    def _have_or_make(
+    def _run(
         self,
         stage: Stage,
         make: Callable[[Path, Claim], tuple[Outcome, JobResult]],
@@ -188,10 +180,12 @@ class StageRunner:
         model: WriteModel | None = None,
     ) -> Done:
         read = {kind: done.record for kind, done in (inputs or {}).items() if kind in stage.inputs}
-        record, cached = self._wait_or_make(stage, make, read)
+        record, cached = self._load_or_make(stage, make, read)
+        # What a job keeps to go on from, also what a driver left that died before this.
+        forget_job(_job_name(stage), self.store.path)
         return self.runs.done(stage, record, cached=cached, inputs=inputs, draw=draw, model=model)
 
-    def _wait_or_make(
+    def _load_or_make(
         self,
         stage: Stage,
         make: Callable[[Path, Claim], tuple[Outcome, JobResult]],
@@ -202,10 +196,10 @@ class StageRunner:
         def current() -> StageRecord | None:
             return self.store.current(stage.fingerprint, read)
 
-        found = self.claims.wait(stage.fingerprint, current)
-        if isinstance(found, StageRecord):
-            return found, True
-        with found as claim:
+        result = self.claims.wait(stage.fingerprint, current)
+        if isinstance(result, StageRecord):
+            return result, True
+        with result as claim:
             note = self.failures.get(stage.fingerprint)
             if note is not None and note.owner == claim.waited_for:
                 raise JobError(f"{stage.name} was waited for and failed: {note.message}")

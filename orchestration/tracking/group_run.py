@@ -25,7 +25,7 @@ from orchestration.tracking.tracker import (
 
 _log = logging.getLogger(__name__)
 
-_HURRY_S = 10.0
+_INTERRUPTED_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class GroupRun:
         )
 
     @contextmanager
-    def marked(self) -> Iterator[None]:
-        """Marked as running within, and as failed or killed, with the reason, if it ends badly."""
+    def running(self) -> Iterator[None]:
+        """Shown as running within, and as failed or killed, with the reason, after an error."""
         run_id = self._attempt(self.start, "running")
         try:
             yield
@@ -73,15 +73,15 @@ class GroupRun:
             raise
 
     def _kill(self, run_id: str) -> None:
-        """Mark it as killed; nobody waits long for a server that is away after Ctrl-C."""
+        """Show it as killed; nobody waits long for a server that is away after Ctrl-C."""
 
         def kill() -> str:
             self.tracker.finish_group(run_id, "KILLED")
             return run_id
 
-        mark = threading.Thread(target=self._attempt, args=(kill, "KILLED"), daemon=True)
-        mark.start()
-        mark.join(_HURRY_S)
+        thread = threading.Thread(target=self._attempt, args=(kill, "KILLED"), daemon=True)
+        thread.start()
+        thread.join(_INTERRUPTED_TIMEOUT_S)
 
     def finish(
         self,
@@ -98,7 +98,7 @@ class GroupRun:
 
         `parts` are the fingerprints of all stages that its numbers come from, `run_ids` the runs
         below it, by the keys that :meth:`shown` returns them under. Returns its id; None where the
-        server could not be told.
+        server was away.
         """
 
         ending = {ERROR: "", **part_tags(parts), **run_id_tags(run_ids or {}), **(tags or {})}
@@ -121,9 +121,9 @@ class GroupRun:
             return None, {}
         return str(run.info.run_id), run_ids_of(run.data.tags)
 
-    def _attempt(self, tell: Callable[[], str], status: str) -> str | None:
+    def _attempt(self, report: Callable[[], str], status: str) -> str | None:
         try:
-            return tell()
+            return report()
         except TrackingError as error:
             _log.warning("MLflow does not show %s as %s: %s", self.name, status, error)
             return None

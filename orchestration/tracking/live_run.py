@@ -9,10 +9,9 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestration.store.json_text import JSON
+from orchestration.store.stage import Stage
 from orchestration.tracking.params import flatten_params
 from orchestration.tracking.tracker import (
     ERROR,
@@ -37,38 +36,7 @@ _LIVE_TIMEOUT_S = 3
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 60.0
 # Who has slept so long, as laptops do, may meanwhile have been taken for dead and followed.
-_SURE_S = 20.0
-
-
-@dataclass(frozen=True)
-class LiveTracking:
-    """All that is needed to follow a running stage in MLflow, as plain values.
-
-    Attributes:
-        uri: as :class:`~orchestration.tracking.tracker.Tracker` takes it, and so ``experiment``.
-        experiment: its name.
-        kind: the stage's kind.
-        fingerprint: what the run is found by.
-        name: the run's name.
-        config: nested; logged as params.
-        tags: further tags.
-        parent_run_id: the run that it is nested under.
-    """
-
-    uri: str
-    experiment: str
-    kind: str
-    fingerprint: str
-    name: str
-    config: Mapping[str, JSON]
-    tags: Mapping[str, str] = field(default_factory=dict)
-    parent_run_id: str | None = None
-
-    def open(self) -> LiveRun:
-        """Start following; a server that is away is no error."""
-        run = LiveRun(Tracker(self.uri, self.experiment), self)
-        run.flush()
-        return run
+_TRUST_S = 20.0
 
 
 class LiveRun:
@@ -76,12 +44,25 @@ class LiveRun:
     it warns once, keeps what it could not deliver, and tries again with the epochs that follow.
 
     What is still undelivered at the end is delivered by ``Tracker.publish``.
+
+    Args:
+        tracker: where it is; used by no other thread.
+        stage: what is executed.
+        tags: further tags.
+        parent_run_id: the run that it is nested under.
     """
 
-    def __init__(self, tracker: Tracker, spec: LiveTracking) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        stage: Stage,
+        tags: Mapping[str, str] | None = None,
+        parent_run_id: str | None = None,
+    ) -> None:
         self.run_id: str | None = None
         self._tracker = tracker
-        self._spec = spec
+        self._stage = stage
+        self._tags = stage_tags(stage.kind, stage.fingerprint, tags or {}, parent_run_id)
         self._started_ms = to_ms(time.time())
         self._pending: list[tuple[dict[str, float], int]] = []
         self._logged_ms: dict[int, int] = {}
@@ -89,11 +70,7 @@ class LiveRun:
         self._pause_s = 0.0
         self._not_before_s = 0.0
         self._warned = False
-
-    @property
-    def num_pending(self) -> int:
-        """How many epochs wait for the server."""
-        return len(self._pending)
+        self.flush()
 
     def log_epoch(self, metrics: Mapping[str, float]) -> None:
         """Log one epoch's metrics, ``epoch`` among them; an epoch that is there is left alone."""
@@ -108,12 +85,12 @@ class LiveRun:
                 if self.run_id is None:
                     self.run_id = self._open(client)
                     self._read_s = -math.inf
-                if time.monotonic() - self._read_s > _SURE_S:
+                if time.monotonic() - self._read_s > _TRUST_S:
                     self._logged_ms = self._tracker.logged_ms(self.run_id)
                 self._read_s = time.monotonic()
                 self._tracker.log_epochs(self.run_id, self._pending, self._logged_ms)
         except TrackingError as error:
-            self._retreat(error)
+            self._pause(error)
             return False
         self._pending.clear()
         self._pause_s = 0.0
@@ -131,20 +108,21 @@ class LiveRun:
                 client.set_tag(self.run_id, ERROR, message[:MAX_TAG_CHARS])
                 client.set_terminated(self.run_id, "FAILED")
         except TrackingError as error:
-            self._retreat(error)
+            self._pause(error)
 
     def _open(self, client: MlflowClient) -> str:
-        spec = self._spec
-        tags = stage_tags(spec.kind, spec.fingerprint, spec.tags, spec.parent_run_id)
-        run = self._tracker.claim(FINGERPRINT, spec.fingerprint, spec.name, tags, self._started_ms)
+        stage, tags = self._stage, self._tags
+        run = self._tracker.claim(
+            FINGERPRINT, stage.fingerprint, stage.name, tags, self._started_ms
+        )
         run_id = str(run.info.run_id)
-        self._tracker.log_params(run, flatten_params(spec.config))
+        self._tracker.log_params(run, flatten_params(stage.config))
         # A run that was published before and is executed again is complete no longer.
         client.log_batch(run_id, tags=tag_entities({**tags, PUBLISHED: "", ERROR: ""}))
         client.update_run(run_id, status="RUNNING")
         return run_id
 
-    def _retreat(self, error: TrackingError) -> None:
+    def _pause(self, error: TrackingError) -> None:
         self.run_id = None  # found again by its fingerprint, whatever became of it meanwhile
         self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         self._not_before_s = time.monotonic() + self._pause_s

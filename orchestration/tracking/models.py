@@ -40,7 +40,7 @@ _VERSIONS = "mlflow.modelVersions"  # what MLflow's pages link a model to its ve
 WriteModel = Callable[[StageRecord, Path], None]
 
 
-def shown_model(tracker: Tracker, run_id: str, record: StageRecord) -> str | None:
+def find_model(tracker: Tracker, run_id: str, record: StageRecord) -> str | None:
     """The id of the run's model; None unless it is complete and holds this record. One request.
 
     Raises:
@@ -74,7 +74,7 @@ def log_model(
     """
     from mlflow.models import Model
 
-    if (model_id := shown_model(tracker, run_id, record)) is not None:
+    if (model_id := find_model(tracker, run_id, record)) is not None:
         return model_id
     with tempfile.TemporaryDirectory(prefix="model-") as temporary:
         folder = Path(temporary, "model")
@@ -128,8 +128,8 @@ def register_winner(
                 f"Run {run_id} has no complete model that could be registered as {name!r}: run "
                 "the same command again, which logs it."
             )
-        _have_registered_model(client, name)
-        version = _have_version(client, name, ready[0], run_id)
+        _ensure_registered_model(client, name)
+        version = _ensure_version(client, name, ready[0], run_id)
         if description and version.description != description:
             client.update_model_version(name, version.version, description)
         for key, text in (tags or {}).items():
@@ -206,7 +206,7 @@ def _measure(client: MlflowClient, run_id: str, model_id: str, record: StageReco
     client.log_batch(run_id, metrics=metrics)
 
 
-def _have_registered_model(client: MlflowClient, name: str) -> None:
+def _ensure_registered_model(client: MlflowClient, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -222,7 +222,9 @@ def _have_registered_model(client: MlflowClient, name: str) -> None:
             raise
 
 
-def _have_version(client: MlflowClient, name: str, model: LoggedModel, run_id: str) -> ModelVersion:
+def _ensure_version(
+    client: MlflowClient, name: str, model: LoggedModel, run_id: str
+) -> ModelVersion:
     """The one version of ``model`` under ``name``."""
     versions = _versions(client, name, model, run_id)
     if not versions:
@@ -230,7 +232,7 @@ def _have_version(client: MlflowClient, name: str, model: LoggedModel, run_id: s
         versions = _versions(client, name, model, run_id)
     for other in versions[1:]:
         client.delete_model_version(name, other.version)
-    _note_version(client, name, versions[0].version, model.model_id)
+    _link_version(client, name, versions[0].version, model.model_id)
     return versions[0]
 
 
@@ -243,7 +245,7 @@ def _versions(
     return sorted(ours, key=lambda each: int(each.version))
 
 
-def _note_version(client: MlflowClient, name: str, version: str, model_id: str) -> None:
+def _link_version(client: MlflowClient, name: str, version: str, model_id: str) -> None:
     """What a server does by itself, and a database does not: tell the model of its version."""
     noted = json.loads(client.get_logged_model(model_id).tags.get(_VERSIONS, "[]"))
     if not any(each["name"] == name and str(each["version"]) == str(version) for each in noted):

@@ -113,7 +113,7 @@ class TrackedRun:
 
     @cached_property
     def code(self) -> Mapping[str, Any]:
-        """Commit, command, versions and hardware that it was made with; empty if not told."""
+        """Commit, command, versions and hardware that it was made with; empty if unknown."""
         try:
             code = json_text.loads(self.tags.get(CODE, "{}"))
         except ValueError:  # MLflow cuts tags that are too long
@@ -122,12 +122,12 @@ class TrackedRun:
 
     @property
     def command(self) -> str | None:
-        """What it was made with, as it can be given again; None if not told."""
-        told = self.code.get("command") or self.tags.get("mlflow.source.name")
-        if not told:
+        """What it was made with, as it can be given again; None if unknown."""
+        command = self.code.get("command") or self.tags.get("mlflow.source.name")
+        if not command:
             return None
         # What `python -c` runs has no name of its own.
-        return re.sub("^-c ", f"{PROGRAM} ", without_credentials(str(told)))
+        return re.sub("^-c ", f"{PROGRAM} ", without_credentials(str(command)))
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ class _Documents:
         self._is_away = False
 
     def text(self, run: TrackedRun, path: str) -> str | None:
-        if self._is_away:  # that was said, and each further request would wait as long again
+        if self._is_away:  # a warning was given, and each further request would wait as long again
             return None
         with mlflow_server.patience(_TIMEOUT_S, 0), tempfile.TemporaryDirectory() as to:
             try:

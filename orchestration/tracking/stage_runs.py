@@ -18,8 +18,8 @@ from types import TracebackType
 from orchestration.store.claims import Claims
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord
-from orchestration.tracking.live_run import LiveRun, LiveTracking
-from orchestration.tracking.models import WriteModel, log_model, shown_model
+from orchestration.tracking.live_run import LiveRun
+from orchestration.tracking.models import WriteModel, find_model, log_model
 from orchestration.tracking.tracker import INPUT, Tracker, TrackingError
 
 _log = logging.getLogger(__name__)
@@ -91,24 +91,18 @@ class StageRuns:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        is_hurry = isinstance(error, KeyboardInterrupt)  # nobody waits for a server that is away
-        self._thread.shutdown(wait=not is_hurry, cancel_futures=is_hurry)
+        is_interrupted = isinstance(
+            error, KeyboardInterrupt
+        )  # nobody waits for a server that is away
+        self._thread.shutdown(wait=not is_interrupted, cancel_futures=is_interrupted)
         self._folder.cleanup()
 
     def follow(self, stage: Stage, inputs: Mapping[str, Done] | None) -> Callable[[], LiveRun]:
         """What begins to follow a stage that is about to be made."""
 
         def begin() -> LiveRun:
-            return LiveTracking(
-                uri=self.tracker.uri,
-                experiment=self.tracker.experiment,
-                kind=stage.kind,
-                fingerprint=stage.fingerprint,
-                name=stage.name,
-                config=stage.config,
-                tags=self._tags(inputs),
-                parent_run_id=self.parent_run_id,
-            ).open()
+            tracker = Tracker(self.tracker.uri, self.tracker.experiment)  # of another thread
+            return LiveRun(tracker, stage, self._tags(inputs), self.parent_run_id)
 
         return begin
 
@@ -164,7 +158,7 @@ class StageRuns:
         """Of all that want to log a stage's model, one at a time does it."""
 
         def shown() -> str | None:
-            return shown_model(self.tracker, run_id, record)
+            return find_model(self.tracker, run_id, record)
 
         found = self.claims.wait(f"model-{record.fingerprint}", shown)
         if not isinstance(found, str):

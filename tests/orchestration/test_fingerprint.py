@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestration.store.fingerprint import fingerprint
+from orchestration.store.stage import Stage
 
 CONFIG: dict[str, Any] = {"space": "spos", "supernet": {"epochs": 30, "lr": [0.2, 0.8]}}
 
@@ -58,6 +59,12 @@ def test_every_difference_that_can_matter_is_another_stage() -> None:
     found.append(fingerprint("k", {"a": 1}, {"x": "00"}, code_version=1))
     found.append(fingerprint("k", {"a": 1}, {"x": "01"}, code_version=1))
     assert len(set(found)) == len(found)
+
+
+def test_a_stage_is_its_kind_config_inputs_and_code_version_and_not_its_name() -> None:
+    expected = fingerprint("search", CONFIG, {"supernet": "a"}, code_version=3)
+    stages = (Stage("search", CONFIG, 3, {"supernet": "a"}, name=name) for name in ("one", "other"))
+    assert [stage.fingerprint for stage in stages] == [expected, expected]
 
 
 def test_another_process_agrees() -> None:

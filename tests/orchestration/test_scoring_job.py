@@ -21,7 +21,7 @@ from orchestration.store.storage import StorageError
 from tests.orchestration import scorers
 from tests.orchestration.records import all_runs, steps
 from tests.orchestration.scorers import Climb, Listed, logged
-from tests.orchestration.test_train_job import live, python
+from tests.orchestration.test_train_job import follow, python
 
 NUM_ROUNDS = 4
 
@@ -182,7 +182,7 @@ def test_a_wrong_request_is_not_tried_again(
 ) -> None:
     config = {"error": "value", "loading": loading}
     with pytest.raises(ValueError, match="^item 3 has no score$"):
-        failing(tmp_path, config=config, follow=live(sqlite_uri).open)
+        failing(tmp_path, config=config, follow=follow(sqlite_uri))
     begun = [item for _, item in logged(tmp_path / "log")]
     assert begun.count(3) <= 1 + loading  # two actors may load at once
     (run,) = all_runs(sqlite_uri)
@@ -252,7 +252,7 @@ def test_a_job_that_may_not_go_on_stops_and_can_be_continued(
             Climb(NUM_ROUNDS),
             name="climb",
             storage_path=str(tmp_path),
-            follow=live(sqlite_uri).open,
+            follow=follow(sqlite_uri),
             on_progress=seen.append,
             keep_going=lambda: len(seen) < may_take,
         )

@@ -244,7 +244,7 @@ def test_where_nobody_is_the_answer_comes_at_once() -> None:
 
 
 def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestration.cluster.dashboard._KNOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("orchestration.cluster.dashboard._REACH_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(ClusterError, match=f"{address} \\(no answer in"):

@@ -26,9 +26,9 @@ from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord, StageStore
 from orchestration.tracking.models import (
     WriteModel,
+    find_model,
     log_model,
     register_winner,
-    shown_model,
 )
 from orchestration.tracking.stage_runs import StageRuns
 from orchestration.tracking.tracker import Tracker, TrackingError
@@ -156,10 +156,10 @@ def winner_version(client: MlflowClient, name: str) -> int:
 
 def test_a_run_has_one_model_however_often_it_is_logged(tracker: Tracker, write: Writer) -> None:
     run_id = publish(tracker)
-    assert shown_model(tracker, run_id, RECORD) is None
+    assert find_model(tracker, run_id, RECORD) is None
     found = {log(tracker, run_id, write) for _ in range(3)}
     model = check_model(tracker, run_id)
-    assert found == {model.model_id, shown_model(tracker, run_id, RECORD)}
+    assert found == {model.model_id, find_model(tracker, run_id, RECORD)}
     assert write.num_calls == 1
     for key in ("top1", "flops", "params", "wall_s"):
         assert num_points(tracker, run_id, key) == 1
@@ -211,7 +211,7 @@ def test_a_half_uploaded_model_is_not_shown_as_complete(
         patch.setattr(MlflowClient, "log_model_artifacts", half)
         with pytest.raises(TrackingError):
             log(tracker, run_id, write)
-    assert shown_model(tracker, run_id, RECORD) is None
+    assert find_model(tracker, run_id, RECORD) is None
     with pytest.raises(TrackingError, match="no complete model"):
         register_winner(tracker, name="half", run_id=run_id)
     log(tracker, run_id, write)
@@ -238,7 +238,7 @@ def test_another_result_of_the_stage_fills_the_same_model(
     run_id = publish(tracker)
     model_id = log(tracker, run_id, write)
     dearer = make_record("retrain", device_hours=0.5)
-    assert shown_model(tracker, publish(tracker, dearer), dearer) == model_id
+    assert find_model(tracker, publish(tracker, dearer), dearer) == model_id
 
     (tmp_path / "again").mkdir()
     later: dict[str, Any] = {
@@ -247,7 +247,7 @@ def test_another_result_of_the_stage_fills_the_same_model(
     }
     other = make_record("retrain", **later)
     assert publish(tracker, other) == run_id
-    assert shown_model(tracker, run_id, other) is None
+    assert find_model(tracker, run_id, other) is None
     assert log(tracker, run_id, Writer(tmp_path / "again", factor=3.0), other) == model_id
     check_model(tracker, run_id, factor=3.0)
     assert num_points(tracker, run_id, "top1") == 2

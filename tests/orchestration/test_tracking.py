@@ -11,7 +11,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from orchestration.tracking.live_run import LiveRun, LiveTracking
+from orchestration.store.stage import Stage
+from orchestration.tracking.live_run import LiveRun
 from orchestration.tracking.reader import read_experiment
 from orchestration.tracking.tracker import PUBLISHED, Tracker, TrackingError
 from tests.orchestration.conftest import MlflowServer
@@ -21,16 +22,11 @@ from tests.orchestration.records import all_runs, make_record, steps
 RECORD = make_record()
 
 
-def start(tracker: Tracker, **changes: Any) -> LiveRun:
-    arguments: dict[str, Any] = {
-        "kind": RECORD.kind,
-        "fingerprint": RECORD.fingerprint,
-        "name": "supernet bn 3",
-        "config": RECORD.config,
-        "tags": {"bnnas.cell": "bn-bn-3"},
-    }
-    place = {"uri": tracker.uri, "experiment": tracker.experiment}
-    return LiveTracking(**{**place, **arguments, **changes}).open()
+STAGE = Stage(RECORD.kind, RECORD.config, code_version=1, name="supernet bn 3")
+
+
+def start(tracker: Tracker) -> LiveRun:
+    return LiveRun(tracker, STAGE, {"bnnas.cell": "bn-bn-3"})
 
 
 @pytest.fixture

@@ -22,13 +22,16 @@ from orchestration.jobs.failure import JobError
 from orchestration.jobs.job import JobResult, forget_job
 from orchestration.jobs.train_job import run_train_job
 from orchestration.jobs.worker import LocalWorkerContext
+from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StorageError
-from orchestration.tracking.live_run import LiveTracking
+from orchestration.tracking.live_run import LiveRun
+from orchestration.tracking.tracker import Tracker
 from tests.orchestration import jobs
 from tests.orchestration.records import all_runs, steps
 
 ROOT = Path(__file__).parents[2]
 TORCH = {"epochs": 3, "seed": 7}
+STAGE = Stage("supernet", TORCH, code_version=1, name="supernet")
 SUMS = [1 / 7, 3 / 7, 6 / 7, 10 / 7]  # the losses of four epochs of `jobs.count`
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -65,9 +68,9 @@ def losses(result: JobResult) -> list[float]:
     return [row["train/loss"] for row in result.history]
 
 
-def live(uri: str) -> LiveTracking:
+def follow(uri: str) -> Callable[[], LiveRun]:
     """How a job is followed in MLflow."""
-    return LiveTracking(uri, "e", "supernet", "ab" * 32, "supernet", TORCH)
+    return lambda: LiveRun(Tracker(uri, "e"), STAGE)
 
 
 def own_processes(name: str) -> list[int]:
@@ -89,22 +92,6 @@ def own_processes(name: str) -> list[int]:
     return found
 
 
-def when(condition: Callable[[], Any], action: Callable[[], Any]) -> threading.Thread:
-    """Do something in the middle of a job."""
-
-    def wait() -> None:
-        end_s = time.monotonic() + 100
-        while time.monotonic() < end_s:
-            if condition():
-                action()
-                return
-            time.sleep(0.05)
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
-
-
 def python(program: str, **options: Any) -> subprocess.Popen[str]:
     """Start a program that finds the project."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -122,7 +109,7 @@ def test_as_many_workers_as_there_is_room_for_are_one_and_go_on_without_a_tracki
         name="two",
         storage_path=str(tmp_path),
         scaling=Scaling((1, 8)),
-        follow=live("http://127.0.0.1:9").open,
+        follow=follow("http://127.0.0.1:9"),
     )
     check_same(result, uninterrupted, tmp_path / "fetched")
     assert result.device_hours == pytest.approx(2 * result.wall_s / 3600)
@@ -137,7 +124,7 @@ def test_a_crash_inside_an_epoch_changes_nothing(
         {**TORCH, "die": {"2": "before"}, "marks": str(tmp_path)},
         name="crash",
         storage_path=str(tmp_path / "store"),
-        follow=live(sqlite_uri).open,
+        follow=follow(sqlite_uri),
         on_progress=lambda row: seen.append((row, threading.current_thread().name == "MainThread")),
     )
     assert (tmp_path / "died-2-before").exists()
@@ -146,7 +133,7 @@ def test_a_crash_inside_an_epoch_changes_nothing(
     assert result.wall_s > 0
     assert result.device_hours == pytest.approx(result.wall_s / 3600)
     (run,) = all_runs(sqlite_uri)
-    assert run.data.tags["bnnas.fingerprint"] == "ab" * 32
+    assert run.data.tags["bnnas.fingerprint"] == STAGE.fingerprint
     for key in ("epoch", "train/loss"):
         assert steps(sqlite_uri, run.info.run_id, key) == [1, 2, 3]
 
@@ -213,19 +200,20 @@ def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path:
 def test_a_killed_controller_is_replaced_and_its_resources_are_freed(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    ran = tmp_path / "ran"
-    config = {"epochs": 3, "epoch_s": 0.5, "executions": str(ran)}
+    def kill(row: dict[str, float]) -> None:
+        if row["epoch"] == 1:
+            (controller,) = own_processes("ray::JobControl")
+            os.kill(controller, signal.SIGKILL)
 
-    def kill() -> None:
-        (controller,) = own_processes("ray::JobControl")
-        os.kill(controller, signal.SIGKILL)
-
-    killer = when(lambda: ran.exists() and len(executions(ran)) >= 2, kill)
     # It needs both CPUs, which the first attempt has held.
     result = run_train_job(
-        jobs.count, config, name="c", storage_path=str(tmp_path), scaling=Scaling(2)
+        jobs.count,
+        {"epochs": 3, "epoch_s": 0.5},
+        name="c",
+        storage_path=str(tmp_path),
+        scaling=Scaling(2),
+        on_progress=kill,
     )
-    killer.join()
     assert losses(result) == SUMS[:3]
 
 
@@ -299,7 +287,7 @@ def test_a_wrong_request_is_not_tried_again(
             config,
             name="wrong",
             storage_path=str(tmp_path / "store"),
-            follow=live(sqlite_uri).open,
+            follow=follow(sqlite_uri),
         )
     assert executions(tmp_path / "ran") == [0]
     (run,) = all_runs(sqlite_uri)
@@ -329,7 +317,7 @@ def test_a_job_that_may_not_go_on_stops_and_can_be_continued(
             config,
             name="stop",
             storage_path=store,
-            follow=live(sqlite_uri).open,
+            follow=follow(sqlite_uri),
             on_progress=seen.append,
             keep_going=lambda: len(seen) < 2,
         )
