@@ -89,7 +89,7 @@ def cluster(
 
 
 def _join_threads(kind: type[BaseException] | None, *_: object) -> None:
-    """End what uses the cluster before the cluster; after Ctrl-C nobody waits long."""
+    """End what uses the cluster before the cluster; after Ctrl-C the wait is short."""
     is_interrupted = kind is not None and not issubclass(kind, Exception)
     join_threads(_INTERRUPTED_JOIN_TIMEOUT_S if is_interrupted else _JOIN_TIMEOUT_S)
 
@@ -153,17 +153,17 @@ def _runtime_environment() -> dict[str, Any]:
 
 
 def _check_reachable(address: str) -> None:
-    """Find out in seconds, not in Ray's minutes, that nobody is there or lets us in.
+    """Find out in seconds, not in Ray's minutes, that no cluster answers or accepts us.
 
     Raises:
-        ClusterError: nobody is, or does.
+        ClusterError: none does.
     """
     if address == "local":
         return
     if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address
 
-        with contextlib.suppress(ConnectionError, RuntimeError):  # which `ray.init` tells better
+        with contextlib.suppress(ConnectionError, RuntimeError):  # which `ray.init` words better
             address = canonicalize_bootstrap_address(address) or address
         if address == "auto":
             return

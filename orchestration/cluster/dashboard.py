@@ -47,7 +47,7 @@ def check_reachable(address: str) -> None:
     """Find out in seconds whether a Ray dashboard is there; Ray's client waits for ever.
 
     Raises:
-        ClusterError: nobody is, or it is something else.
+        ClusterError: none is, or it is something else.
     """
     import requests
 
@@ -78,7 +78,7 @@ def open_client(address: str) -> JobSubmissionClient:
         "ray._private.runtime_env.packaging",
         "ray._private.authentication",
     ):
-        logging.getLogger(name).setLevel(logging.ERROR)  # what they tell, our caller tells
+        logging.getLogger(name).setLevel(logging.ERROR)  # our caller reports it
     authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     # Ray lets the environment overrule the argument.
     before = os.environ.get(_ADDRESS_VARIABLE)

@@ -1,6 +1,6 @@
 """Submitting to a Ray cluster through its Jobs API, and watching what was submitted.
 
-It is Ray's own client with what that lacks: an answer within seconds where nobody is there, one
+It is Ray's own client with what that lacks: an answer within seconds where no cluster is, one
 sentence for whatever is wrong, and logs that survive a broken connection.
 """
 

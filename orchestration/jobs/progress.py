@@ -1,4 +1,4 @@
-"""How the driver of a job hears of it: the job's controller appends lines to a file.
+"""How the driver of a job follows it: the job's controller appends lines to a file.
 
 Ray Train places a job's controller on its driver's node, so a file in the driver's temporary
 folder is all it takes; another actor would be one more process to start for every job. For the

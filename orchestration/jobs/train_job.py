@@ -55,7 +55,7 @@ Work = Callable[[dict[str, Any], WorkerContext], None]
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
-# Ray Train is told through its environment; what the user has set already is left alone.
+# Settings that Ray Train reads from the environment; what the user has set stays.
 _RAY_TRAIN_ENVIRONMENT = {
     # How often the controller collects reports. Ray's 2 s would be a lower bound for an epoch.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05",

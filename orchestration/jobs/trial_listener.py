@@ -1,4 +1,4 @@
-"""How the process of a sweep hears from its drivers: through Tune's own reports."""
+"""How the process of a sweep follows its drivers: through Tune's own reports."""
 
 from __future__ import annotations
 

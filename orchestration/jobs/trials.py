@@ -30,7 +30,7 @@ OnEvent = Callable[[int, Mapping[str, Any]], None]
 DRIVER_BYTES = 300 * 1024**2  # what a driver with MLflow and Ray Train was seen to take, rounded up
 _INDEX, _EVENT = "index", "event"  # keys of a trial's config and of its reports
 _VALUE, _ERROR = "value", "error"
-# Tune is told through its environment; what the user has set already is left alone.
+# Settings that Tune reads from the environment; what the user has set stays.
 _TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -41,7 +41,7 @@ _TUNE_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a task ended: with a value, or with the reason why it has none."""
+    """A task's value, or the reason why it has none."""
 
     value: dict[str, Any] | None
     error: str | None
@@ -79,14 +79,14 @@ def run_tasks(
         arguments: values that pickle. They start in this order.
         num_at_once: see :func:`max_concurrent`.
         max_failures: how often the process of one task may die and be started again.
-        on_event: called, in a thread of its own, with a task's index and what it reports.
+        on_event: called, in Tune's thread, with a task's index and what it reports.
         on_end: called likewise when a task has come to its end, good or bad.
 
     Returns:
-        How each of them ended, in the order of the arguments.
+        Their results, in the order of the arguments.
     """
     os.environ.update({k: v for k, v in _TUNE_ENVIRONMENT.items() if k not in os.environ})
-    for name in ("ray.tune", "ray.air"):  # what went wrong comes back, and is told once
+    for name in ("ray.tune", "ray.air"):  # errors come back as results
         logging.getLogger(name).setLevel(logging.CRITICAL)
     results: dict[int, TrialResult] = {}
     interrupted = threading.Event()
@@ -167,7 +167,7 @@ def _drive(task: Task, argument: dict[str, Any]) -> dict[str, Any]:
 
     try:
         return {_VALUE: task(argument, report), _EVENT: None}
-    except Exception as error:  # noqa: BLE001  # the others go on; the caller tells what failed
+    except Exception as error:  # noqa: BLE001  # the other tasks go on
         return {_ERROR: f"{error}" or type(error).__name__, _EVENT: None}
 
 

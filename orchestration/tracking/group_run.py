@@ -1,7 +1,7 @@
 """The MLflow run of a cell or a sweep, from its start to whatever end it comes to.
 
-Its results are in the store, so a tracking server that is away costs a warning; the end of the run
-tells all, whatever its beginning could.
+Its results are in the store, so a tracking server that is away costs a warning; what it missed at
+the beginning of the run, it gets at its end.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class GroupRun:
             raise
 
     def _kill(self, run_id: str) -> None:
-        """Show it as killed; nobody waits long for a server that is away after Ctrl-C."""
+        """Show it as killed; after Ctrl-C a server that is away is not waited for long."""
 
         def kill() -> str:
             self.tracker.finish_group(run_id, "KILLED")

@@ -3,7 +3,7 @@
 What a model is made of is the caller's: a callable that writes MLflow's model folder from a
 :class:`~orchestration.store.stage_store.StageRecord`. Here it becomes the ``LoggedModel`` of the
 stage's run, found again by that run, so that a call that was interrupted is completed by the next
-one: it is created, linked to the run, filled, measured, and only then READY and marked with what it
+one: it is created, linked to the run, filled, measured, and only then READY and tagged with what it
 holds.
 A stage that was made again with another result fills the same model anew.
 
@@ -246,7 +246,7 @@ def _versions(
 
 
 def _link_version(client: MlflowClient, name: str, version: str, model_id: str) -> None:
-    """What a server does by itself, and a database does not: tell the model of its version."""
+    """What a server does by itself, and a database does not: have the model name its version."""
     noted = json.loads(client.get_logged_model(model_id).tags.get(_VERSIONS, "[]"))
     if not any(each["name"] == name and str(each["version"]) == str(version) for each in noted):
         noted.append({"name": name, "version": str(version)})

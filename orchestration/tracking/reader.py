@@ -12,11 +12,11 @@ import math
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestration.cluster.credentials import without_credentials
 from orchestration.store import json_text
@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
+_FIGURES = "figures"  # where the tracker puts those of a stage
 _TIMEOUT_S, _NUM_RETRIES = 20, 1
 PROGRAM = "bnnas"
 _PAGE = 1000  # runs; MLflow sends no more than 50,000 at once
@@ -213,6 +215,10 @@ class TrackedExperiment:
         """The text of one of a run's artifacts; None, with a warning, where it cannot be had."""
         return None if self._documents is None else self._documents.text(run, path)
 
+    def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
+        """The PNGs among a run's figures whose names begin so; none where they cannot be had."""
+        return [] if self._documents is None else self._documents.figures(run, prefix)
+
     def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
         """The record of a stage that is finished: what `StageRecord` has; None without one."""
         if run.run_id not in self._records:
@@ -237,12 +243,29 @@ class _Documents:
         self._is_away = False
 
     def text(self, run: TrackedRun, path: str) -> str | None:
-        if self._is_away:  # a warning was given, and each further request would wait as long again
+        def read(to: str) -> str:
+            return Path(self._client.download_artifacts(run.run_id, path, to)).read_text("utf-8")
+
+        return self._attempt(run, path, read)
+
+    def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
+        def read(to: str) -> list[bytes]:
+            listed = self._client.list_artifacts(run.run_id, _FIGURES)
+            paths = [each.path for each in listed if Path(each.path).match(f"{prefix}*.png")]
+            return [
+                Path(self._client.download_artifacts(run.run_id, path, to)).read_bytes()
+                for path in sorted(paths)
+            ]
+
+        return self._attempt(run, _FIGURES, read) or []
+
+    def _attempt(self, run: TrackedRun, path: str, read: Callable[[str], _T]) -> _T | None:
+        """What is read by way of a folder; None, with a warning, where it cannot be."""
+        if self._is_away:  # that was said, and each further request would wait as long again
             return None
         with mlflow_server.patience(_TIMEOUT_S, 0), tempfile.TemporaryDirectory() as to:
             try:
-                file = self._client.download_artifacts(run.run_id, path, to)
-                return Path(file).read_text("utf-8")
+                return read(to)
             except Exception as error:  # noqa: BLE001  # every artifact store has errors of its own
                 reason = mlflow_server.reason_of(error)
                 self._is_away = mlflow_server.is_away(error)

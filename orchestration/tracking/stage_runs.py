@@ -54,7 +54,7 @@ class Done:
 
     @property
     def run_id(self) -> str | None:
-        """Its complete MLflow run, waited for; None where the server could not be told."""
+        """Its complete MLflow run, waited for; None where the server was away."""
         return self.shown.result()
 
 
@@ -91,9 +91,8 @@ class StageRuns:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        is_interrupted = isinstance(
-            error, KeyboardInterrupt
-        )  # nobody waits for a server that is away
+        # After Ctrl-C a server that is away is not waited for.
+        is_interrupted = isinstance(error, KeyboardInterrupt)
         self._thread.shutdown(wait=not is_interrupted, cancel_futures=is_interrupted)
         self._folder.cleanup()
 

@@ -243,17 +243,14 @@ def test_a_process_uses_one_cluster_after_another_and_no_thread_outlives_its_own
             options = dict(num_at_once=1, max_failures=0, on_event=interrupt, on_end=interrupt)
             run_tasks(jobs.count_down, arguments, **options)
 
-        def cut():
+        with contextlib.suppress(KeyboardInterrupt), cluster(num_cpus=1):
             train("cut", {{"epochs": 100, "epoch_s": 0.2}}, on_progress=interrupt)
-
-        for name, interrupted in (("fit-cut", cut), ("tune", sweep)):
-            where.clear()
-            with contextlib.suppress(KeyboardInterrupt), cluster(num_cpus=1):
-                interrupted()
-            assert where == [name], where
-            assert not live_threads()
-        with cluster(num_cpus=1):
+        assert (where, live_threads()) == (["fit-cut"], []), where
+        where.clear()
+        with contextlib.suppress(KeyboardInterrupt), cluster(num_cpus=1):
             train("after", {{"epochs": 1}}, max_failures=0)
+            sweep()
+        assert (where, live_threads()) == (["tune"], []), where
         print("done")
     """
     process = python(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
