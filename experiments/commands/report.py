@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from experiments.commands.options import Json, Quiet, Set, print_json
+from experiments.commands.options import Json, Quiet, Set, arguments, print_json
 
 
 def report(
@@ -36,32 +36,41 @@ def report(
 ) -> None:
     """Make the paper's figures and tables from tracked runs: a page, PDF and PNG, CSV and Markdown.
 
-    Every number on the page says which run it comes from; what is not there yet says which command
-    would make it. Nothing is started.
+    The lineage says which runs they come from; what is not there yet says which command would make
+    it. Nothing is started.
     """
     from experiments.config.load import load_experiment
-    from experiments.config.places import StorageConfig, TrackingConfig, local_folder, tracking_uri
+    from experiments.config.places import (
+        StorageConfig,
+        TrackingConfig,
+        local_folder,
+        tracking_uri,
+        where_to_look,
+    )
+    from experiments.report.make import build_report, require_report_or_nothing, write_report
+    from experiments.report.runs import Runs
 
+    settings = None
     tracking, storage = TrackingConfig(), StorageConfig()
     if config is not None:
-        settings = load_experiment(config, overrides or [])
+        settings = load_experiment(config, overrides or []).shared
         tracking, storage = settings.tracking, settings.storage
     elif overrides:
         raise ValueError("--set overrides a config's fields, and no config was given.")
     folder = out or local_folder(storage) / "report"
+    source = uri or tracking_uri(tracking, storage)
+    look = source if uri or source.startswith("http") else "bnnas ui"
+    if config is not None and settings is not None and not uri:
+        look = where_to_look(settings, arguments(config, overrides))
     with Console(stderr=True, quiet=json or quiet).status("Reading MLflow") as waiting:
-        from experiments.report.make import make_report, require_report_or_nothing
-        from orchestration.tracking.reader import read_experiment
-
         require_report_or_nothing(folder)
-        found = read_experiment(
-            uri or tracking_uri(tracking, storage), experiment or tracking.experiment
-        )
-        waiting.update(f"Drawing {len(found.runs)} runs")
-        written = make_report(found if run is None else found.part(run), folder)
+        runs = Runs.read(source, experiment or tracking.experiment, run=run)
+        waiting.update(f"Drawing {len(runs.tracked)} runs")
+        made = build_report(runs)
+        page = write_report(made, folder)
     if json:
-        print_json(written.to_json())
+        print_json(made.to_json(page))
         return
-    from experiments.report.report_summary import print_report
+    from experiments.report.terminal import print_report
 
-    print_report(written, Console())
+    print_report(made, Console(), page=page, mlflow=look)

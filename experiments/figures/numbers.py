@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from orchestration.store.stage_store import StageRecord
-
 
 def count(number: float) -> str:
     """FLOPs or parameters, with the suffix that configs take."""
@@ -19,14 +17,3 @@ def count(number: float) -> str:
 def standard_error(top1: float, num_images: float) -> float:
     """Of an accuracy as a share of so many images (binomial)."""
     return math.sqrt(top1 * (1 - top1) / num_images)
-
-
-def network_row(record: StageRecord) -> tuple[str, str, str, str]:
-    """A retrained network in a table: architecture, FLOPs, params, test top-1."""
-    metrics = record.metrics
-    return (
-        record.result["arch"],
-        count(metrics["flops"]),
-        count(metrics["params"]),
-        f"{metrics['top1']:.2%}",
-    )

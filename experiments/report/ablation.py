@@ -1,138 +1,291 @@
-"""The ablation of a sweep: the figure in the layout of the paper's Fig. 5, and its table.
-
-Rows are what trains and for how long, columns are indicators, values are test top-1 of the
-retrained networks; several seeds give mean ± standard deviation.
-"""
+"""The ablation: test top-1 of what each cell's search chose (section 4.5.1, Fig. 5)."""
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
-from matplotlib.figure import Figure
+import pandas as pd
 
+from experiments.figures.ablation import Bar, ablation_figure
 from experiments.figures.numbers import standard_error
-from experiments.figures.style import COLORS, SERIES, in_style, new_figure
-from experiments.run.sweep_result import CellRow, SweepResult
+from experiments.report.cells import CellSet, cell_sets, is_done, listed
+from experiments.report.runs import Runs, mean_value, numbers, texts, value
+from experiments.report.tables import (
+    MOST_PICTURES,
+    NOTHING,
+    Block,
+    Cell,
+    Number,
+    Picture,
+    Section,
+    Table,
+    mean_std,
+    percent,
+    plain,
+    size,
+)
+from orchestration.tracking.reader import TrackedRun
+from orchestration.tracking.tracker import CELL
+
+_MISSING = "`bnnas run experiments/configs/ablation_quickstart.yaml` makes a small ablation."
+_RANKED = "ranked by "  # before an indicator, in the headings
+_ENDED_EARLY = ("FAILED", "KILLED")
+
+Setting = tuple[str, int]  # what trains, and for how many epochs
 
 
-class Setting(NamedTuple):
-    """How a supernet was trained; a row of the table, a group of bars."""
-
-    trainable: str
-    epochs: int
-
-    def __str__(self) -> str:
-        return f"{self.trainable} {self.epochs}"
-
-
-class Value(NamedTuple):
-    """Test top-1 as a share of 1.
-
-    `spread` is the standard deviation over seeds, or with one seed the standard error that so many
-    test images leave.
-    """
-
-    mean: float
-    spread: float
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """What the figure shows.
-
-    Attributes:
-        values: setting → indicator → value; None where every seed failed.
-        baseline: test top-1 of the best random architecture; its spread is that over seeds, and 0
-            with one.
-        num_random: how many random architectures there were for each seed; None if not known.
-    """
-
-    values: Mapping[Setting, Mapping[str, Value | None]]
-    baseline: Value | None
-    num_random: int | None
-
-    @property
-    def indicators(self) -> list[str]:
-        """Of all settings, in alphabetical order."""
-        return sorted({indicator for row in self.values.values() for indicator in row})
+def ablation_section(runs: Runs) -> Section:
+    """Every sweep, the newest first, and then the cells that were run on their own."""
+    blocks: list[Block] = []
+    sets = cell_sets(runs)
+    for place, cell_set in enumerate(sets):
+        if cell_set.sweep is not None:
+            blocks += _sweep(cell_set, cell_set.sweep, draw=place < MOST_PICTURES)
+        else:
+            space = cell_set.label("space")
+            title = f"{space} on {cell_set.label('data')}, cells that were run on their own"
+            blocks.append(_cells_table(f"cells-{space}", title, cell_set))
+    return Section(
+        "ablation",
+        "Ablation: what trains, what ranks, for how long",
+        "Fig. 5",
+        tuple(blocks),
+        "" if any(each.sweep for each in sets) else _MISSING,
+        _summary(sets[0]) if sets and sets[0].num_finished else (),
+    )
 
 
-def ablation_of(result: SweepResult) -> Ablation:
-    """The ablation of a sweep that has just come to its end."""
-    cells: dict[Setting, dict[str, list[CellRow]]] = {}
-    for row in result.cells:
-        config = row.plan.config
-        setting = Setting(config.supernet.trainable, config.supernet.epochs)
-        cells.setdefault(setting, {}).setdefault(config.search.indicator, []).append(row)
-    values = {
-        setting: {indicator: _value(rows) for indicator, rows in sorted(cells[setting].items())}
-        for setting in sorted(cells)
+def _sweep(cell_set: CellSet, sweep: TrackedRun, *, draw: bool) -> list[Block]:
+    """The figure and the tables of a sweep."""
+    title = f"{sweep.name}: {cell_set.label('space')} on {cell_set.label('data')}"
+    blocks: list[Block] = []
+    grid = _grid(cell_set)
+    if cell_set.num_finished and grid:
+        table = _ablation_table(cell_set, sweep, grid)
+        blocks += [_picture(sweep, title, table, list(grid)), table] if draw else [table]
+    blocks.append(_cells_table(f"cells-{sweep.name}", f"{title}, cells", cell_set))
+    if failures := _failures(cell_set, sweep):
+        blocks.append(failures_table(failures, f"failed-{sweep.name}"))
+    return blocks
+
+
+def failures_table(failures: Mapping[str, str], name: str = "failed") -> Table:
+    """What failed, by name, and why."""
+    rows: list[Mapping[str, Cell]] = [{"what": k, "why": why} for k, why in failures.items()]
+    note = "The same command tries again what failed, and nothing else."
+    return Table.of(name, "What failed", rows, note)
+
+
+def _failures(cell_set: CellSet, sweep: TrackedRun) -> dict[str, str]:
+    """The cells that ended early, and the stages outside of cells that did."""
+    frame = cell_set.runs.frame
+    ended = frame[(frame["parent_run_id"] == sweep.run_id) & frame["status"].isin(_ENDED_EARLY)]
+    found = [cell_set.runs.by_id[run_id] for run_id in ended.index]
+    cells = set(cell_set.cells["name"])
+    return {
+        run.name: run.error or run.status.lower()
+        for run in found
+        if run.kind == "cell" or run.tags.get(CELL, run.name) not in cells
     }
-    num_random = result.plan.sweep.shared.random_baseline.num_architectures
-    mean, spread = result.random_baseline, result.random_metrics.get("random_baseline_std", 0.0)
-    return Ablation(values, None if mean is None else Value(mean, spread), num_random)
 
 
-def _value(rows: Sequence[CellRow]) -> Value | None:
-    metrics = [row.chain[-1].metrics for row in rows if row.chain]
-    if not metrics:
-        return None
-    top1 = [each["top1"] for each in metrics]
-    if len(top1) > 1:
-        return Value(statistics.fmean(top1), statistics.stdev(top1))
-    return Value(top1[0], standard_error(top1[0], metrics[0]["num_test_images"]))
+def _grid(cell_set: CellSet) -> dict[Setting, dict[str, pd.DataFrame]]:
+    """Setting → indicator → the cells of all seeds, finished or not."""
+    cells = cell_set.cells[texts(cell_set.cells, "params.epochs").str.isdecimal()]
+    axes = [
+        texts(cells, "params.trainable").replace("", "?"),
+        texts(cells, "params.epochs").astype(int),
+        texts(cells, "params.indicator").replace("", "?"),
+    ]
+    grid: dict[Setting, dict[str, pd.DataFrame]] = {}
+    for (trainable, epochs, indicator), group in cells.groupby(axes):
+        grid.setdefault((trainable, int(epochs)), {})[indicator] = group
+    return grid
 
 
-@in_style
-def ablation_figure(ablation: Ablation) -> Figure:
-    """Grouped bars with the random baseline as a dashed line (Fig. 5)."""
-    values, indicators = ablation.values, ablation.indicators
-    width_in = 2.4 + 0.9 * len(values) * max(1, len(indicators) / 2)
-    figure = new_figure(max(5.6, width_in), 4.0)
-    axes = figure.subplots()
-    width = 0.8 / len(indicators)
-    shown = [0.0]
-    for number, indicator in enumerate(indicators):
-        places = np.arange(len(values)) + (number - (len(indicators) - 1) / 2) * width
-        bars = [
-            (place, value)
-            for place, row in zip(places, values.values(), strict=True)
-            if (value := row.get(indicator)) is not None
+def _has_seeds(cell_set: CellSet) -> bool:
+    return int(texts(cell_set.cells, "params.seed").nunique()) > 1
+
+
+def _top1(cell_set: CellSet, group: pd.DataFrame) -> Cell:
+    """Over seeds; in a sweep of one seed with the standard error that its test images leave."""
+    done = group[is_done(group)]
+    found = mean_std(numbers(done, "top1"), percent)
+    if isinstance(found, str):
+        return _why_not(group)
+    if _has_seeds(cell_set):
+        return found
+    error = _standard_error(cell_set.runs, cell_set.runs.by_id[done.index[0]])
+    return Number(found.value, percent, error)
+
+
+def _standard_error(runs: Runs, cell: TrackedRun) -> float | None:
+    """Of a cell's test top-1; None where it is not known on how many images."""
+    retrained = runs.input(cell.run_id, "retrain")
+    num_images = 0.0 if retrained is None else retrained.metrics.get("num_test_images", 0.0)
+    top1 = cell.metrics["top1"]
+    return standard_error(top1, num_images) if num_images >= 1 and 0 <= top1 <= 1 else None
+
+
+def _why_not(group: pd.DataFrame) -> str:
+    """What stands where a number is missing."""
+    if not len(group):
+        return NOTHING
+    if group["status"].isin(_ENDED_EARLY).all():
+        return "failed"
+    return "not finite" if (group["status"] == "FINISHED").all() else "not yet"
+
+
+def _ablation_table(
+    cell_set: CellSet, sweep: TrackedRun, grid: Mapping[Setting, Mapping[str, pd.DataFrame]]
+) -> Table:
+    """Setting and indicator as in the paper; how many seeds each mean has, where they differ."""
+    indicators = sorted({name for row in grid.values() for name in row})
+    several = _has_seeds(cell_set)
+    note = "± is one standard error."
+    if several:
+        num_seeds = texts(cell_set.cells, "params.seed").nunique()
+        note = f"Mean over {num_seeds} seeds ± standard deviation."
+    rows: list[dict[str, Cell]] = []
+    for (trainable, epochs), by_indicator in grid.items():
+        row: dict[str, Cell] = {"supernet trains": trainable, "epochs": str(epochs)}
+        finished = []
+        for indicator in indicators:
+            group = by_indicator.get(indicator, cell_set.cells[:0])
+            row[_RANKED + indicator] = _top1(cell_set, group) if len(group) else NOTHING
+            finished.append(f"{is_done(group).sum()} of {len(group)}")
+        rows.append({**row, "seeds finished": ", ".join(finished)})
+    counts = {each for row in rows for each in str(row["seeds finished"]).split(", ")}
+    done, _, asked = next(iter(counts)).partition(" of ")
+    if len(counts) == 1 and done == asked:
+        for row in rows:
+            del row["seeds finished"]
+    for metric, heading, meaning in (
+        ("random_baseline", "best random", "the best of them by test top-1"),
+        ("random_top1", "any random", "all of them"),
+    ):
+        cell = mean_value(sweep, metric, percent)
+        if cell != NOTHING:
+            note += f" {heading.capitalize()}: of the sweep's random architectures {meaning}."
+            rows = [{**row, heading: cell} for row in rows]
+    title = f"{sweep.name}: test top-1 of the retrained network, in percent"
+    brief = ("supernet trains", "epochs", *(_RANKED + name for name in indicators))
+    return Table.of(f"ablation-{sweep.name}", title, rows, note, brief=brief)
+
+
+def _picture(sweep: TrackedRun, title: str, table: Table, settings: Sequence[Setting]) -> Picture:
+    bars = {}
+    for (trainable, epochs), row in zip(settings, table.rows, strict=True):
+        cells = dict(zip(table.columns, row, strict=True))
+        bars[f"{trainable} {epochs}"] = {
+            heading.removeprefix(_RANKED): Bar(cell.value, cell.spread)
+            for heading, cell in cells.items()
+            if heading.startswith(_RANKED) and isinstance(cell, Number)
+        }
+    best = mean_value(sweep, "random_baseline", percent)
+    baseline = None if isinstance(best, str) else Bar(best.value, best.spread)
+    said = [
+        f"{setting} ranked by {indicator} {100 * bar.mean:.1f} ± {100 * bar.spread:.1f}"
+        for setting, row in bars.items()
+        for indicator, bar in row.items()
+    ]
+    return Picture(
+        f"ablation-{sweep.name}",
+        f"{title}, test top-1 of the retrained networks",
+        f"Bars of test top-1 in percent: {', '.join(said)}; random baseline {best}.",
+        lambda: ablation_figure(bars, baseline, sweep.params.get("num_random", "")),
+    )
+
+
+def _cells_table(name: str, title: str, cell_set: CellSet) -> Table:
+    """What every cell found; of one that found nothing, why."""
+    rows: list[dict[str, Cell]] = []
+    for run_id in cell_set.cells.index:
+        cell, retrained = cell_set.runs.by_id[run_id], cell_set.runs.input(run_id, "retrain")
+        winner = cell.params.get("winner") or (retrained and retrained.params.get("arch"))
+        rows.append(
+            {
+                "cell": cell.name,
+                "seed": cell.params.get("seed", ""),
+                "architecture": winner or _why_not(cell_set.cells.loc[[run_id]]),
+                "FLOPs": value(cell, "flops", size),
+                "params": value(cell, "params", size),
+                "test top-1 (%)": value(cell, "top1", percent),
+                "best random": value(cell, "random_baseline", percent),
+            }
+        )
+    table = Table.of(name, title, rows)
+    has_random = any(cell != NOTHING for cell in table.column("best random"))
+    return table if has_random else table.without("best random")
+
+
+def _summary(cell_set: CellSet) -> tuple[str, ...]:
+    """What was asked, what was found, and how sure that is."""
+    runs, sweep = cell_set.runs, cell_set.sweep
+    trainables, indicators, epochs, seeds = (
+        listed(texts(cell_set.cells, f"params.{axis}"))
+        for axis in ("trainable", "indicator", "epochs", "seed")
+    )
+    where = f"in the space {cell_set.label('space')} on {cell_set.label('data')}"
+    asked = (
+        f"{cell_set.name}: {len(cell_set.cells)} cells {where}: the supernet trains {trainables} "
+        f"for {epochs} epochs with seed {seeds}, ranked by {indicators}."
+    )
+    best = sweep.params.get("winner") if sweep else None
+    done = cell_set.cells[is_done(cell_set.cells)]
+    named = done[done["name"] == best] if best else done
+    if not len(named):
+        return (asked,)
+    cell = runs.by_id[named.index[0]]
+    found = (
+        f"Found: {cell.params.get('winner')} ({cell.name}"
+        f"{', the best cell on the search-validation images' if sweep else ''}), "
+        f"with {value(cell, 'flops', size)} FLOPs and {value(cell, 'params', size)} parameters: "
+        f"{value(cell, 'top1', percent)} % test top-1."
+    )
+    return asked, found, *_beside(sweep or cell), *_certainty(cell_set, cell)
+
+
+def _beside(run: TrackedRun) -> list[str]:
+    """The random baseline, if there is one."""
+    best, any_one = (mean_value(run, f"random_{which}", percent) for which in ("baseline", "top1"))
+    if best == NOTHING:
+        return []
+    mean = "" if any_one == NOTHING else f", and the mean of all {any_one} %"
+    return [f"Beside it: the best of the random architectures has {best} %{mean}."]
+
+
+def _certainty(cell_set: CellSet, cell: TrackedRun) -> list[str]:
+    """How much of a difference means nothing, and whether what was found is more than chance."""
+    retrained = cell_set.runs.input(cell.run_id, "retrain")
+    if retrained is None or (error := _standard_error(cell_set.runs, cell)) is None:
+        return []
+    images = f"{value(retrained, 'num_test_images', plain)} test images"
+    sentence = f"How sure: on {images} one standard error of top-1 is ±{percent(error)} points"
+    if cell_set.sweep is not None:
+        tops = [
+            _top1(cell_set, group) for row in _grid(cell_set).values() for group in row.values()
         ]
-        shown += [100 * value.mean for _, value in bars]
-        axes.bar(
-            [place for place, _ in bars],
-            [100 * value.mean for _, value in bars],
-            yerr=[100 * value.spread for _, value in bars],
-            width=width * 0.92,
-            color=COLORS.get(indicator, SERIES[number % len(SERIES)]),
-            error_kw={"elinewidth": 1.0, "capsize": 2.5, "ecolor": "#333333"},
-            label=f"ranked by {indicator}",
+        known = [top1 for top1 in tops if isinstance(top1, Number)]
+        best = cell_set.sweep.metrics.get("random_baseline", math.inf)
+        above = sum(top1.value > best + 2 * (top1.spread) for top1 in known)
+        spread = "standard deviations over seeds" if _has_seeds(cell_set) else "of these"
+        sentence += (
+            f"; {above} of {len(known)} settings lie more than two {spread} above the best random "
+            "architecture"
         )
-    if ablation.baseline is not None:
-        mean, spread = (100 * each for each in ablation.baseline)
-        shown.append(mean)
-        if spread > 0:
-            axes.axhspan(
-                mean - spread, mean + spread, color=COLORS["test"], alpha=0.12, lw=0, zorder=0
-            )
-        axes.axhline(
-            mean,
-            color=COLORS["test"],
-            linestyle="--",
-            label=f"best of {ablation.num_random or 'several'} random architectures",
+    num_classes = int(retrained.params.get("space.input.num_classes", "0") or 0)
+    if num_classes and _is_chance(cell.metrics["top1"], retrained, num_classes):
+        sentence += (
+            f". That is chance for {num_classes} classes: train longer before reading anything "
+            "into it"
         )
-    spreads = [value.spread for row in values.values() for value in row.values() if value]
-    spreads += [ablation.baseline.spread] if ablation.baseline is not None else []
-    margin = max(1.0, 200 * max(spreads, default=0.0))
-    axes.set_ylim(max(0.0, min(shown[1:], default=0.0) - margin), min(100.5, max(shown) + margin))
-    axes.set_xticks(np.arange(len(values)), [str(setting) for setting in values])
-    axes.set_xlabel("what the supernet trains, and for how many epochs")
-    axes.set_ylabel("test top-1 of the retrained network (%)")
-    axes.grid(visible=False, axis="x")
-    figure.legend(loc="outside lower center", ncols=3 if width_in > 7 else 2, fontsize=9)
-    return figure
+    if skipped := retrained.metrics.get("num_skipped"):
+        sentence += f". {skipped:.0f} unreadable images were left out"
+    return [f"{sentence}."]
+
+
+def _is_chance(top1: float, retrained: TrackedRun, num_classes: int) -> bool:
+    share = 1 / num_classes
+    return top1 <= share + 2 * standard_error(share, retrained.metrics["num_test_images"])

@@ -1,108 +1,208 @@
-"""Making a report: from an MLflow experiment to a folder, and to the run that it is about."""
+"""Making a report: from tracked runs to values, and from these to a folder."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 import logging
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.report.evidence.evidence import Evidence
-from experiments.report.evidence.report import Report, build_report
-from experiments.report.page import ENTRIES, MARK, PAGE, write_page
+from experiments.report.ablation import ablation_section
+from experiments.report.lineage import lineage_section
+from experiments.report.page import ENTRIES, GENERATOR, PAGE, write_page
+from experiments.report.runs import Runs
+from experiments.report.tables import Block, Picture, Section
 from orchestration.store.whole_folder import whole_folder
-from orchestration.tracking.reader import TrackedExperiment, read_experiment
-from orchestration.tracking.tracker import Tracker
 
 _log = logging.getLogger(__name__)
+_NAME_CHARS = 80
+_HEAD_CHARS = 1000  # of a page, that have what says whose it is
+_MOST_SENTENCES = 5
+_EMPTY = (
+    "Nothing is tracked in this experiment yet: `bnnas run CONFIG` with the same tracking.uri and "
+    "tracking.experiment fills it."
+)
+SECTIONS: dict[str, Callable[[Runs], Section]] = {
+    "ablation": ablation_section,
+}
 
 
 @dataclass(frozen=True)
-class Written:
-    """A report that is on disk."""
+class Report:
+    """What the page and the terminal show.
 
-    report: Report
-    folder: Path
+    Attributes:
+        experiment: name of the MLflow experiment.
+        title: of the page: what was run.
+        sections: in their order, the last one about lineage and cost.
+        digest: of all that the report is made of, this program's part in it included.
+    """
+
+    experiment: str
+    title: str
+    sections: tuple[Section, ...]
+    digest: str
 
     @property
-    def page(self) -> Path:
-        """What a browser opens."""
-        return self.folder / PAGE
+    def shown(self) -> tuple[Section, ...]:
+        """Those that have results, less that about lineage."""
+        return tuple(section for section in self.sections[:-1] if section.blocks)
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def lineage(self) -> Section:
+        """The one about lineage and cost."""
+        return self.sections[-1]
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """What was asked, what was found, and how sure that is."""
+        sentences = [each for section in self.shown for each in section.summary]
+        return tuple(sentences[:_MOST_SENTENCES]) or ("" if self.shown else _EMPTY,)
+
+    @property
+    def headline(self) -> Picture | None:
+        """The figure at the top: of the ablation, else of a study, else of a detector."""
+        of_these = ("ablation", "correlation", "detection")
+        pictures = [each for key in of_these for each in self.section(key).pictures]
+        return pictures[0] if pictures else None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What could be added, a line a section."""
+        return tuple(section.missing for section in self.sections if section.missing)
+
+    def section(self, key: str) -> Section:
+        """One of the sections; an empty one if there is none."""
+        return next((s for s in self.sections if s.key == key), Section(key, "", ""))
+
+    def to_json(self, page: Path) -> dict[str, Any]:
         """What `bnnas report --json` prints."""
         return {
-            "page": str(self.page),
-            "experiment": self.report.title,
-            "gaps": list(self.report.gaps),
+            "page": str(page),
+            "experiment": self.experiment,
+            "gaps": [] if self.shown else [_EMPTY],
             "sections": [
                 {
                     "key": section.key,
                     "tables": [table.name for table in section.tables],
                     "figures": [picture.name for picture in section.pictures],
-                    "missing": list(section.missing),
+                    "missing": [section.missing] if section.missing else [],
                 }
-                for section in self.report.sections
+                for section in self.sections
             ],
         }
 
 
-def make_report(experiment: TrackedExperiment, folder: Path) -> Written:
-    """Write the report of an experiment into a folder, in the place of an earlier one.
+def build_report(runs: Runs) -> Report:
+    """All sections; nothing is drawn or written."""
+    sections = [_section(key, make, runs) for key, make in SECTIONS.items()]
+    groups = [
+        run.name for kind in ("sweep", "correlate") for run in runs.tracked if run.kind == kind
+    ]
+    title = groups[0] if len(groups) == 1 else runs.experiment
+    named = _with_own_names([*sections, lineage_section(runs)])
+    return Report(runs.experiment, title, tuple(named), _digest(runs))
 
-    Raises ValueError where something else lies there, or nothing can be written.
+
+def _section(key: str, make: Callable[[Runs], Section], runs: Runs) -> Section:
+    """A section; one that fails says so, so that the others are there."""
+    try:
+        return make(runs)
+    except Exception as error:  # noqa: BLE001  # shown on the page and logged whole
+        _log.exception("A section of the report has failed")
+        missing = f"The section {key} has failed, which is a bug: {error!r}."
+        return Section(key, key.capitalize(), "", (), missing)
+
+
+def _with_own_names(sections: Iterable[Section]) -> list[Section]:
+    """The same with names that are good for files, each of its own.
+
+    Tables and pictures are named after runs, of which several may have one name, of any characters.
+    """
+    taken: set[tuple[type[Block], str]] = set()
+
+    def own(block: Block) -> Block:
+        if isinstance(block, str):
+            return block
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", block.name)[:_NAME_CHARS].strip("-.")
+        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        # Where upper and lower case are one to a file system, they are one here.
+        free = next(each for each in candidates if (type(block), each.casefold()) not in taken)
+        taken.add((type(block), free.casefold()))
+        return replace(block, name=free)
+
+    return [
+        replace(section, blocks=tuple(own(block) for block in section.blocks))
+        for section in sections
+    ]
+
+
+def _digest(runs: Runs) -> str:
+    """Of the rows, and of the code that makes a report of them."""
+    digest = hashlib.sha256()
+    room = Path(__file__).parent
+    for file in sorted((*room.iterdir(), *room.with_name("figures").iterdir())):
+        if file.is_file():
+            digest.update(file.read_bytes())
+    for run in runs.tracked:
+        row = (run.run_id, run.name, run.status, run.params, run.metrics, run.tags)
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write a report into a folder, in the place of an earlier one; returns the page's path.
+
+    One that is current stays as it is.
+
+    Raises:
+        ValueError: something else lies there, or nothing can be written.
     """
     require_report_or_nothing(folder)
-    report = build_report(Evidence(experiment))
-    try:
-        with whole_folder(folder, replace=True) as part:
-            write_page(report, part)
-    except OSError as error:
-        raise ValueError(
-            f"The report cannot be written to {folder} ({error.strerror or error}): give another "
-            "folder with --out."
-        ) from error
-    return Written(report, folder)
+    page = folder / PAGE
+    if not is_current(report, folder):
+        try:
+            with whole_folder(folder, replace=True) as part:
+                write_page(report, part)
+        except OSError as error:
+            raise ValueError(
+                f"The report cannot be written to {folder} ({error.strerror or error}): give "
+                "another folder with --out."
+            ) from error
+    return page
+
+
+def is_current(report: Report, folder: Path) -> bool:
+    """Whether a folder holds this report."""
+    return f'name="digest" content="{report.digest}"' in _head(folder)
 
 
 def require_report_or_nothing(folder: Path) -> None:
     """Raise ValueError where a report cannot be put without taking the place of something else."""
-    if folder.exists() and not is_report(folder):
+    if folder.exists() and not _is_report(folder):
         raise ValueError(
             f"The folder {str(folder)!r} holds other things than a report: name one with --out "
             "that is empty or does not exist."
         )
 
 
-def is_report(folder: Path) -> bool:
+def _is_report(folder: Path) -> bool:
     """Whether a folder is empty, or holds a report of ours and nothing else."""
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
-    if not names:
-        return True
-    return names <= ENTRIES and PAGE in names and MARK in (folder / PAGE).read_text("utf-8")[:2000]
+    return not names or (names <= ENTRIES and GENERATOR in _head(folder))
 
 
-def keep_report(tracker: Tracker, run_id: str | None, folder: Path) -> Path | None:
-    """The report of a group's run, on disk and among the run's artifacts.
-
-    Returns the page's path; None, with a warning, where MLflow or the disk is away. No result is
-    lost by that: `bnnas report` makes it later.
-    """
-    if run_id is None:
-        return None
-    try:
-        experiment = read_experiment(tracker.uri, tracker.experiment).part(run_id)
-        written = make_report(experiment, folder)
-        with tracker.session() as client:
-            client.log_artifacts(run_id, str(folder), "report")
-    except Exception as error:  # noqa: BLE001  # hours of results do not end in a page's bug
-        known = isinstance(error, ValueError | OSError)
-        _log.warning(
-            "There is no report yet: %s 'bnnas report' makes it later.",
-            error if known else repr(error),
-            exc_info=not known,
-        )
-        return None
-    return written.page
+def _head(folder: Path) -> str:
+    """The first characters of the page; empty where there is none."""
+    page = folder / PAGE
+    if not page.is_file():
+        return ""
+    with page.open(encoding="utf-8") as file:
+        return file.read(_HEAD_CHARS)

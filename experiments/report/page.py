@@ -3,80 +3,48 @@
 from __future__ import annotations
 
 import base64
-import csv
-import html
-import io
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import jinja2
 import PIL.Image
 from markupsafe import Markup, escape
 
-from experiments.figures.style import save_figure
-from experiments.report.evidence.report import Report
-from experiments.report.evidence.values import (
-    NOTHING,
-    Cell,
-    Derived,
-    MeanStd,
-    Number,
-    Picture,
-    Published,
-    Table,
-    Tracked,
-)
+from experiments.report.tables import Picture, Table
+
+if TYPE_CHECKING:
+    from experiments.report.make import Report
 
 PAGE = "report.html"
-MARK = "bnnas report"  # the page says so, and what does not is never replaced
-_FIGURES, _TABLES = "figures", "tables"
-ENTRIES = {PAGE, _FIGURES, _TABLES}
+GENERATOR = "bnnas report"  # the page says so, and what does not is never replaced
+ENTRIES = {PAGE, "figures", "tables"}
 _LEAST_SHARE = 0.5  # of its pixels, that a picture is shown with at least: 10 pt are 11 px then
+_WIDE = 7  # columns of a table that has a row of the page for itself
 
 
-@dataclass(frozen=True)
-class Image:
-    """A picture as the page holds it.
-
-    Attributes:
-        data: the PNG in base 64.
-        least_px: how narrow it may be shown.
-    """
+class Image(NamedTuple):
+    """A picture as the page holds it: the PNG in base 64, its least and its most width."""
 
     data: str
     least_px: int
-
-    @classmethod
-    def of(cls, png: Path) -> Image:
-        """Of a file."""
-        with PIL.Image.open(png) as opened:
-            least_px = round(opened.width * _LEAST_SHARE)
-        return cls(base64.b64encode(png.read_bytes()).decode("ascii"), least_px)
+    most_px: int
 
 
-_TEMPLATE = "page.html.jinja"
-
-
-def write_page(report: Report, folder: Path) -> Path:
-    """Write the report into an empty folder; returns the page's path.
+def write_page(report: Report, folder: Path) -> None:
+    """Write the report into an empty folder.
 
     Beside the page lie `figures/NAME.png` and `.pdf`, and `tables/NAME.csv` and `.md`.
     """
     images = {}
+    (folder / "tables").mkdir()
     for section in report.sections:
         for picture in section.pictures:
-            images[picture.name] = Image.of(_write_figure(picture, folder / _FIGURES))
+            if (image := _write_figure(picture, folder / "figures")) is not None:
+                images[picture.name] = image
         for table in section.tables:
-            _write_table(table, folder / _TABLES)
-    page = folder / PAGE
-    page.write_text(render_page(report, images), encoding="utf-8")
-    return page
-
-
-def render_page(report: Report, images: Mapping[str, Image]) -> str:
-    """The page; `images` has every picture of the report, by name."""
+            for suffix, text in ((".csv", table.csv()), (".md", table.markdown())):
+                (folder / "tables" / f"{table.name}{suffix}").write_text(text, encoding="utf-8")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -84,109 +52,30 @@ def render_page(report: Report, images: Mapping[str, Image]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
-        "code": _with_code,
-        "whence": whence,
-        "repr": repr,
-        "numeric": numeric_columns,
+    environment.filters["code"] = _with_code
+    environment.tests |= {
+        "table": lambda block: isinstance(block, Table),
+        "drawn": lambda block: isinstance(block, Picture) and block.name in images,
+        "wide": lambda table: len(table.columns) > _WIDE,
     }
-    template = environment.get_template(_TEMPLATE)
-    return template.render(report=report, images=images, mark=MARK)
-
-
-def whence(source: Tracked | Published | Derived) -> str:
-    """Where a number comes from, in words."""
-    match source:
-        case Tracked(metric, (run_id,), _):
-            return f"{metric} of run {run_id}"
-        case Tracked(metric, run_ids, how):
-            return f"{how} of {metric} over {len(run_ids)} runs: {' '.join(run_ids)}"
-        case Published(where):
-            return f"published: {where}"
-        case Derived(rule, ()):
-            return f"derived: {rule}"
-        case Derived(rule, run_ids):
-            return f"derived: {rule}; from {' '.join(run_ids)}"
-
-
-def table_csv(table: Table) -> str:
-    """With all digits, in the units of the headings; what is missing is empty.
-
-    A standard deviation has a column of its own.
-    """
-    wide = [
-        any(isinstance(row[column], MeanStd) for row in table.rows)
-        for column in range(len(table.columns))
-    ]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        name
-        for column, is_wide in zip(table.columns, wide, strict=True)
-        for name in ((column, f"{column}, ±") if is_wide else (column,))
+    page = environment.get_template("page.html.jinja").render(
+        report=report, images=images, generator=GENERATOR
     )
-    for row in table.rows:
-        writer.writerow(
-            value
-            for cell, is_wide in zip(row, wide, strict=True)
-            for value in _values(cell)[: 2 if is_wide else 1]
-        )
-    return text.getvalue()
+    (folder / PAGE).write_text(page, encoding="utf-8")
 
 
-def table_markdown(table: Table) -> str:
-    """As people read it, for a README or an issue."""
-    align = ["--:" if is_number else "---" for is_number in numeric_columns(table)]
-    rows = [table.columns, *([cell_text(cell) for cell in row] for row in table.rows)]
-    lines = ["| " + " | ".join(map(_in_markdown, row)) + " |" for row in rows]
-    lines.insert(1, f"|{'|'.join(align)}|")
-    note = ["", _in_markdown(table.note)] if table.note else []
-    return "\n".join([f"**{_in_markdown(table.title)}**", "", *lines, *note, ""])
+def _write_figure(picture: Picture, folder: Path) -> Image | None:
+    figure = picture.draw()
+    if figure is None:
+        return None
+    from experiments.figures.style import save_figure
 
-
-def _in_markdown(text: str) -> str:
-    """Names of runs are anybody's: on one line, without markup of their own."""
-    return html.escape(" ".join(text.split()), quote=False).replace("|", r"\|")
-
-
-def cell_text(cell: Cell) -> str:
-    """A cell as people read it."""
-    match cell:
-        case str():
-            return cell
-        case Number():
-            return cell.text
-        case MeanStd(mean, std):
-            return mean.text if std is None else f"{mean.text} ± {std.text}"
-
-
-def _values(cell: Cell) -> tuple[str | float, str | float]:
-    match cell:
-        case str():
-            return "" if cell == NOTHING else cell, ""
-        case Number():
-            return cell.in_unit, ""
-        case MeanStd(mean, std):
-            return mean.in_unit, "" if std is None else std.in_unit
-
-
-def numeric_columns(table: Table) -> list[bool]:
-    """Which columns hold numbers, and whatever stands where one is missing."""
-    return [
-        any(not isinstance(row[column], str) for row in table.rows)
-        for column in range(len(table.columns))
-    ]
-
-
-def _write_figure(picture: Picture, folder: Path) -> Path:
-    save_figure(picture.figure, folder / f"{picture.name}.pdf")
-    return save_figure(picture.figure, folder / f"{picture.name}.png")
-
-
-def _write_table(table: Table, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{table.name}.csv").write_text(table_csv(table), encoding="utf-8")
-    (folder / f"{table.name}.md").write_text(table_markdown(table), encoding="utf-8")
+    save_figure(figure, folder / f"{picture.name}.pdf")
+    png = save_figure(figure, folder / f"{picture.name}.png")
+    with PIL.Image.open(png) as opened:
+        width = opened.width
+    data = base64.b64encode(png.read_bytes()).decode("ascii")
+    return Image(data, round(width * _LEAST_SHARE), width)
 
 
 def _with_code(text: str) -> Markup:

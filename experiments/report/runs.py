@@ -1,0 +1,193 @@
+"""One table of tracked runs: what every section of a report is made of.
+
+A row is a run, with the columns of MLflow's own `search_runs`: `params.*` and `tags.*` are text,
+`metrics.*` numbers. It comes from a server or database, or from the results that a command has in
+hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from experiments.report.tables import Cell, Format, mean_std, number
+from orchestration.tracking.reader import TrackedRun, read_experiment
+
+_COLUMNS = ["run_id", "name", "kind", "status", "start_time", "parent_run_id", "fingerprint"]
+
+
+class Artifacts(Protocol):
+    """What a run has beside its row."""
+
+    def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
+        """A finished stage's config, history and result; None where it cannot be had."""
+
+    def document(self, run: TrackedRun, path: str) -> str | None:
+        """The text of a file; None where it cannot be had."""
+
+    def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
+        """The PNGs among its figures whose names begin so, in the order of their names."""
+
+
+@dataclass(frozen=True)
+class InHand:
+    """The artifacts of results in hand.
+
+    Attributes:
+        records: run id → record.
+        folder: where this machine keeps the figures and tables of the experiment, if it does.
+    """
+
+    records: Mapping[str, Mapping[str, Any]]
+    folder: Path | None = None
+
+    def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
+        """As :class:`Artifacts` has it."""
+        return self.records.get(run.run_id)
+
+    def document(self, run: TrackedRun, path: str) -> str | None:
+        """As :class:`Artifacts` has it."""
+        file = None if self.folder is None else self.folder / path
+        return file.read_text("utf-8") if file is not None and file.is_file() else None
+
+    def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
+        """As :class:`Artifacts` has it."""
+        files = [] if self.folder is None else sorted(self.folder.glob(f"{prefix}*.png"))
+        return [file.read_bytes() for file in files]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of an experiment, the oldest first.
+
+    Attributes:
+        uri: of the server or database.
+        experiment: name of the MLflow experiment.
+        tracked: the runs of this program.
+        num_foreign: how many others there are.
+        artifacts: what the runs have beside their rows.
+    """
+
+    uri: str
+    experiment: str
+    tracked: tuple[TrackedRun, ...]
+    num_foreign: int
+    artifacts: Artifacts
+
+    @classmethod
+    def read(
+        cls,
+        uri: str,
+        experiment: str,
+        run_ids: Iterable[str] | None = None,
+        run: str | None = None,
+    ) -> Runs:
+        """From MLflow: all of an experiment, some runs, or one with all its numbers come from.
+
+        Raises:
+            TrackingError: there is no such experiment or run, or the server is away or refuses.
+        """
+        found = read_experiment(uri, experiment, run_ids)
+        if run is not None:
+            found = found.part(run)
+        return cls(uri, experiment, found.runs, found.num_foreign, found)
+
+    @classmethod
+    def of(
+        cls,
+        runs: Sequence[TrackedRun],
+        records: Mapping[str, Mapping[str, Any]],
+        *,
+        uri: str,
+        experiment: str,
+        folder: Path | None = None,
+    ) -> Runs:
+        """From results in hand: runs, run id → record, and the folder of their figures."""
+        ordered = tuple(sorted(runs, key=lambda run: run.started_at))
+        return cls(uri, experiment, ordered, 0, InHand(records, folder))
+
+    @cached_property
+    def by_id(self) -> Mapping[str, TrackedRun]:
+        """Run id → run."""
+        return {run.run_id: run for run in self.tracked}
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row a run, by run id; missing text is empty, missing numbers are NaN.
+
+        Beside the columns of MLflow: `name`, `kind`, `parent_run_id`, `fingerprint`, and
+        `input.KIND` with the run ids of what a run was made from.
+        """
+        rows = [
+            {
+                "run_id": run.run_id,
+                "name": run.name,
+                "kind": run.kind,
+                "status": run.status,
+                "start_time": run.started_at,
+                "parent_run_id": run.parent_run_id or "",
+                "fingerprint": run.fingerprint or "",
+                **{f"input.{kind}": run_id for kind, run_id in run.inputs.items()},
+                **{f"params.{name}": text for name, text in run.params.items()},
+                **{f"metrics.{name}": value for name, value in run.metrics.items()},
+                **{f"tags.{name}": text for name, text in run.tags.items()},
+            }
+            for run in self.tracked
+        ]
+        frame = pd.DataFrame(rows, columns=None if rows else _COLUMNS)
+        texts = [name for name in frame if not name.startswith(("metrics.", "start_time"))]
+        return frame.fillna(dict.fromkeys(texts, "")).set_index("run_id", drop=False)
+
+    def of_kind(self, kind: str, *, finished: bool = False) -> pd.DataFrame:
+        """The rows of a kind of run: `cell`, `sweep`, `supernet`, `detect`, …"""
+        rows = self.frame[self.frame["kind"] == kind]
+        return rows[rows["status"] == "FINISHED"] if finished else rows
+
+    def inputs(self, rows: pd.DataFrame, kind: str) -> pd.DataFrame:
+        """The runs of a kind that some runs were made from, each once."""
+        run_ids = texts(rows, f"input.{kind}")
+        return self.frame.loc[[each for each in dict.fromkeys(run_ids) if each in self.by_id]]
+
+    def input(self, run_id: str, kind: str) -> TrackedRun | None:
+        """What a run was made from."""
+        return self.by_id.get(self.by_id[run_id].inputs.get(kind, ""))
+
+    def params(self, run_id: str, but: Collection[str] = ()) -> frozenset[tuple[str, str]]:
+        """Names and texts of a run's params, for comparison; some of them left out."""
+        return frozenset(each for each in self.by_id[run_id].params.items() if each[0] not in but)
+
+    def record(self, run_id: str) -> Mapping[str, Any] | None:
+        """A stage's whole record: config, history and result; None where it cannot be had."""
+        return self.artifacts.record(self.by_id[run_id])
+
+
+def texts(rows: pd.DataFrame, column: str) -> pd.Series:
+    """A column of text, which is empty where no run has it."""
+    return rows[column] if column in rows else pd.Series("", index=rows.index)
+
+
+def numbers(rows: pd.DataFrame, metric: str) -> pd.Series:
+    """A metric of some runs; NaN where no run has it."""
+    column = f"metrics.{metric}"
+    return rows[column] if column in rows else pd.Series(math.nan, index=rows.index)
+
+
+def average(rows: pd.DataFrame, metric: str, form: Format) -> Cell:
+    """A metric's mean ± standard deviation over some runs."""
+    return mean_std(numbers(rows, metric), form)
+
+
+def value(run: TrackedRun | None, metric: str, form: Format) -> Cell:
+    """A metric of one run."""
+    return number(None if run is None else run.metrics.get(metric), form)
+
+
+def mean_value(run: TrackedRun, metric: str, form: Format) -> Cell:
+    """A mean that a run itself has tracked ± the metric of that name with `_std`, if any."""
+    return number(run.metrics.get(metric), form, run.metrics.get(f"{metric}_std", math.nan))

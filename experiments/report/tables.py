@@ -1,0 +1,254 @@
+"""What a report consists of: tables, pictures and sections, as values that are shown anywhere.
+
+The page, the terminal, CSV and Markdown show the same objects. A cell is text, or a number with the
+digits that count and, where it is a mean, its spread. A picture is drawn when somebody writes it.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from experiments.figures.numbers import count
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NOTHING = "–"  # the cell where something is missing
+MOST_PICTURES = 20  # that a section has, of the newest runs; every run has its tables
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a number is printed.
+
+    Attributes:
+        text: of a number that is in the heading's unit already.
+        scale: what a value is multiplied with to be in that unit, such as 100 for percent.
+    """
+
+    text: Callable[[float], str]
+    scale: float = 1.0
+
+    def __call__(self, value: float) -> str:
+        """The text of a value; of one that is no number, that it is none."""
+        return self.text(self.scale * value) if math.isfinite(value) else "not finite"
+
+
+def decimals(num: int, scale: float = 1.0) -> Format:
+    """With so many digits after the point."""
+    return Format(f"{{:.{num}f}}".format, scale)
+
+
+percent = decimals(2, 100)  # a share of 1, without the sign
+plain = Format("{:,.0f}".format)  # a count, without an exponent
+size = Format(count)  # FLOPs or parameters, with a suffix
+millions = decimals(1, 1e-6)
+milliseconds = decimals(1, 1e3)
+yes_or_no = Format(lambda value: "yes" if value else "no")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value as it is tracked, and how it is printed.
+
+    Attributes:
+        value: in the unit of the metric.
+        form: of value and spread.
+        std: the spread of a mean; NaN for a mean of one value, None where it is no mean.
+    """
+
+    value: float
+    form: Format
+    std: float | None = None
+
+    @property
+    def spread(self) -> float:
+        """The spread, or 0 where there is none."""
+        return 0.0 if self.std is None or math.isnan(self.std) else self.std
+
+    def __str__(self) -> str:
+        mean = self.form(self.value)
+        if self.std is None or math.isnan(self.std):
+            return mean
+        return f"{mean} ± {self.form(self.std).removeprefix('+')}"
+
+    def in_unit(self, value: float) -> float:
+        """A value with all its digits, in the unit of the heading."""
+        return float(f"{self.form.scale * value:.15g}")
+
+
+Cell: TypeAlias = "str | Number"
+
+
+def number(value: float | None, form: Format, std: float | None = None) -> Cell:
+    """A cell; `NOTHING` where there is no value."""
+    return NOTHING if value is None or math.isnan(value) else Number(value, form, std)
+
+
+def mean_std(values: Iterable[float], form: Format) -> Cell:
+    """The mean ± the standard deviation over seeds; what is not finite is left out."""
+    finite = [float(value) for value in values if math.isfinite(value)]
+    if not finite:
+        return NOTHING
+    std = statistics.stdev(finite) if len(finite) > 1 else math.nan
+    return Number(statistics.fmean(finite), form, std)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        name: of its files, without an extension.
+        title: what it shows, with the unit.
+        columns: the headings.
+        rows: as many cells each.
+        note: what must be known to read it.
+        folded: whether the page shows it on demand only.
+        brief: the columns that a terminal has room for; all if empty.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    folded: bool = False
+    brief: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        title: str,
+        rows: Iterable[Mapping[str, Cell]],
+        note: str = "",
+        *,
+        folded: bool = False,
+        brief: tuple[str, ...] = (),
+    ) -> Table:
+        """Of rows that have the headings as their keys, all the same ones."""
+        listed = list(rows)
+        columns = tuple(listed[0]) if listed else ()
+        assert all(tuple(row) == columns for row in listed), name
+        cells = tuple(tuple(row.values()) for row in listed)
+        return cls(name, title, columns, cells, note, folded, brief)
+
+    def without(self, *columns: str) -> Table:
+        """The same without some columns."""
+        kept = [place for place, name in enumerate(self.columns) if name not in columns]
+        return replace(
+            self,
+            columns=tuple(self.columns[place] for place in kept),
+            rows=tuple(tuple(row[place] for place in kept) for row in self.rows),
+        )
+
+    def column(self, name: str) -> list[Cell]:
+        """The cells below a heading."""
+        return [row[self.columns.index(name)] for row in self.rows]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers, and whatever stands where one is missing."""
+        return [
+            any(isinstance(cell, Number) for cell in self.column(name)) for name in self.columns
+        ]
+
+    def csv(self) -> str:
+        """With all digits, in the units of the headings; what is missing is empty.
+
+        A standard deviation has a column of its own.
+        """
+        wide = [
+            any(isinstance(cell, Number) and cell.std is not None for cell in self.column(name))
+            for name in self.columns
+        ]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for row in (self.columns, *self.rows):
+            values: list[str | float] = []
+            for cell, is_wide in zip(row, wide, strict=True):
+                values += _csv_values(cell, is_heading=row is self.columns)[: 2 if is_wide else 1]
+            writer.writerow(values)
+        return text.getvalue()
+
+    def markdown(self) -> str:
+        """As people read it, for a README or an issue."""
+        align = ["--:" if is_number else "---" for is_number in self.numeric]
+        rows = [self.columns, *(map(str, row) for row in self.rows)]
+        lines = ["| " + " | ".join(map(_in_markdown, row)) + " |" for row in rows]
+        lines.insert(1, f"|{'|'.join(align)}|")
+        note = ["", _in_markdown(self.note)] if self.note else []
+        return "\n".join([f"**{_in_markdown(self.title)}**", "", *lines, *note, ""])
+
+
+def _csv_values(cell: Cell, *, is_heading: bool) -> tuple[str | float, str | float]:
+    """A cell, and its spread."""
+    if isinstance(cell, str):
+        return ("" if cell == NOTHING else cell), (f"{cell}, ±" if is_heading else "")
+    known = cell.std is not None and not math.isnan(cell.std)
+    return cell.in_unit(cell.value), cell.in_unit(cell.spread) if known else ""
+
+
+def _in_markdown(text: str) -> str:
+    """Names of runs are anybody's: on one line, without markup of their own."""
+    return html.escape(" ".join(text.split()), quote=False).replace("|", r"\|")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Attributes:
+        name: of its files, without an extension.
+        title: what it shows.
+        alt: the same for who does not see it: what is to be read off it.
+        draw: draws it; None where what it shows cannot be had. Imports matplotlib.
+    """
+
+    name: str
+    title: str
+    alt: str
+    draw: Callable[[], Figure | None] = field(repr=False, compare=False)
+
+
+Block: TypeAlias = "str | Table | Picture"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the report.
+
+    Attributes:
+        key: its anchor, such as `ablation`.
+        title: its heading.
+        paper: what of the paper it answers to, such as `Fig. 5`; empty if nothing.
+        blocks: paragraphs, tables and pictures in their order; none where nothing is tracked.
+        missing: one static line that names the command which makes what is not there; empty if
+            nothing is missing.
+        summary: sentences with the numbers that the top of the page has.
+    """
+
+    key: str
+    title: str
+    paper: str
+    blocks: tuple[Block, ...] = ()
+    missing: str = ""
+    summary: tuple[str, ...] = ()
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """In their order."""
+        return tuple(block for block in self.blocks if isinstance(block, Table))
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """In their order."""
+        return tuple(block for block in self.blocks if isinstance(block, Picture))

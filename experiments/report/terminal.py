@@ -1,0 +1,93 @@
+"""A report in the terminal: the tables of the page that answer what was asked, and where it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from experiments.report.ablation import failures_table
+from experiments.report.make import Report
+from experiments.report.tables import Table
+
+# Kind of experiment → what the names of the tables begin with that it prints, by section; of all
+# that is tracked the newest one each.
+_TABLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "run": {"ablation": ("cells-",), "detection": ("detection-",)},
+    "sweep": {"ablation": ("ablation-", "cells-"), "detection": ("detection-",)},
+    "correlate": {"correlation": ("agreement-", "spread-")},
+    "detect": {"detection": ("detection-",)},
+    "report": {
+        "ablation": ("ablation-",),
+        "correlation": ("agreement-",),
+        "detection": ("detection-",),
+    },
+}
+
+
+def print_report(
+    report: Report,
+    console: Console,
+    *,
+    kind: str = "report",
+    elapsed_s: float | None = None,
+    page: Path | None = None,
+    mlflow: str | None = None,
+    failures: Mapping[str, str] | None = None,
+    num_executed: int | None = None,
+    num_cached: int | None = None,
+) -> None:
+    """Print what was found, how sure that is, what it cost, what failed, and where to look.
+
+    Args:
+        report: of the experiment.
+        console: to print to.
+        kind: `run`, `sweep`, `correlate` or `detect`; `report` for all that is tracked.
+        elapsed_s: how long the command took.
+        page: of the report.
+        mlflow: the command or the address that shows the runs.
+        failures: what failed, by name, and why.
+        num_executed: stages that were made.
+        num_cached: stages that were in the store.
+    """
+    for key, prefixes in _TABLES[kind].items():
+        section = report.section(key)
+        tables = [table for table in section.tables if table.name.startswith(prefixes)]
+        for table in tables[:1] if kind == "report" else tables:
+            console.print(rich_table(table))
+        for sentence in section.summary:
+            console.print(escape(sentence), highlight=False)
+    for table in report.lineage.tables[:1]:
+        console.print(rich_table(table))
+    if failures:
+        failed = failures_table(failures)
+        console.print(rich_table(failed, style="red"))
+        console.print(failed.note)
+    if num_executed is not None:
+        console.print(
+            f"Stages    {num_executed} made, {num_cached} from the store", highlight=False
+        )
+    lines = {
+        "Elapsed": None if elapsed_s is None else f"{elapsed_s:.0f} s",
+        "Report": None if page is None else f"[bold]{escape(os.path.relpath(page))}[/]",
+        "MLflow": None if mlflow is None else f"[bold]{escape(mlflow)}[/]",
+    }
+    for name, text in lines.items():
+        if text is not None:
+            console.print(f"{name:9} {text}", highlight=False, soft_wrap=True)
+
+
+def rich_table(table: Table, style: str = "") -> RichTable:
+    """A table of a report as rich prints it."""
+    if table.brief:
+        table = table.without(*(name for name in table.columns if name not in table.brief))
+    shown = RichTable(title=escape(table.title), title_justify="left", style=style)
+    for heading, is_number in zip(table.columns, table.numeric, strict=True):
+        shown.add_column(escape(heading), justify="right" if is_number else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(escape(str(cell)) for cell in row))
+    return shown
