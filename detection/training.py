@@ -209,9 +209,12 @@ class ReportHook(Hook):
             self._metrics.update(self._final_metrics)
 
         def save(folder: Path) -> None:
+            # MMEngine would format the config into every checkpoint, 0.2 s each.
+            config, runner.cfg = runner.cfg, Config()
             runner.save_checkpoint(
                 str(folder), TRAINING_FILE, meta={"epoch": epoch, "iter": runner.iter}
             )
+            runner.cfg = config
             if is_last:
                 saved = read_checkpoint(folder / TRAINING_FILE)
                 torch.save(saved["state_dict"], folder / DETECTOR_FILE)

@@ -1,25 +1,48 @@
-"""One thread, and MMDetection's names where it looks for them."""
+"""One thread, MMDetection's names where it looks for them, and one small training for all tests.
+
+Nothing here imports torch or MMDetection for tests of `detection.coco`, which do without.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from mmengine.registry import DefaultScope
 
-import detection  # noqa: F401  registers the modules
+import detection
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
+if TYPE_CHECKING:
+    from tests.detection.runs import Trained
 
 
 @pytest.fixture(autouse=True)
-def _mmdet_scope() -> Iterator[None]:
+def _mmdetection(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.path.parent.name == "coco":
+        yield
+        return
+    import torch
+    from mmengine.registry import DefaultScope
+
+    detection.register()
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with DefaultScope.overwrite_default_scope("mmdet"):
         yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.detection.runs import small_scenes
+
+    return small_scenes(tmp_path_factory.mktemp("scenes") / "64")
+
+
+@pytest.fixture(scope="session")
+def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Three epochs that nothing interrupted; nobody changes them."""
+    from tests.detection.runs import Trained
+
+    return Trained.on(scenes, tmp_path_factory.mktemp("trained"))

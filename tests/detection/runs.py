@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from mmengine.config import Config
 
+from detection import DETECTIONS_FILE, DETECTOR_FILE, LOSSES_FILE
 from detection.coco.digit_scenes import make_digit_scenes
+from detection.efficientdet import EfficientDet
 from detection.recipe import CocoFiles, ImageFormat, detector_config
 from detection.training import TRAINING_FILE, train_detector
 from orchestration.jobs.worker import LocalWorkerContext
 from tests.detection.examples import SMALL_DETECTOR, small_space
-from tests.interrupted import assert_same_value, in_pieces, without_timings
+from tests.interrupted import assert_same_value, without_timings
 
-DETECTOR, DETECTIONS, LOSSES = "detector.pt", "detections.json", "losses.json"
 NUM_TRAIN = 13  # three steps an epoch; the image that is left over is left out
 LOG_INTERVAL = 2
+FINAL = {"detector/params": 5.0}
 CLASS_NAMES = tuple("0123456789")
 GREY = ImageFormat((0.5,), (0.25,))
 SMALL_BACKBONE = {"type": "SearchedBackbone", "space": small_space(1, 32), "arch": "0 0 0"}
 SMALL_DETECT: dict[str, Any] = {
     "image_size": 64,
     "out_strides": (4, 8, 16),
-    "epochs": 5,
+    "epochs": 3,
     "batch_size": 4,
     "lr": 1.6,
     "warmup_lr": 0.16,
@@ -49,9 +53,16 @@ def small_scenes(folder: Path) -> Path:
 
 
 def small_config(
-    root: Path, backbone: Any = SMALL_BACKBONE, images: ImageFormat = GREY, **changes: Any
+    root: str | Path,
+    backbone: Any = SMALL_BACKBONE,
+    images: ImageFormat = GREY,
+    class_names: tuple[str, ...] = CLASS_NAMES,
+    **changes: Any,
 ) -> Config:
-    """A detector that trains an epoch in a fraction of a second."""
+    """A detector that trains an epoch in a fraction of a second.
+
+    Changes are fields of `detect` or arguments of `detector_config`.
+    """
     detect = dict(SMALL_DETECT)
     setting: dict[str, Any] = {"seed": 3}
     for name, value in changes.items():
@@ -61,20 +72,13 @@ def small_config(
         detect,
         backbone=backbone,
         images=images,
-        data=CocoFiles(str(root), CLASS_NAMES),
+        data=CocoFiles(str(root), class_names),
         **setting,
     )
 
 
 def train(config: Config, context: Any) -> None:
-    train_detector(
-        config,
-        context,
-        detector_file=DETECTOR,
-        detections_file=DETECTIONS,
-        losses_file=LOSSES,
-        log_interval=LOG_INTERVAL,
-    )
+    train_detector(config, context, log_interval=LOG_INTERVAL, final_metrics=FINAL)
 
 
 def run(config: Config, folder: Path) -> LocalWorkerContext:
@@ -83,32 +87,48 @@ def run(config: Config, folder: Path) -> LocalWorkerContext:
     return context
 
 
-def run_in_pieces(config: Config, folder: Path) -> LocalWorkerContext:
-    """One epoch a process."""
-    return in_pieces(lambda context: train(config, context), folder)
-
-
-def saved(context: LocalWorkerContext, file: str) -> Any:
+def load(context: LocalWorkerContext, file: str) -> Any:
+    """A file of the last checkpoint."""
     assert context.checkpoint is not None
-    return torch.load(context.checkpoint / file, weights_only=True)
-
-
-def kept(context: LocalWorkerContext, file: str) -> Any:
-    assert context.checkpoint is not None
-    return json.loads((context.checkpoint / file).read_text(encoding="utf-8"))
-
-
-def assert_same_training(ours: LocalWorkerContext, theirs: LocalWorkerContext) -> None:
-    """Equal weights, moving average, optimiser, schedule and history, to the bit."""
-    assert without_timings(ours.history) == without_timings(theirs.history)
-    mine, other = (saved(context, TRAINING_FILE) for context in (ours, theirs))
-    for part in ("state_dict", "ema_state_dict", "optimizer", "param_schedulers"):
-        assert_same_value(mine[part], other[part])
+    path = context.checkpoint / file
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    return torch.load(path, weights_only=True)
 
 
 def assert_same_end(ours: LocalWorkerContext, theirs: LocalWorkerContext) -> None:
-    """Also the detector, what it found, and the losses of all intervals."""
-    assert_same_training(ours, theirs)
-    assert_same_value(saved(ours, DETECTOR), saved(theirs, DETECTOR))
-    for file in (DETECTIONS, LOSSES):
-        assert kept(ours, file) == kept(theirs, file)
+    """Equal to the bit: history, training state, detector, detections, losses of all intervals."""
+    assert without_timings(ours.history) == without_timings(theirs.history)
+    mine, other = (load(context, TRAINING_FILE) for context in (ours, theirs))
+    for part in ("state_dict", "ema_state_dict", "optimizer", "param_schedulers"):
+        assert_same_value(mine[part], other[part])
+    for file in (DETECTOR_FILE, DETECTIONS_FILE, LOSSES_FILE):
+        assert_same_value(load(ours, file), load(theirs, file))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training: its config before and after it, what it left, and the rate of every step."""
+
+    config: Config
+    config_text: str
+    context: LocalWorkerContext
+    rates: list[list[float]]
+
+    @classmethod
+    def on(cls, scenes: Path, folder: Path) -> Trained:
+        config, rates = small_config(scenes), []
+        text, train_step = config.pretty_text, EfficientDet.train_step
+
+        def recorded(self: EfficientDet, data: Any, optim_wrapper: Any) -> Any:
+            rates.append(optim_wrapper.get_lr()["lr"])
+            return train_step(self, data, optim_wrapper)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(EfficientDet, "train_step", recorded)
+            return cls(config, text, run(config, folder), rates)
+
+    @property
+    def weights(self) -> Path:
+        assert self.context.checkpoint is not None
+        return self.context.checkpoint / DETECTOR_FILE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
+from torchvision.models import get_model
+from torchvision.models.feature_extraction import create_feature_extractor
 
-from detection.backbone import SearchedBackbone
+from detection.backbone import SearchedBackbone, TorchvisionBackbone
 from detection.weights import WeightsError
 from nas.network import Subnet
 from nas.space import (
@@ -19,7 +23,6 @@ from nas.space import (
     built_in_spaces,
     format_architecture,
     load_space,
-    space_from_dict,
 )
 from tests.nas.examples import random_architectures
 
@@ -47,7 +50,7 @@ stages:
 head: {channels: 11}
 fixed_identity: [1]
 """
-USERS_TAPS = {8: "layers.1", 16: "layers.2", 32: "layers.4"}
+USERS_TAPS = ["layers.1", "layers.2", "layers.4"]
 USERS_ARCH = "1 -1 0 1 0"
 
 
@@ -58,10 +61,10 @@ def users_space(tmp_path: Path) -> str:
     return str(path)
 
 
-def trained(space: SearchSpace, arch: Architecture, seed: int = 1) -> Subnet:
+def trained(space: SearchSpace, arch: Architecture) -> Subnet:
     """A classifier none of whose numbers is an initial value."""
-    subnet = Subnet(space, arch, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
+    subnet = Subnet(space, arch, seed=1)
+    generator = torch.Generator().manual_seed(1)
     for value in subnet.state_dict().values():
         if value.is_floating_point():
             value.add_(torch.rand(value.shape, generator=generator), alpha=0.1)
@@ -70,37 +73,28 @@ def trained(space: SearchSpace, arch: Architecture, seed: int = 1) -> Subnet:
     return subnet
 
 
-def hooked(subnet: nn.Module, images: Tensor, names: list[str]) -> list[Tensor]:
-    """What the named modules of the classifier return on its way through the images."""
-    found: dict[str, Tensor] = {}
+def outputs_of(network: nn.Module, images: Tensor, names: list[str]) -> list[Tensor]:
+    """What the named modules of a classifier return on its way through the images."""
+    outputs: dict[str, Tensor] = {}
     hooks = [
-        subnet.get_submodule(name).register_forward_hook(
-            lambda module, inputs, output, name=name: found.update({name: output.clone()})
+        network.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: outputs.update({name: output.clone()})
         )
         for name in names
     ]
     with torch.no_grad():
-        subnet(images)
+        network(images)
     for hook in hooks:
         hook.remove()
-    return [found[name] for name in names]
-
-
-def test_every_built_in_space_is_covered() -> None:
-    assert set(CHANNELS) | set(NO_TAPS) == set(built_in_spaces())
+    return [outputs[name] for name in names]
 
 
 @pytest.mark.parametrize("name", CHANNELS)
 def test_features_of_the_built_in_spaces(name: str) -> None:
+    assert set(CHANNELS) | set(NO_TAPS) == set(built_in_spaces())
     (arch,) = random_architectures(load_space(name), 1)
-    backbone = MODELS.build(
-        {
-            "type": "SearchedBackbone",
-            "space": name,
-            "arch": format_architecture(arch),
-            "in_channels": 3,
-        }
-    ).eval()
+    config = {"type": "SearchedBackbone", "space": name, "arch": format_architecture(arch)}
+    backbone = MODELS.build({**config, "in_channels": 3}).eval()
     assert backbone.out_channels == CHANNELS[name]
     with torch.no_grad():
         features = backbone(torch.zeros(2, 3, 64, 97))
@@ -114,153 +108,111 @@ def test_features_of_a_users_space(users_space: str) -> None:
     from_file = SearchedBackbone(users_space, USERS_ARCH)
     mapping = load_space(users_space).to_dict()
     from_mapping = SearchedBackbone(mapping, [1, -1, 0, 1, 0], out_strides=(32, 4))
-    assert from_file.out_channels == (7, 9, 12)
-    assert from_mapping.out_channels == (12, 5)
+    assert (from_file.out_channels, from_mapping.out_channels) == ((7, 9, 12), (12, 5))
     images = torch.rand(2, 3, 64, 64)
     assert [f.shape[-1] for f in from_file(images)] == [8, 4, 2]
     assert [f.shape[-1] for f in from_mapping(images)] == [2, 16]
-
-
-@pytest.mark.parametrize("name", NO_TAPS)
-def test_a_space_with_too_few_strides_says_which_it_has(name: str) -> None:
-    (arch,) = random_architectures(load_space(name), 1)
-    with pytest.raises(ValueError, match=f"strides {NO_TAPS[name]}, but.*asks for 8, 16, 32"):
-        SearchedBackbone(name, arch)
-
-
-def test_an_architecture_of_another_space_is_refused() -> None:
-    with pytest.raises(ValueError, match="21 choices, but space 'fairnas' has 19"):
-        SearchedBackbone("fairnas", PUBLISHED)
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_pretrained_weights_give_the_classifiers_features_exactly(
-    training: bool, tmp_path: Path
-) -> None:
-    space = load_space("spos")
-    subnet = trained(space, (3, -1, 0, 4, 0, -1, -1, 0, 4, -1, 4, 4, 1, 4, 2, 0, 0, 4, 0, 2, 2))
-    torch.save(subnet.state_dict(), tmp_path / "network.pt")
-    backbone = SearchedBackbone("spos", PUBLISHED, checkpoint=tmp_path / "network.pt")
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    expected = hooked(subnet.train(training), images, ["layers.7", "layers.15", "layers.20"])
-    features = backbone.train(training)(images)
-    assert all(torch.equal(f, e) for f, e in zip(features, expected, strict=True))
-    assert features[2].std() > 0
-    backbone.init_weights()  # MMEngine calls this before it trains; the weights have to outlive it
-    found, given = backbone.state_dict(), subnet.state_dict()
-    assert all(torch.equal(found[key], given[key]) for key in found)
-
-
-def test_a_users_space_trained_on_greyscale_images(users_space: str, tmp_path: Path) -> None:
-    space = load_space(users_space).for_images(in_channels=1, num_classes=4)
-    subnet = trained(space, (1, -1, 0, 1, 0)).eval()
-    torch.save(subnet.state_dict(), tmp_path / "network.pt")
-    backbone = SearchedBackbone(
-        users_space, USERS_ARCH, checkpoint=str(tmp_path / "network.pt"), in_channels=1
-    ).eval()
-    images = torch.rand(2, 1, 64, 64)
-    expected = hooked(subnet, images, list(USERS_TAPS.values()))
-    assert all(torch.equal(f, e) for f, e in zip(backbone(images), expected, strict=True))
-    with pytest.raises(WeightsError, match=r"stem.0.weight \[6, 1, 3, 3\] instead of \[6, 3, 3, 3"):
-        SearchedBackbone(users_space, USERS_ARCH, checkpoint=tmp_path / "network.pt")
-
-
-def test_nothing_behind_the_last_tap_is_kept(users_space: str) -> None:
+    # Nothing behind the last tap is kept.
     keys = SearchedBackbone(users_space, USERS_ARCH, out_strides=(8, 16)).state_dict()
     parts = {".".join(key.split(".")[: 2 if key.startswith("layers") else 1]) for key in keys}
     assert parts == {"stem", "first_block", "layers.0", "layers.2"}
 
 
-class TestCheckpoints:
-    """Every key has to fit; what lies behind the taps may be there or not."""
+def test_what_a_space_does_not_have_is_refused() -> None:
+    for name, strides in NO_TAPS.items():
+        (arch,) = random_architectures(load_space(name), 1)
+        with pytest.raises(ValueError, match=f"strides {strides}, but.*asks for 8, 16, 32"):
+            SearchedBackbone(name, arch)
+    with pytest.raises(ValueError, match="21 choices, but space 'fairnas' has 19"):
+        SearchedBackbone("fairnas", PUBLISHED)
 
-    @pytest.fixture
-    def weights(self, users_space: str) -> dict[str, Tensor]:
-        return trained(load_space(users_space), (1, -1, 0, 1, 0)).state_dict()
 
-    def load(self, space: str, content: Any, folder: Path) -> SearchedBackbone:
-        path = folder / "weights.pt"
-        torch.save(content, path)
-        return SearchedBackbone(space, USERS_ARCH, checkpoint=path)
+def test_pretrained_weights_give_the_classifiers_features_exactly(tmp_path: Path) -> None:
+    space = load_space("spos")
+    subnet = trained(space, tuple(map(int, PUBLISHED.split())))
+    torch.save(subnet.state_dict(), tmp_path / "network.pt")
+    backbone = SearchedBackbone("spos", PUBLISHED, checkpoint=tmp_path / "network.pt")
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for training in (False, True):
+        taps = ["layers.7", "layers.15", "layers.20"]
+        expected = outputs_of(subnet.train(training), images, taps)
+        features = backbone.train(training)(images)
+        assert all(torch.equal(f, e) for f, e in zip(features, expected, strict=True))
+        assert features[2].std() > 0
+    backbone.init_weights()  # MMEngine calls this before it trains; the weights have to outlive it
+    ours, theirs = backbone.state_dict(), subnet.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
-    def test_the_classifiers_own_keys_may_be_absent(
-        self, users_space: str, weights: dict[str, Tensor], tmp_path: Path
-    ) -> None:
-        kept = {k: v for k, v in weights.items() if not k.startswith(("head.", "classifier."))}
-        assert len(kept) < len(weights)
-        backbone = self.load(users_space, kept, tmp_path)
-        assert all(torch.equal(backbone.state_dict()[key], kept[key]) for key in kept)
-        assert backbone.state_dict().keys() == kept.keys()
 
-    def test_a_missing_key_is_named(
-        self, users_space: str, weights: dict[str, Tensor], tmp_path: Path
-    ) -> None:
-        del weights["layers.2.project.1.running_var"]
-        with pytest.raises(ValueError, match="missing layers.2.project.1.running_var"):
-            self.load(users_space, weights, tmp_path)
+def test_a_users_space_trained_on_greyscale_images(users_space: str, tmp_path: Path) -> None:
+    space = load_space(users_space).for_images(in_channels=1, num_classes=4)
+    subnet = trained(space, (1, -1, 0, 1, 0)).eval()
+    file = tmp_path / "network.pt"
+    torch.save(subnet.state_dict(), file)
+    backbone = SearchedBackbone(users_space, USERS_ARCH, checkpoint=str(file), in_channels=1).eval()
+    images = torch.rand(2, 1, 64, 64)
+    expected = outputs_of(subnet, images, USERS_TAPS)
+    assert all(torch.equal(f, e) for f, e in zip(backbone(images), expected, strict=True))
+    with pytest.raises(WeightsError, match=r"stem.0.weight \[6, 1, 3, 3\] instead of \[6, 3, 3, 3"):
+        SearchedBackbone(users_space, USERS_ARCH, checkpoint=file)
 
-    def test_a_renamed_key_is_named_twice(
-        self, users_space: str, weights: dict[str, Tensor], tmp_path: Path
-    ) -> None:
-        weights["stem.0.kernel"] = weights.pop("stem.0.weight")
-        with pytest.raises(ValueError, match="missing stem.0.weight; unexpected stem.0.kernel"):
-            self.load(users_space, weights, tmp_path)
 
-    def test_a_renamed_key_behind_the_taps_is_named(
-        self, users_space: str, weights: dict[str, Tensor], tmp_path: Path
-    ) -> None:
-        weights["classifier.kernel"] = weights.pop("classifier.weight")
-        with pytest.raises(ValueError, match="unexpected classifier.kernel"):
-            self.load(users_space, weights, tmp_path)
+# --- every key has to fit; what lies behind the taps may be there or not ---
 
-    def test_another_shape_is_named(
-        self, users_space: str, weights: dict[str, Tensor], tmp_path: Path
-    ) -> None:
-        weights["stem.1.bias"] = torch.zeros(8)
-        with pytest.raises(
-            ValueError, match=r"of another shape stem.1.bias \[8\] instead of \[6\]"
-        ):
-            self.load(users_space, weights, tmp_path)
+Weights = dict[str, Tensor]
 
-    def test_of_many_keys_five_are_named(self, users_space: str, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"missing (\S+, ){4}\S+ and \d+ more"):
-            self.load(users_space, {}, tmp_path)
 
-    def test_another_architecture_is_refused(self, users_space: str, tmp_path: Path) -> None:
-        other = trained(load_space(users_space), (1, -1, 1, 1, 0)).state_dict()
-        with pytest.raises(ValueError, match="layers.2"):
-            self.load(users_space, other, tmp_path)
+def load_backbone(space: str, content: Any) -> SearchedBackbone:
+    path = Path(space).with_name("weights.pt")
+    torch.save(content, path)
+    return SearchedBackbone(space, USERS_ARCH, checkpoint=path)
 
-    def test_a_pickle_with_code_is_refused_and_not_executed(
-        self, users_space: str, weights: dict[str, Tensor], tmp_path: Path
-    ) -> None:
-        marker = tmp_path / "executed"
-        with pytest.raises(ValueError, match="more than tensors"):
-            self.load(users_space, {**weights, "extra": Code(marker)}, tmp_path)
-        assert not marker.exists()
-        torch.load(tmp_path / "weights.pt", weights_only=False)
-        assert marker.exists(), "the pickle had no code in it, so the test proved nothing"
 
-    @pytest.mark.parametrize(
-        "content", [[torch.zeros(1)], {"model": {"a": torch.zeros(1)}}, {"epoch": 3}]
-    )
-    def test_anything_but_a_state_dict_is_refused(
-        self, users_space: str, content: Any, tmp_path: Path
-    ) -> None:
-        with pytest.raises(ValueError, match="not a state dict"):
-            self.load(users_space, content, tmp_path)
+@pytest.fixture
+def weights(users_space: str) -> Weights:
+    return trained(load_space(users_space), (1, -1, 0, 1, 0)).state_dict()
 
-    def test_no_file_and_a_cut_off_one_are_refused(
-        self, users_space: str, weights: dict[str, Tensor], tmp_path: Path
-    ) -> None:
-        with pytest.raises(ValueError, match="nowhere.pt"):
-            SearchedBackbone(users_space, USERS_ARCH, checkpoint=tmp_path / "nowhere.pt")
-        torch.save(weights, tmp_path / "whole.pt")
-        for size in (0, 1000):
-            cut = tmp_path / f"{size}.pt"
-            cut.write_bytes((tmp_path / "whole.pt").read_bytes()[:size])
-            with pytest.raises(ValueError, match=f"{size}.pt"):
-                SearchedBackbone(users_space, USERS_ARCH, checkpoint=cut)
+
+def test_the_classifiers_own_keys_may_be_absent(users_space: str, weights: Weights) -> None:
+    kept = {k: v for k, v in weights.items() if not k.startswith(("head.", "classifier."))}
+    assert len(kept) < len(weights)
+    state = load_backbone(users_space, kept).state_dict()
+    assert state.keys() == kept.keys()
+    assert all(torch.equal(state[key], kept[key]) for key in kept)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda w: w.pop("layers.2.project.1.running_var"), "missing layers.2.project.1.running_v"),
+        (
+            lambda w: w.update({"stem.0.kernel": w.pop("stem.0.weight")}),
+            "missing stem.0.weight; unexpected stem.0.kernel",
+        ),
+        (
+            lambda w: w.update({"classifier.kernel": w.pop("classifier.weight")}),
+            "unexpected classifier.kernel",
+        ),
+        (
+            lambda w: w.update({"stem.1.bias": torch.zeros(8)}),
+            r"of another shape stem.1.bias \[8\] instead of \[6\]",
+        ),
+        (lambda w: w.clear(), r"missing (\S+, ){4}\S+ and \d+ more"),
+    ],
+    ids=["missing", "renamed", "renamed behind the taps", "shape", "many"],
+)
+def test_keys_that_do_not_fit_are_named(
+    users_space: str, weights: Weights, spoil: Callable[[Weights], Any], message: str
+) -> None:
+    spoil(weights)
+    with pytest.raises(WeightsError, match=message):
+        load_backbone(users_space, weights)
+
+
+def test_another_architecture_is_refused(users_space: str) -> None:
+    other = trained(load_space(users_space), (0, -1, 0, 1, 0)).state_dict()
+    with pytest.raises(WeightsError, match="Give the weights of the same architecture"):
+        load_backbone(users_space, other)
 
 
 class Code:
@@ -273,14 +225,97 @@ class Code:
         return Path.touch, (self.marker,)
 
 
-def test_norm_eval_keeps_the_statistics() -> None:
-    space = space_from_dict(load_space("fairnas").to_dict())
-    arch = random_architectures(space, 1)[0]
+def test_code_in_a_checkpoint_is_refused_and_not_run(users_space: str, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    with pytest.raises(WeightsError, match="nothing in it was run"):
+        load_backbone(users_space, {"stem.0.weight": Code(marker)})
+    assert not marker.exists()
+    torch.load(tmp_path / "weights.pt", weights_only=False)
+    assert marker.exists(), "the pickle had no code in it, so the test proved nothing"
+
+
+def test_anything_but_a_whole_state_dict_is_refused(
+    users_space: str, weights: Weights, tmp_path: Path
+) -> None:
+    for content in ([torch.zeros(1)], {"model": {"a": torch.zeros(1)}}, {"epoch": 3}):
+        with pytest.raises(WeightsError, match="not a state dict"):
+            load_backbone(users_space, content)
+    with pytest.raises(WeightsError, match="nowhere.pt"):
+        SearchedBackbone(users_space, USERS_ARCH, checkpoint=tmp_path / "nowhere.pt")
+    torch.save(weights, tmp_path / "whole.pt")
+    for size in (0, 1000):
+        cut = tmp_path / f"{size}.pt"
+        cut.write_bytes((tmp_path / "whole.pt").read_bytes()[:size])
+        with pytest.raises(WeightsError, match=f"{size}.pt"):
+            SearchedBackbone(users_space, USERS_ARCH, checkpoint=cut)
+
+
+# --- torchvision's ---
+
+ROWS = {
+    "efficientnet_b0": ((40, 112, 320), ("features.3", "features.5", "features.7")),
+    "mobilenet_v2": ((32, 96, 320), ("features.6", "features.13", "features.17")),
+    "resnet18": ((128, 256, 512), ("layer2", "layer3", "layer4")),
+    "shufflenet_v2_x1_0": ((116, 232, 464), ("stage2", "stage3", "stage4")),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_features_are_torchvisions(name: str) -> None:
+    channels, nodes = ROWS[name]
+    backbone = TorchvisionBackbone(name).eval()
+    network = get_model(name)
+    body = getattr(network, "features", network)
+    body.load_state_dict(backbone.parts.state_dict(), strict=False)
+    extractor = create_feature_extractor(network.eval(), list(nodes))
+    images = torch.rand(2, 3, 96, 64)
+    with torch.no_grad():
+        features, expected = backbone(images), extractor(images)
+    assert backbone.out_channels == channels == tuple(f.shape[1] for f in features)
+    assert [tuple(f.shape[2:]) for f in features] == [(12, 8), (6, 4), (3, 2)]
+    assert all(torch.equal(f, expected[n]) for f, n in zip(features, nodes, strict=True))
+
+
+def test_a_copy_still_knows_training_from_inference() -> None:
+    backbone = copy.deepcopy(TorchvisionBackbone("efficientnet_b0"))
     images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        training = [backbone.train()(images)[2] for _ in range(2)]  # blocks are left out by chance
+        inference = [backbone.eval()(images)[2] for _ in range(2)]
+    assert not torch.equal(*training)
+    assert torch.equal(*inference)
+
+
+@pytest.mark.parametrize(
+    ("build", "key"),
+    [
+        (
+            lambda norm_eval: SearchedBackbone("fairnas", (0,) * 19, norm_eval=norm_eval),
+            "layers.3.project.1.running_mean",
+        ),
+        (
+            lambda norm_eval: TorchvisionBackbone("resnet18", norm_eval=norm_eval),
+            "parts.bn1.running_mean",
+        ),
+    ],
+    ids=["searched", "torchvision"],
+)
+def test_norm_eval_keeps_the_statistics_and_building_leaves_them_alone(
+    build: Callable[[bool], nn.Module], key: str
+) -> None:
     for norm_eval in (False, True):
-        backbone = SearchedBackbone("fairnas", arch, norm_eval=norm_eval).train()
-        key = "layers.3.project.1.running_mean"
-        before = backbone.state_dict()[key].clone()
-        backbone(images)
-        assert torch.equal(backbone.state_dict()[key], before) is norm_eval
+        backbone = build(norm_eval).train()
+        assert not backbone.state_dict()[key].any()
+        backbone(torch.rand(2, 3, 64, 64))
+        assert bool(backbone.state_dict()[key].any()) is not norm_eval
         assert all(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_only_what_the_detector_needs_is_kept_and_all_else_is_refused() -> None:
+    backbone = TorchvisionBackbone("resnet18", out_strides=(4, 8))
+    assert list(backbone.parts) == ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2"]
+    assert backbone.out_channels == (64, 128)
+    with pytest.raises(ValueError, match="unknown backbone 'vgg16'.*resnet"):
+        TorchvisionBackbone("vgg16")
+    with pytest.raises(ValueError, match="strides 4, 8, 16, 32, but the detector asks for 8, 64"):
+        TorchvisionBackbone("resnet18", out_strides=(8, 64))

@@ -40,8 +40,8 @@ def test_sides_of_the_pyramid(image: int, sides: list[int]) -> None:
     assert [tuple(level.shape) for level in levels] == [(2, 4, side, side) for side in sides]
 
 
-@pytest.mark.parametrize("image", [128, 200])
-def test_it_agrees_with_the_papers_equations(image: int) -> None:
+def test_it_agrees_with_the_papers_equations() -> None:
+    image = 200  # some of the sides are odd
     neck = scrambled(BiFPN(CHANNELS, out_channels=4, num_stages=2))
     state = neck.state_dict()
 
@@ -119,15 +119,11 @@ def test_a_fusion_by_hand() -> None:
     torch.testing.assert_close(output, (3 * swish).expand(1, 1, 2, 2))
 
 
-def test_every_parameter_learns() -> None:
+def test_every_parameter_learns_and_another_number_of_features_is_refused() -> None:
     neck = BiFPN(CHANNELS, out_channels=4, num_stages=3)
     neck.init_weights()
     sum(level.square().mean() * (1 + i) for i, level in enumerate(neck(features(128)))).backward()
-    for name, parameter in neck.named_parameters():
-        assert parameter.grad is not None, name
-
-
-def test_another_number_of_features_is_refused() -> None:
+    assert all(parameter.grad is not None for parameter in neck.parameters())
     with pytest.raises(ValueError, match=r"features of 3 strides.*\[40, 112\]"):
         BiFPN([40, 112])
     with pytest.raises(ValueError, match="num_stages=0"):

@@ -22,16 +22,19 @@ def detection(bbox: list[float], score: float, image_id: int = 10, category_id: 
     return {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score}
 
 
-def annotation_file(folder: Path, *boxes: list[float]) -> Path:
-    """Objects of one category in one image of 400 × 400."""
+def annotation_file(folder: Path, *boxes: list[float], num_images: int = 1) -> Path:
+    """Objects in images of 400 × 400: cats (7) in one; in several, ants (3) come in, too."""
+    rng = np.random.default_rng(0)
     content = document()
-    content["images"] = [{"id": 10, "file_name": "a.png", "width": 400, "height": 400}]
-    content["categories"] = [{"id": 7, "name": "cat"}]
+    content["images"] = [
+        {"id": 10 * number, "file_name": f"{number}.png", "width": 400, "height": 400}
+        for number in range(1, num_images + 1)
+    ]
     content["annotations"] = [
         {
             "id": number,
-            "image_id": 10,
-            "category_id": 7,
+            "image_id": 10 * (1 + (number - 1) * num_images // len(boxes)),
+            "category_id": 7 if num_images == 1 else int(rng.choice([7, 3])),
             "bbox": box,
             "area": box[2] * box[3],
             "iscrowd": 0,
@@ -98,129 +101,102 @@ def test_detections_of_something_else_are_refused(tmp_path: Path, field: str, va
         coco_metrics(file, [{**detection([0, 0, 9, 9], 0.9), field: value}])
 
 
-class TestMetricOfMMDetection:
-    """`UnroundedCocoMetric`, as an evaluation uses it, on detections that are nearly right."""
+# --- `UnroundedCocoMetric`, as an evaluation uses it, on detections that are nearly right ---
 
-    CLASSES = ("cat", "ant")  # COCO's ids 7 and 3
-    NUM_IMAGES = 6
+NUM_IMAGES = 6
 
-    @pytest.fixture
-    def annotations(self, tmp_path: Path) -> Path:
-        """Six images with five objects each, of all three sizes."""
-        rng = np.random.default_rng(0)
-        content = document()
-        content["images"] = [
-            {"id": 10 * number, "file_name": f"{number}.png", "width": 400, "height": 400}
-            for number in range(1, self.NUM_IMAGES + 1)
-        ]
-        content["annotations"] = []
-        for image in content["images"]:
-            for side in (16, 28, 60, 90, 150):
-                x, y = rng.uniform(0, 400 - side, 2).tolist()
-                content["annotations"].append(
-                    {
-                        "id": len(content["annotations"]) + 1,
-                        "image_id": image["id"],
-                        "category_id": int(rng.choice([7, 3])),
-                        "bbox": [x, y, side, side],
-                        "area": side**2,
-                        "iscrowd": 0,
-                    }
-                )
-        return write_coco(tmp_path, content)[0]
 
-    def samples(self, annotations: Path) -> list[dict[str, Any]]:
-        """Every object found, a little beside its place, and as many false alarms."""
-        rng = np.random.default_rng(1)
-        content = json.loads(annotations.read_text(encoding="utf-8"))
-        samples = []
-        for image in content["images"]:
-            objects = [o for o in content["annotations"] if o["image_id"] == image["id"]]
-            boxes_N4 = np.array(
-                [[*o["bbox"][:2], *np.add(o["bbox"][:2], o["bbox"][2:])] for o in objects]
-            )
-            sides_N1 = np.array([[o["bbox"][2]] for o in objects])
-            beside_N4 = boxes_N4 + 0.05 * sides_N1 * rng.normal(size=boxes_N4.shape)
-            corners_N2 = rng.uniform(0, 300, (len(objects), 2))
-            alarms_N4 = np.concatenate([corners_N2, corners_N2 + 80], axis=1)
-            labels = [[7, 3].index(o["category_id"]) for o in objects]
-            samples.append(
-                {
-                    "img_id": image["id"],
-                    "ori_shape": (400, 400),
-                    "pred_instances": {
-                        "bboxes": torch.tensor(np.concatenate([beside_N4, alarms_N4])),
-                        "scores": torch.tensor(rng.uniform(size=2 * len(objects))),
-                        "labels": torch.tensor(labels + labels[::-1]),
-                    },
-                }
-            )
-        return samples
+@pytest.fixture
+def truth_file(tmp_path: Path) -> Path:
+    """Five objects an image, of all three sizes."""
+    rng = np.random.default_rng(0)
+    boxes = [
+        [*rng.uniform(0, 400 - side, 2).tolist(), side, side]
+        for side in (16, 28, 60, 90, 150) * NUM_IMAGES
+    ]
+    return annotation_file(tmp_path, *boxes, num_images=NUM_IMAGES)
 
-    def metric(self, annotations: Path, results: Path | None = None) -> UnroundedCocoMetric:
-        config = {"type": "UnroundedCocoMetric", "ann_file": str(annotations)}
-        if results is not None:
-            config["results_file"] = str(results)
-        metric: UnroundedCocoMetric = METRICS.build(config)
-        metric.dataset_meta = {"classes": self.CLASSES}
-        return metric
 
-    def test_it_is_cocos_own_program_on_the_file_it_wrote(
-        self, annotations: Path, tmp_path: Path
-    ) -> None:
-        metric = self.metric(annotations, tmp_path / "found.json")
-        for sample in self.samples(annotations):
-            metric.process({}, [sample])
-        found = metric.evaluate(self.NUM_IMAGES)
-        truth = COCO(str(annotations))
-        evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "found.json")), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-        names = [f"coco/{name}" for name in COCO_METRICS]
-        expected = dict(zip(names, evaluation.stats[:6].tolist(), strict=True))
-        assert found == pytest.approx(expected, abs=1e-12)
-        assert 0.1 < found["coco/bbox_mAP"] < 0.9
-        assert all(found[name] != round(found[name], 3) for name in names[:3])
+@pytest.fixture
+def samples(truth_file: Path) -> list[dict[str, Any]]:
+    """Every object detected, a little beside its place, and as many false alarms."""
+    rng = np.random.default_rng(1)
+    content = json.loads(truth_file.read_text(encoding="utf-8"))
+    samples = []
+    for image in content["images"]:
+        objects = [o for o in content["annotations"] if o["image_id"] == image["id"]]
+        boxes_N4 = np.array(
+            [[*o["bbox"][:2], *np.add(o["bbox"][:2], o["bbox"][2:])] for o in objects]
+        )
+        sides_N1 = np.array([[o["bbox"][2]] for o in objects])
+        beside_N4 = boxes_N4 + 0.05 * sides_N1 * rng.normal(size=boxes_N4.shape)
+        corners_N2 = rng.uniform(0, 300, (len(objects), 2))
+        alarms_N4 = np.concatenate([corners_N2, corners_N2 + 80], axis=1)
+        labels = [[7, 3].index(o["category_id"]) for o in objects]
+        samples.append(
+            {
+                "img_id": image["id"],
+                "ori_shape": (400, 400),
+                "pred_instances": {
+                    "bboxes": torch.tensor(np.concatenate([beside_N4, alarms_N4])),
+                    "scores": torch.tensor(rng.uniform(size=2 * len(objects))),
+                    "labels": torch.tensor(labels + labels[::-1]),
+                },
+            }
+        )
+    return samples
 
-    def test_the_file_has_what_was_found(self, annotations: Path, tmp_path: Path) -> None:
-        metric = self.metric(annotations, tmp_path / "found.json")
-        (sample, *_) = samples = self.samples(annotations)
-        for one in samples:
-            metric.process({}, [one])
-        metric.evaluate(self.NUM_IMAGES)
-        found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-        assert len(found) == sum(len(one["pred_instances"]["scores"]) for one in samples)
-        first = found[0]
-        left, top, right, bottom = sample["pred_instances"]["bboxes"][0].tolist()
-        assert first["image_id"] == 10
-        assert first["bbox"] == [left, top, right - left, bottom - top]
-        assert first["score"] == sample["pred_instances"]["scores"][0].item()
-        labels = torch.cat([one["pred_instances"]["labels"] for one in samples]).tolist()
-        assert [one["category_id"] for one in found] == [[7, 3][label] for label in labels]
 
-    def test_without_a_file_it_says_the_same(self, annotations: Path, tmp_path: Path) -> None:
-        samples = self.samples(annotations)
-        before = set(tmp_path.iterdir())
-        values = []
-        for results in (tmp_path / "found.json", None):
-            metric = self.metric(annotations, results)
-            metric.process({}, samples)
-            values.append(metric.evaluate(self.NUM_IMAGES))
-        assert values[0] == values[1]
-        assert set(tmp_path.iterdir()) - before == {tmp_path / "found.json"}
+def make_metric(truth_file: Path, **config: Any) -> UnroundedCocoMetric:
+    metric: UnroundedCocoMetric = METRICS.build(
+        {"type": "UnroundedCocoMetric", "ann_file": str(truth_file), **config}
+    )
+    metric.dataset_meta = {"classes": ("cat", "ant")}
+    return metric
 
-    def test_one_metric_evaluates_again_and_again(self, annotations: Path, tmp_path: Path) -> None:
-        metric = self.metric(annotations, tmp_path / "found.json")
-        samples = self.samples(annotations)
-        metric.process({}, samples)
-        first = metric.evaluate(self.NUM_IMAGES)
-        nothing = [
-            {**one, "pred_instances": {k: v[:0] for k, v in one["pred_instances"].items()}}
-            for one in samples
-        ]
-        metric.process({}, nothing)
-        assert set(metric.evaluate(self.NUM_IMAGES).values()) == {0.0}
-        assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8")) == []
-        metric.process({}, samples)
-        assert metric.evaluate(self.NUM_IMAGES) == first
+
+def test_it_is_pycocotools_on_the_file_with_the_detections(
+    truth_file: Path, samples: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "detections.json"
+    metric = make_metric(truth_file, results_file=str(file))
+    for sample in samples:
+        metric.process({}, [sample])
+    metrics = metric.evaluate(NUM_IMAGES)
+    truth = COCO(str(truth_file))
+    evaluation = COCOeval(truth, truth.loadRes(str(file)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    names = [f"coco/{name}" for name in COCO_METRICS]
+    expected = dict(zip(names, evaluation.stats[:6].tolist(), strict=True))
+    assert metrics == pytest.approx(expected, abs=1e-12)
+    assert 0.1 < metrics["coco/bbox_mAP"] < 0.9
+    assert all(metrics[name] != round(metrics[name], 3) for name in names[:3])
+
+    detections = json.loads(file.read_text(encoding="utf-8"))
+    instances = [one["pred_instances"] for one in samples]
+    labels = torch.cat([one["labels"] for one in instances]).tolist()
+    assert [one["category_id"] for one in detections] == [[7, 3][label] for label in labels]
+    left, top, right, bottom = instances[0]["bboxes"][0].tolist()
+    assert detections[0]["image_id"] == 10
+    assert detections[0]["bbox"] == [left, top, right - left, bottom - top]
+    assert detections[0]["score"] == instances[0]["scores"][0].item()
+
+    # Without a file it says the same, and leaves nothing.
+    before = set(tmp_path.iterdir())
+    again = make_metric(truth_file)
+    again.process({}, samples)
+    assert again.evaluate(NUM_IMAGES) == metrics
+    assert set(tmp_path.iterdir()) == before
+
+    # One metric evaluates again and again.
+    nothing = [
+        {**one, "pred_instances": {k: v[:0] for k, v in one["pred_instances"].items()}}
+        for one in samples
+    ]
+    metric.process({}, nothing)
+    assert set(metric.evaluate(NUM_IMAGES).values()) == {0.0}
+    assert json.loads(file.read_text(encoding="utf-8")) == []
+    metric.process({}, samples)
+    assert metric.evaluate(NUM_IMAGES) == metrics
