@@ -1,8 +1,8 @@
 """What to do when an attempt at a job fails: a decision, apart from what carries it out.
 
 Ray Train's own retry counts failures and does not look at them, so that a typing error in a
-config would be tried four times. Ray is therefore configured to fail at once, and :func:`decide` says
-whether to start it again from the last checkpoint. Preempted nodes and elastic resizing stay
+config would be tried four times. Ray is therefore configured to fail at once, and :func:`decide`
+says whether to start it again from the last checkpoint. Preempted nodes and elastic resizing stay
 with Ray, which treats them as no failure at all.
 """
 

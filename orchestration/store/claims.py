@@ -51,8 +51,7 @@ class Holder:
         owner: unique for every claim that is ever made.
         machine: where the process runs; process ids mean something on one machine only.
         pid: the process.
-        started: when that process began, in the kernel's ticks; distinguishes it from a later one of the
-            same number.
+        started: when that process began, in the kernel's ticks; process ids are used again.
         beat: counts up while the holder lives.
         note: what the holder says of its progress, for people.
     """
