@@ -7,13 +7,14 @@ from typing import Any
 
 import yaml
 
-from experiments.config.cell import Config
-from experiments.config.load import load_config
-from experiments.plan.cell import CellPlan, plan_cell
-from nas.data import describe_data
+from experiments.config.load import load_experiment
+from experiments.plan.cells import CellPlan
+from experiments.plan.graph import ExperimentPlan, plan_experiment
 from tests.nas.examples import TINY
 
 Values = dict[str, Any]
+# Of an indicator that looks at images.
+ACCURACY: Values = {"indicator": "accuracy", "recalibration_images": 64, "batch_size": 64}
 
 
 def small(space: str = "micro") -> Values:
@@ -62,12 +63,11 @@ def write_config(folder: Path, **changes: Any) -> Path:
     return write_yaml(folder / "small.yaml", changed(values, **changes))
 
 
-def small_config(folder: Path, **changes: Any) -> Config:
-    return load_config(write_config(folder, **changes))
+def plan_file(path: Path, *overrides: str) -> ExperimentPlan:
+    """What a config file plans."""
+    return plan_experiment(load_experiment(path, overrides))
 
 
 def small_plan(folder: Path, **changes: Any) -> CellPlan:
-    config = small_config(folder, **changes)
-    data = config.data
-    images = describe_data(data.name, root=data.root, resolution=data.resolution)
-    return plan_cell(config, images)
+    """The first cell of such a config."""
+    return plan_file(write_config(folder, **changes)).cells[0]

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from experiments import cli
 from tests.experiments.command import Outcome
-from tests.experiments.detectors import Detected, detect_in
-from tests.experiments.recorded import Recorded, record_in
+
+if TYPE_CHECKING:
+    from tests.experiments.detectors import Detected
+    from tests.experiments.recorded import Recorded
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Networks this small lose more to threads that wait for each other than they gain."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(1)
+        yield
 
 
 @pytest.fixture
@@ -29,6 +30,7 @@ def bnnas(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
     """Run a command through the script's entry point, in this process."""
+    from experiments import cli
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["bnnas", *map(str, arguments)])
@@ -45,12 +47,16 @@ def bnnas(
 
 
 @pytest.fixture(scope="session")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    """A tracked experiment that the commands have made, for all tests."""
-    return record_in(tmp_path_factory.mktemp("recorded"))
+def recorded(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """Tracked experiments that the engine makes, for all tests."""
+    from tests.experiments.recorded import Recorded
+
+    return Recorded(tmp_path_factory.mktemp("recorded"))
 
 
 @pytest.fixture(scope="session")
-def detected(tmp_path_factory: pytest.TempPathFactory) -> Detected:
-    """A small detector that `bnnas detect` has made, for all tests."""
-    return detect_in(tmp_path_factory.mktemp("detected"))
+def detected(recorded: Recorded) -> Detected:
+    """The recorded detector."""
+    from tests.experiments.detectors import Detected
+
+    return Detected(recorded.folder, recorded.detector)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detection import DETECTIONS_FILE
 from detection.coco.data import data_root
-from experiments.config.load import load_detection
-from experiments.plan.detection import DetectionPlan, plan_detection
-from experiments.stages.detect import DETECTIONS
+from experiments.config.load import load_detector
+from experiments.plan.detector import DetectorPlan, plan_detector
+from experiments.run.result import Result
+from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord, StageStore
 from tests.detection.examples import SMALL_DETECTOR, small_space
-from tests.experiments import command
 from tests.experiments.configs import Values, changed, write_yaml
 
 # Strides 8, 16 and 32, two candidates a layer.
@@ -70,24 +71,44 @@ def write_detector(folder: Path, values: Values | None = None, **changes: Any) -
     return write_yaml(folder / "detect.yaml", changed(values, **changes))
 
 
-def detector_plan(folder: Path, values: Values | None = None, **changes: Any) -> DetectionPlan:
+def detector_plan(folder: Path, values: Values | None = None, **changes: Any) -> DetectorPlan:
     """What such a config plans."""
-    return plan_detection(load_detection(write_detector(folder, values, **changes)))
+    return plan_config(write_detector(folder, values, **changes))
+
+
+def plan_config(path: Path, *overrides: str) -> DetectorPlan:
+    """What a detector's config plans."""
+    config = load_detector(path, overrides).detector
+    assert config is not None
+    return plan_detector(config)
+
+
+def retrain_of(plan: DetectorPlan) -> Stage:
+    assert plan.retrain is not None
+    return plan.retrain
 
 
 @dataclass(frozen=True)
 class Detected:
-    """A small detector that `bnnas detect` has made, and its answer; nobody changes it.
+    """A small detector, made by the engine, and its answer; nobody changes it.
 
     Attributes:
         folder: where the config, `runs` and all else lie.
-        config: the YAML file.
-        result: what `--json` has printed.
+        made: what the engine says of it.
     """
 
     folder: Path
-    config: Path
-    result: dict[str, Any]
+    made: Result
+
+    @property
+    def config(self) -> Path:
+        """The YAML file."""
+        return self.folder / "detect.yaml"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return self.made.to_json()
 
     @property
     def storage(self) -> Path:
@@ -100,9 +121,9 @@ class Detected:
         return StageStore(self.storage)
 
     @property
-    def plan(self) -> DetectionPlan:
+    def plan(self) -> DetectorPlan:
         """What was asked for."""
-        return plan_detection(load_detection(self.config))
+        return plan_config(self.config)
 
     @property
     def scenes(self) -> Path:
@@ -112,8 +133,7 @@ class Detected:
 
     def record(self, kind: str) -> StageRecord:
         """One of its stages, `retrain` or `detect`."""
-        (found,) = self.store.list(kind)
-        return found
+        return next(each for each in self.made.records if each.kind == kind)
 
     @property
     def checkpoint(self) -> str:
@@ -123,14 +143,6 @@ class Detected:
     def detections(self) -> list[dict[str, Any]]:
         """What the last evaluation has found."""
         found: list[dict[str, Any]] = json.loads(
-            self.store.read_bytes(self.record("detect"), DETECTIONS)
+            self.store.read_bytes(self.record("detect"), DETECTIONS_FILE)
         )
         return found
-
-
-def detect_in(folder: Path) -> Detected:
-    """Make the detector, in a process of its own."""
-    config = write_detector(folder)
-    done = command.run("detect", config, "--json", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return Detected(folder, config, json.loads(done.stdout))

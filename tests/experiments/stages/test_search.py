@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
@@ -15,40 +16,42 @@ import torch
 
 import nas.data
 from experiments.config.places import open_tracker
-from experiments.plan.cell import CellPlan
-from experiments.run.workbench import open_setting
-from experiments.stages import retrain, scored_search, supernet
-from experiments.stages.scored_search import Generations, make_scorer
-from experiments.stages.search import make_search
+from experiments.plan.cells import CellPlan
+from experiments.plan.decides import SearchContent
+from experiments.stages import retrain, scoring, supernet
+from experiments.stages.scoring import make_scorer
+from experiments.stages.search import Generations, make_search, search_table
+from experiments.stages.setting import Setting
 from experiments.stages.supernet import recorded_scores
-from experiments.stages.table_search import search_table
 from nas.accuracy import subnet_accuracy
 from nas.cost import flops_table, gather_sum, params_table
 from nas.data import DataSplits
 from nas.indicators import additive_scores
 from nas.network import Supernet
 from nas.search import SEARCHERS, Budget, Evolution, exact_search, run_search
-from nas.space import Architecture, parse_architecture, space_from_dict
-from orchestration.cluster.connect import cluster
+from nas.space import Architecture, parse_architecture
+from orchestration.cluster.scaling import Scaling
+from orchestration.jobs.runner import StageRunner
+from orchestration.store.claims import Claims
+from orchestration.store.failure_log import FailureLog
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageStore
-from orchestration.tracking.stage_runs import Done
-from tests.experiments.configs import small_plan
-from tests.experiments.test_stages import payload, put, run, supernet_stage
+from orchestration.tracking.stage_runs import Done, StageRuns
+from tests.experiments.configs import ACCURACY, small_plan
+from tests.experiments.stage_work import payload, put, run, supernet_of
 from tests.interrupted import CrashError
 
 
 def searching(tmp_path: Path, **changes: Any) -> CellPlan:
-    defaults: dict[str, Any] = {
-        "search__indicator": "accuracy",
-        "search__searcher": "evolution",
-        "search__recalibration_images": 64,
-        "search__batch_size": 64,
-    }
-    plain = small_plan(tmp_path)
-    table = flops_table(plain.space)
+    table = flops_table(small_plan(tmp_path).space)
+    defaults = {f"search__{name}": value for name, value in ACCURACY.items()}
+    defaults["search__searcher"] = "evolution"
     defaults["search__max_flops"] = (table.minimum + table.maximum) / 2
     return small_plan(tmp_path, **{**defaults, **changes})
+
+
+def content_of(cell: CellPlan) -> SearchContent:
+    return SearchContent.model_validate(cell.search.config)
 
 
 def search_payload(cell: CellPlan, tmp_path: Path) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def search_payload(cell: CellPlan, tmp_path: Path) -> dict[str, Any]:
 
 def score_here(cell: CellPlan, config: dict[str, Any]) -> Generations:
     """The whole search in this process, without Ray."""
-    generations = Generations(cell.search.config, space_from_dict(cell.search.config["space"]))
+    generations = Generations(content_of(cell))
     score = make_scorer(config, "cpu")
     while archs := generations.suggest():
         generations.update(archs, [score(arch) for arch in archs])
@@ -99,15 +102,9 @@ class Watching:
         pass
 
 
-@pytest.fixture(scope="module")
-def two_cpus() -> Iterator[None]:
-    with cluster(num_cpus=2):
-        yield
-
-
 def search_for_real(cell: CellPlan, tmp_path: Path, watching: Watching) -> Done:
     """The search stage as a cell makes it; its supernet is in the store."""
-    store = StageStore(tmp_path / "runs")
+    store, claims = StageStore(tmp_path / "runs"), Claims(tmp_path / "runs")
     inputs = {}
     if cell.supernet is not None:
         record = store.get(cell.supernet.fingerprint)
@@ -115,37 +112,27 @@ def search_for_real(cell: CellPlan, tmp_path: Path, watching: Watching) -> Done:
         nowhere: Future[str | None] = Future()
         nowhere.set_result(None)
         inputs["supernet"] = Done(cell.supernet, record, cached=True, drawn=Future(), shown=nowhere)
-    tracker = open_tracker(cell.config)
-    with open_setting(
-        cell.config, tracker, watching, code={}, parent_run_id=None, tags={}
-    ) as setting:
-        return make_search(cell.search, setting, inputs)
+    num_workers = cell.config.cluster.num_workers
+    with StageRuns(open_tracker(cell.config), claims) as runs:
+        runner = StageRunner(
+            store=store,
+            claims=claims,
+            failures=FailureLog(tmp_path / "runs"),
+            runs=runs,
+            scaling=Scaling(num_workers),
+            max_failures=0,
+            code={},
+        )
+        place = payload(cell.search, tmp_path)["place"]
+        return make_search(cell.search, Setting(runner, place, watching), inputs)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_search_on_actors_is_the_one_in_this_process(
-    two_cpus: None, tmp_path: Path, num_workers: int
+def test_an_interrupted_search_on_actors_is_the_one_in_this_process(
+    ray_cluster: None, tmp_path: Path
 ) -> None:
-    cell = searching(tmp_path, cluster__num_workers=num_workers)
-    here = score_here(cell, search_payload(cell, tmp_path))
-    done = search_for_real(cell, tmp_path, Watching())
-    assert dict(done.record.result) == here.outcome().result
-    assert dict(done.record.metrics) == here.outcome().metrics
-    assert len(done.record.history) == 3
-    assert done.record.device_hours == pytest.approx(num_workers * done.record.wall_s / 3600)
-    assert not list((tmp_path / "runs" / "jobs").iterdir())
-    assert len(set(evaluated(here).values())) > 1
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.parametrize("searcher", ["evolution", "random"])
-def test_an_interrupted_search_is_the_uninterrupted_one(
-    two_cpus: None, tmp_path: Path, searcher: str
-) -> None:
-    cell = searching(tmp_path, search__searcher=searcher, cluster__num_workers=2)
+    cell = searching(tmp_path, cluster__num_workers=2)
     here = score_here(cell, search_payload(cell, tmp_path))
     with pytest.raises(CrashError):  # after the first generation
         search_for_real(cell, tmp_path, Watching(dies_after=1))
@@ -155,9 +142,13 @@ def test_an_interrupted_search_is_the_uninterrupted_one(
             search_for_real(cell, tmp_path, Watching())
     done = search_for_real(cell, tmp_path, Watching())
     assert dict(done.record.result) == here.outcome().result
+    assert dict(done.record.metrics) == here.outcome().metrics
     history = done.record.history
     assert [row["search/num_evaluated"] for row in history] == [8, 16, 24]
     assert history[-1]["search/best"] == max(evaluated(here).values())
+    assert done.record.device_hours == pytest.approx(2 * done.record.wall_s / 3600)
+    assert not list((tmp_path / "runs" / "jobs").iterdir())
+    assert len(set(evaluated(here).values())) > 1
 
 
 def crash(*_: Any) -> None:
@@ -167,8 +158,7 @@ def crash(*_: Any) -> None:
 @pytest.mark.parametrize("searcher", ["evolution", "random"])
 def test_generations_go_on_where_their_state_was_taken(tmp_path: Path, searcher: str) -> None:
     cell = searching(tmp_path, search__searcher=searcher)
-    stage, space = cell.search.config, space_from_dict(cell.search.config["space"])
-    whole, piece = Generations(stage, space), Generations(stage, space)
+    whole, piece = Generations(content_of(cell)), Generations(content_of(cell))
     for _ in range(3):
         archs = piece.suggest()
         assert archs == whole.suggest()
@@ -176,7 +166,7 @@ def test_generations_go_on_where_their_state_was_taken(tmp_path: Path, searcher:
         scores = [float(sum(arch)) for arch in archs]
         assert piece.update(archs, scores) == whole.update(archs, scores)
         state = piece.state_dict()
-        piece = Generations(stage, space)
+        piece = Generations(content_of(cell))
         piece.load_state_dict(state)
     assert piece.suggest() == whole.suggest() == ()
     assert piece.outcome() == whole.outcome()
@@ -212,7 +202,7 @@ def test_batches_that_do_not_fit_are_prepared_anew_and_score_the_same(
     cell = searching(tmp_path, data__search_val_fraction=0.5)
     config = search_payload(cell, tmp_path)
     kept = make_scorer(config, "cpu")
-    monkeypatch.setattr(scored_search, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(scoring, "_KEPT_BYTES", 0)
     anew = make_scorer(config, "cpu")
     for arch in cell.baseline_archs:
         assert [kept(arch), kept(arch)] == [anew(arch), anew(arch)]
@@ -228,7 +218,7 @@ def test_accuracy_is_the_searched_subnet_with_inherited_recalibrated_weights(
     untrained = Supernet(cell.space, seed=cell.config.seed)
     network = Supernet(cell.space, seed=7)
     store = StageStore(tmp_path / "runs")
-    weights = store.fetch(supernet_stage(cell).fingerprint, "network.pt", tmp_path / "w.pt")
+    weights = store.fetch(supernet_of(cell).fingerprint, "network.pt", tmp_path / "w.pt")
     network.load_state_dict(torch.load(weights, weights_only=True))
     data = nas.data.load_data("digits", max_train_images=128, search_val_fraction=0.5)
 
@@ -266,8 +256,9 @@ def test_supernet_and_search_never_see_a_test_image(
             tmp_path, search__indicator=indicator, search__evolution={"num_iterations": 1}
         )
         score_here(cell, search_payload(cell, tmp_path))
+    stage = cell.retrain(cell.baseline_archs[0])
     with pytest.raises(AssertionError, match="test images were touched"):
-        run(retrain.work, payload(cell.baseline[0], tmp_path), tmp_path / "retrain")
+        run(retrain.work, payload(stage, tmp_path), tmp_path / "retrain")
 
 
 # --- search by a table of scores ---
@@ -283,7 +274,7 @@ def table_search(tmp_path: Path, **changes: Any) -> tuple[CellPlan, dict[str, An
         bn_scores_LN = recorded_scores(context.history[-1], cell.space)
     indicator = cell.config.search.indicator
     scores_LN = additive_scores(indicator, cell.space, bn_scores_LN=bn_scores_LN, seed=0)
-    return cell, dict(search_table(cell.search.config, cell.space, scores_LN).result)
+    return cell, dict(search_table(content_of(cell), scores_LN).result)
 
 
 def described(archs: list[dict[str, Any]]) -> list[tuple[Architecture, float]]:
@@ -330,21 +321,17 @@ def test_the_table_search_is_what_nas_search_gives(tmp_path: Path) -> None:
     assert found["exact"]["arch"] == result["arch"]
 
 
-@pytest.mark.parametrize("searcher", SEARCHERS)
-@pytest.mark.parametrize("indicator", ["flops", "params", "random"])
-def test_the_searcher_that_was_asked_for_decides(
-    tmp_path: Path, searcher: str, indicator: str
-) -> None:
-    cell, result = table_search(
-        tmp_path, search__indicator=indicator, search__searcher=searcher, search__max_params=5000
-    )
-    chosen = result["found"][searcher]
-    assert (result["arch"], result["score"]) == (chosen["arch"], chosen["score"])
-    arch = parse_architecture(result["arch"])
-    cell.space.validate(arch)
-    assert (
-        result["flops"]
-        == flops_table(cell.space).of(arch)
-        <= cell.search.config["search"]["max_flops"]
-    )
-    assert result["params"] == params_table(cell.space).of(arch) <= 5000
+def test_the_searcher_that_was_asked_for_decides(tmp_path: Path) -> None:
+    for searcher, indicator in itertools.product(SEARCHERS, ("flops", "params", "random")):
+        search = {"indicator": indicator, "searcher": searcher, "max_params": 5000}
+        cell, result = table_search(
+            tmp_path, **{f"search__{name}": value for name, value in search.items()}
+        )
+        chosen = result["found"][searcher]
+        assert (result["arch"], result["score"]) == (chosen["arch"], chosen["score"])
+        arch = parse_architecture(result["arch"])
+        cell.space.validate(arch)
+        limit = cell.config.search.max_flops
+        assert limit is not None
+        assert result["flops"] == flops_table(cell.space).of(arch) <= limit
+        assert result["params"] == params_table(cell.space).of(arch) <= 5000

@@ -9,26 +9,27 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.config.cell import Config
-from experiments.plan.cell import CellPlan, plan_cell
+from experiments.plan.decides import SupernetContent
 from experiments.plan.forecast import Estimate, Forecast, forecast
-from experiments.plan.graph import ListedStage, list_stages
+from experiments.plan.graph import ExperimentPlan, PlannedStage, list_stages
 from experiments.stages import probe as probe_module
 from experiments.stages.probe import Probe
 from nas.cost import flops_table
-from nas.data import ImageSpec, load_data
-from nas.space import load_space, parse_architecture
-from orchestration.store.stage import Stage
+from nas.data import load_data
+from nas.space import parse_architecture
 from orchestration.store.stage_store import StageStore
-from tests.experiments.configs import changed, small, small_plan
-from tests.experiments.stages import EPOCH_S, put
+from tests.experiments.configs import plan_file, small, small_plan, write_config
+from tests.experiments.stage_work import EPOCH_S, put, supernet_of
 
-DIGITS = ImageSpec(1, 8, 10, 1438)
 ACCURACY = {"indicator": "accuracy", "recalibration_images": 100}
 
 
+def planned(folder: Path, **changes: Any) -> ExperimentPlan:
+    return plan_file(write_config(folder, **changes))
+
+
 def estimated(
-    plan: CellPlan, store: StageStore, probe: Probe | None = None
+    plan: ExperimentPlan, store: StageStore, probe: Probe | None = None
 ) -> dict[str, list[Estimate]]:
     """What each kind of stage is estimated to cost, in the order of the list."""
     found = forecast(list_stages(plan, store), store, probe)
@@ -38,12 +39,7 @@ def estimated(
     return kinds
 
 
-def supernet_of(plan: CellPlan) -> Stage:
-    assert plan.supernet is not None
-    return plan.supernet
-
-
-def listed(plan: CellPlan, kind: str, store: StageStore) -> ListedStage:
+def listed(plan: ExperimentPlan, kind: str, store: StageStore) -> PlannedStage:
     return next(one for one in list_stages(plan, store).stages if one.stage.kind == kind)
 
 
@@ -57,7 +53,7 @@ def hours(estimate: Estimate) -> float:
 
 def test_epochs_grow_and_what_a_job_takes_besides_does_not(tmp_path: Path) -> None:
     store = StageStore(tmp_path / "runs")
-    plan = small_plan(tmp_path, supernet__epochs=7)
+    plan = planned(tmp_path, supernet__epochs=7)
     # Two epochs of 30 s in a job of 200 s on two devices: 60 s of them grow, 140 s do not.
     earlier = small_plan(tmp_path, seed=5, supernet__epochs=2, supernet__lr=0.5)
     put(store, supernet_of(earlier), device_hours=400 / 3600, wall_s=200.0)
@@ -72,28 +68,27 @@ def test_epochs_grow_and_what_a_job_takes_besides_does_not(tmp_path: Path) -> No
     assert hours(found) * 3600 == pytest.approx(7 * (4 * EPOCH_S + 2 * EPOCH_S) / 4 + 280 / 2)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("space", "micro"),
-        ("data__max_train_images", 130),
-        ("supernet__batch_size", 32),
-        ("supernet__precision", "bfloat16"),
-        ("supernet__trainable", "all"),
-        ("supernet__sampler", "fair"),
-    ],
-)
-def test_what_is_not_comparable_says_nothing(tmp_path: Path, field: str, value: Any) -> None:
-    store = StageStore(tmp_path / "runs")
-    put(store, supernet_of(small_plan(tmp_path, **{field: value})))
-    (found,) = estimated(small_plan(tmp_path), store)["supernet"]
-    assert found == Estimate(None, "nothing comparable has run yet")
+def test_what_is_not_comparable_says_nothing(tmp_path: Path) -> None:
+    for number, (field, value) in enumerate(
+        {
+            "space": "micro",
+            "data__max_train_images": 130,
+            "supernet__batch_size": 32,
+            "supernet__precision": "bfloat16",
+            "supernet__trainable": "all",
+            "supernet__sampler": "fair",
+        }.items()
+    ):
+        store = StageStore(tmp_path / str(number))
+        put(store, supernet_of(small_plan(tmp_path, **{field: value})))
+        (found,) = estimated(planned(tmp_path), store)["supernet"]
+        assert found == Estimate(None, "nothing comparable has run yet"), field
 
 
 def test_a_retraining_grows_with_the_flops_where_the_architecture_is_known(tmp_path: Path) -> None:
     store = StageStore(tmp_path / "runs")
-    plan = small_plan(tmp_path, seed=3, retrain__epochs=5)
-    flops = flops_table(plan.space)
+    plan = planned(tmp_path, seed=3, retrain__epochs=5)
+    flops = flops_table(plan.cells[0].space)
     earlier = small_plan(tmp_path, retrain__epochs=2)
     for number, arch in enumerate(earlier.baseline_archs, start=1):
         put(
@@ -105,7 +100,7 @@ def test_a_retraining_grows_with_the_flops_where_the_architecture_is_known(tmp_p
             history=[{"epoch": n, "train/epoch_s": number * EPOCH_S} for n in (1.0, 2.0)],
         )
     *known, unknown = estimated(plan, store)["retrain"]
-    for arch, found in zip(plan.baseline_archs, known, strict=True):
+    for arch, found in zip(plan.cells[0].baseline_archs, known, strict=True):
         assert hours(found) * 3600 == pytest.approx(5 * EPOCH_S * flops.of(arch) / 1000)
         assert found.basis == "2 earlier runs"
     assert hours(unknown) * 3600 == pytest.approx(5 * 1.5 * EPOCH_S)
@@ -118,22 +113,22 @@ def test_a_search_grows_with_its_candidates_as_far_as_the_space_goes(tmp_path: P
     put(store, earlier.search, metrics={"num_evaluated": 10.0}, device_hours=0.5)
     for num_iterations, num_candidates in ((3, 24), (100, 81)):
         evolution = {**small()["search"]["evolution"], "num_iterations": num_iterations}
-        plan = small_plan(tmp_path, search={**ACCURACY, "evolution": evolution})
-        assert plan.space.num_architectures == 81
+        plan = planned(tmp_path, search={**ACCURACY, "evolution": evolution})
+        assert plan.cells[0].space.num_architectures == 81
         (found,) = estimated(plan, store)["search"]
         assert hours(found) == pytest.approx(0.5 / 10 * num_candidates)
 
 
-@pytest.mark.parametrize("indicator", ["bn", "flops", "random"])
-def test_what_is_computed_costs_no_device(tmp_path: Path, indicator: str) -> None:
-    plan = small_plan(tmp_path, search__indicator=indicator)
-    (found,) = estimated(plan, StageStore(tmp_path / "runs"))["search"]
-    assert found == Estimate(0.0, "computed, no job")
+def test_what_is_computed_costs_no_device(tmp_path: Path) -> None:
+    for indicator in ("bn", "flops", "random"):
+        plan = planned(tmp_path, search__indicator=indicator)
+        (found,) = estimated(plan, StageStore(tmp_path / "runs"))["search"]
+        assert found == Estimate(0.0, "computed, no job")
 
 
 def test_a_total_with_an_unknown_part_is_unknown(tmp_path: Path) -> None:
     store = StageStore(tmp_path / "runs")
-    plan = small_plan(tmp_path)
+    plan = planned(tmp_path)
     put(store, supernet_of(small_plan(tmp_path, seed=1)), device_hours=0.5)
     found = forecast(list_stages(plan, store), store, None)
     assert found.device_hours is None
@@ -150,7 +145,7 @@ def test_known_speeds_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(probe_module, "_image_s", lambda batches, run: 0.5)
     monkeypatch.setattr(probe_module, "_call_s", lambda call: 2.0)
     store, probe = StageStore(tmp_path / "runs"), Probe()
-    plan = small_plan(tmp_path, search=ACCURACY, data__max_train_images=150)
+    plan = planned(tmp_path, search=ACCURACY, data__max_train_images=150)
     data = load_data("digits", max_train_images=150)
     assert len(data.train) == 150
     rates = {}
@@ -163,8 +158,8 @@ def test_known_speeds_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert rates["retrain"].hours * 3600 == pytest.approx(0.5 * (128 + len(data.search_val)))
     assert rates["search"].hours * 3600 == pytest.approx(2 + 0.5 * (100 + len(data.search_val)))
     assert rates["retrain"].once_hours * 3600 >= 0.5 * len(data.test)
-    arch = plan.baseline_archs[0]
-    assert rates["retrain"].flops == flops_table(plan.space).of(arch)
+    arch = plan.cells[0].baseline_archs[0]
+    assert rates["retrain"].flops == flops_table(plan.cells[0].space).of(arch)
 
 
 def test_a_speed_is_that_of_the_images_after_the_first_batch(
@@ -191,8 +186,8 @@ def test_every_kind_is_measured_once_for_real(tmp_path: Path, indicator: str) ->
     store = StageStore(tmp_path / "runs")
     asked: list[str] = []
     probe = Probe(asked.append)
-    short = small_plan(tmp_path, search={**ACCURACY, "indicator": indicator})
-    long = small_plan(
+    short = planned(tmp_path, search={**ACCURACY, "indicator": indicator})
+    long = planned(
         tmp_path, search={**ACCURACY, "indicator": indicator}, supernet__epochs=30, seed=2
     )
     before = torch.get_num_threads()
@@ -216,15 +211,14 @@ def test_a_cpu_that_stands_for_gpus_says_so(
 ) -> None:
     monkeypatch.setattr(probe_module, "_PROBE_S", 0.0)
     store = StageStore(tmp_path / "runs")
-    plan = small_plan(tmp_path, cluster={"use_gpu": True, "num_workers": 4})
+    plan = planned(tmp_path, cluster={"use_gpu": True, "num_workers": 4})
     (found,) = estimated(plan, store, Probe())["supernet"]
     assert "this machine's CPU" in found.basis
     assert "no GPU" in found.basis
 
 
 def test_images_that_would_all_be_decoded_first_are_not_measured(tmp_path: Path) -> None:
-    values = changed(small(), data__skip_unreadable=True)
-    plan = plan_cell(Config.model_validate(values), DIGITS)
+    plan = planned(tmp_path, data__skip_unreadable=True)
     (found,) = estimated(plan, StageStore(tmp_path / "runs"), Probe())["supernet"]
     assert found.device_hours is None
     assert "skip_unreadable" in found.basis
@@ -232,26 +226,22 @@ def test_images_that_would_all_be_decoded_first_are_not_measured(tmp_path: Path)
 
 def test_a_batch_is_a_workers_share_and_no_more_than_a_cpu_bears(tmp_path: Path) -> None:
     store = StageStore(tmp_path / "runs")
-    plan = small_plan(tmp_path, cluster__num_workers=4, data__max_train_images=None)
+    plan = planned(tmp_path, cluster__num_workers=4, data__max_train_images=None)
     one = listed(plan, "supernet", store)
     data = load_data("digits")
-    bench = probe_module._Bench(one, data, "cpu", {})
+    content = SupernetContent.model_validate(one.stage.config)
+    bench = probe_module._Bench(one, content, data, "cpu", {})
     assert bench.batch_size(64) == 16
     assert bench.batch_size(2) == 1
     assert bench.batch_size(10**6) == len(data.train)
-    large = probe_module._Bench(one, replace(data, resolution=224), "cpu", {})
+    large = replace(bench, data=replace(data, resolution=224))
     assert large.batch_size(1024) == 8
 
 
 def test_a_stand_in_for_what_is_not_found_is_legal(tmp_path: Path) -> None:
-    space = load_space("micro")
-    budget = flops_table(space).minimum * 1.05
-    plan = plan_cell(
-        Config.model_validate(
-            changed(small(), search__max_flops=budget, random_baseline__num_architectures=0)
-        ),
-        DIGITS,
-    )
+    budget = flops_table(small_plan(tmp_path).space).minimum * 1.05
+    plan = planned(tmp_path, search__max_flops=budget, random_baseline__num_architectures=0)
     one = listed(plan, "retrain", StageStore(tmp_path / "runs"))
     assert one.fingerprint is None
-    assert flops_table(plan.space).of(parse_architecture(one.stage.config["arch"])) <= budget
+    arch = parse_architecture(one.stage.config["arch"])
+    assert flops_table(plan.cells[0].space).of(arch) <= budget

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import nas.data
-from experiments.plan.cell import CellPlan
+from experiments.plan.cells import CellPlan
 from experiments.stages import retrain, supernet
 from experiments.stages.epochs import TRAINING_FILE
 from experiments.stages.setting import WEIGHTS
@@ -20,28 +20,10 @@ from nas.early_bird import EarlyBirdStop
 from nas.indicators import bn_scores
 from nas.network import Subnet, Supernet
 from nas.training import evaluate
-from orchestration.jobs.train_job import Work
 from orchestration.jobs.worker import LocalWorkerContext
-from orchestration.store.stage import Stage
-from orchestration.store.stage_store import StageRecord, StageStore
 from tests.experiments.configs import small_plan
-from tests.interrupted import CrashError, assert_same_value, in_pieces, without_timings
-
-
-def payload(stage: Stage, folder: Path, **place: Any) -> dict[str, Any]:
-    defaults = {"data_root": None, "num_loaders": 0, "storage_path": str(folder / "runs")}
-    return {"stage": dict(stage.config), "place": {**defaults, **place}}
-
-
-def run(work: Work, config: dict[str, Any], folder: Path) -> LocalWorkerContext:
-    context = LocalWorkerContext(folder)
-    work(config, context)
-    return context
-
-
-def run_in_pieces(work: Work, config: dict[str, Any], folder: Path) -> LocalWorkerContext:
-    """One epoch a process."""
-    return in_pieces(lambda context: work(config, context), folder)
+from tests.experiments.stage_work import payload, run, run_in_pieces, saved, supernet_of
+from tests.interrupted import CrashError, assert_same_value, without_timings
 
 
 @contextmanager
@@ -69,36 +51,6 @@ def assert_same_end(ours: LocalWorkerContext, theirs: LocalWorkerContext) -> Non
         assert_same_value(saved(ours, file), saved(theirs, file))
 
 
-def saved(context: LocalWorkerContext, file: str = WEIGHTS) -> Any:
-    assert context.checkpoint is not None
-    return torch.load(context.checkpoint / file, weights_only=True)
-
-
-def supernet_stage(cell: CellPlan) -> Stage:
-    assert cell.supernet is not None
-    return cell.supernet
-
-
-def put(store: StageStore, stage: Stage, context: LocalWorkerContext) -> StageRecord:
-    assert context.checkpoint is not None
-    return store.put(
-        StageRecord(
-            kind=stage.kind,
-            fingerprint=stage.fingerprint,
-            config=stage.config,
-            inputs=stage.inputs,
-            result={},
-            history=context.history,
-            metrics={},
-            device_hours=0.0,
-            wall_s=0.0,
-            started_at=0.0,
-            finished_at=0.0,
-        ),
-        context.checkpoint,
-    )
-
-
 @pytest.fixture
 def cell(tmp_path: Path) -> CellPlan:
     return small_plan(tmp_path)
@@ -119,7 +71,7 @@ def cell(tmp_path: Path) -> CellPlan:
 def test_an_interrupted_supernet_is_the_uninterrupted_one(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    stage = supernet_stage(small_plan(tmp_path, **changes))
+    stage = supernet_of(small_plan(tmp_path, **changes))
     config = payload(stage, tmp_path)
     whole = run(supernet.work, config, tmp_path / "whole")
     pieces = run_in_pieces(supernet.work, config, tmp_path / "pieces")
@@ -129,20 +81,18 @@ def test_an_interrupted_supernet_is_the_uninterrupted_one(
     assert len(set(losses)) == 3
 
 
-@pytest.mark.parametrize("step", [1, 2, 4, 6])
-def test_a_supernet_that_dies_within_an_epoch_repeats_it(
-    cell: CellPlan, tmp_path: Path, step: int
-) -> None:
-    config = payload(supernet_stage(cell), tmp_path)
+def test_a_supernet_that_dies_within_an_epoch_repeats_it(cell: CellPlan, tmp_path: Path) -> None:
+    config = payload(supernet_of(cell), tmp_path)
     whole = run(supernet.work, config, tmp_path / "whole")
-    with dying_in_batch(step), pytest.raises(CrashError):
-        run(supernet.work, config, tmp_path / "again")
-    again = run(supernet.work, config, tmp_path / "again")
-    assert_same_end(whole, again)
+    for step in (1, 2, 4, 6):
+        folder = tmp_path / f"step-{step}"
+        with dying_in_batch(step), pytest.raises(CrashError):
+            run(supernet.work, config, folder)
+        assert_same_end(whole, run(supernet.work, config, folder))
 
 
 def test_an_interrupted_retraining_is_the_uninterrupted_one(cell: CellPlan, tmp_path: Path) -> None:
-    config = payload(cell.baseline[0], tmp_path)
+    config = payload(cell.retrain(cell.baseline_archs[0]), tmp_path)
     whole = run(retrain.work, config, tmp_path / "whole")
     assert_same_end(whole, run_in_pieces(retrain.work, config, tmp_path / "pieces"))
     for num_batches in (2, 3, 7):  # training, validation, and training of the second epoch
@@ -154,13 +104,13 @@ def test_an_interrupted_retraining_is_the_uninterrupted_one(cell: CellPlan, tmp_
 
 def test_seeds_and_architectures_give_other_weights(tmp_path: Path, cell: CellPlan) -> None:
     other = small_plan(tmp_path, seed=1)
-    ours = run(supernet.work, payload(supernet_stage(cell), tmp_path), tmp_path / "0")
-    theirs = run(supernet.work, payload(supernet_stage(other), tmp_path), tmp_path / "1")
+    ours = run(supernet.work, payload(supernet_of(cell), tmp_path), tmp_path / "0")
+    theirs = run(supernet.work, payload(supernet_of(other), tmp_path), tmp_path / "1")
     assert ours.history[0]["train/loss"] != theirs.history[0]["train/loss"]
 
 
 def test_recorded_scores_are_those_of_the_saved_weights(cell: CellPlan, tmp_path: Path) -> None:
-    context = run(supernet.work, payload(supernet_stage(cell), tmp_path), tmp_path / "job")
+    context = run(supernet.work, payload(supernet_of(cell), tmp_path), tmp_path / "job")
     network = Supernet(cell.space, seed=cell.config.seed)
     network.load_state_dict(saved(context))
     recorded = supernet.recorded_scores(context.history[-1], cell.space)
@@ -173,7 +123,7 @@ def test_recorded_scores_are_those_of_the_saved_weights(cell: CellPlan, tmp_path
 def test_in_scope_bn_everything_else_keeps_its_initial_value(
     cell: CellPlan, tmp_path: Path
 ) -> None:
-    context = run(supernet.work, payload(supernet_stage(cell), tmp_path), tmp_path / "job")
+    context = run(supernet.work, payload(supernet_of(cell), tmp_path), tmp_path / "job")
     network = Supernet(cell.space, seed=cell.config.seed, gamma_init=0.5)
     batch_norms = {
         f"{name}.{part}"
@@ -193,7 +143,7 @@ def test_in_scope_bn_everything_else_keeps_its_initial_value(
 def test_an_early_bird_stop_ends_training_at_the_same_epoch_after_any_restart(
     tmp_path: Path,
 ) -> None:
-    stage = supernet_stage(
+    stage = supernet_of(
         small_plan(
             tmp_path,
             supernet__epochs=30,
@@ -219,8 +169,8 @@ def test_an_early_bird_stop_ends_training_at_the_same_epoch_after_any_restart(
 
 
 def test_test_accuracy_is_that_of_the_saved_network(cell: CellPlan, tmp_path: Path) -> None:
-    stage, arch = cell.baseline[0], cell.baseline_archs[0]
-    context = run(retrain.work, payload(stage, tmp_path), tmp_path / "job")
+    arch = cell.baseline_archs[0]
+    context = run(retrain.work, payload(cell.retrain(arch), tmp_path), tmp_path / "job")
     subnet = Subnet(cell.space, arch, seed=123)
     subnet.load_state_dict(saved(context))
     data = nas.data.load_data("digits", max_train_images=128)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +17,17 @@ import torch
 import yaml
 
 import nas.data
-from experiments.plan.cell import CellPlan
+from experiments.plan.cells import CellPlan
 from experiments.stages import retrain
 from experiments.stages.logged_model import write_model
-from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS, Setting
+from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS
 from nas.data.memory import MemoryImageSet
 from nas.network import Subnet
-from nas.space import format_architecture
-from orchestration.cluster.connect import cluster
-from orchestration.cluster.scaling import Scaling
-from orchestration.jobs.runner import StageRunner
-from orchestration.jobs.worker import LocalWorkerContext
-from orchestration.store.claims import Claims
-from orchestration.store.failure_log import FailureLog
+from nas.space import format_architecture, parse_architecture
 from orchestration.store.stage_store import StageRecord, StageStore
-from orchestration.tracking.models import register_winner
-from orchestration.tracking.stage_runs import StageRuns
-from orchestration.tracking.tracker import Tracker
 from tests.experiments.configs import small_plan
+from tests.experiments.recorded import Recorded
+from tests.experiments.stage_work import payload, put, run, saved
 
 Images = npt.NDArray[np.float32]
 
@@ -82,30 +75,13 @@ def first_validated(num_images: int) -> Images:
 def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     folder = tmp_path_factory.mktemp("retrained")
     cell = small_plan(folder)
-    stage, arch = cell.baseline[0], cell.baseline_archs[0]
-    place = {"data_root": None, "num_loaders": 0, "storage_path": str(folder / "runs")}
-    context = LocalWorkerContext(folder / "job")
-    retrain.work({"stage": dict(stage.config), "place": place}, context)
-    assert context.checkpoint is not None
-    store = StageStore(folder / "runs")
-    record = store.put(
-        StageRecord(
-            kind="retrain",
-            fingerprint=stage.fingerprint,
-            config=stage.config,
-            inputs={},
-            result={"arch": format_architecture(arch)},
-            history=context.history,
-            metrics={"top1": context.history[-1]["test/top1"]},
-            device_hours=0.0,
-            wall_s=0.0,
-            started_at=0.0,
-            finished_at=1.0,
-        ),
-        context.checkpoint,
-    )
+    arch = cell.baseline_archs[0]
+    stage, store = cell.retrain(arch), StageStore(folder / "runs")
+    context = run(retrain.work, payload(stage, folder), folder / "job")
+    found = {"arch": format_architecture(arch)}
+    record = put(store, stage, context, result=found, metrics={"top1": 0.5})
     subnet = Subnet(cell.space, arch, seed=123)
-    subnet.load_state_dict(torch.load(context.checkpoint / WEIGHTS, weights_only=True))
+    subnet.load_state_dict(saved(context))
     subnet.eval()
     return Retrained(cell, record, store, subnet, first_validated(5))
 
@@ -158,9 +134,9 @@ def test_a_lock_file_where_the_user_stands_stays_there(
     assert not (tmp_path / "model" / "pyproject.toml").exists()
 
 
-def load_elsewhere(model: str, retrained: Retrained, folder: Path) -> Callable[[str], Images]:
+def load_elsewhere(model: str, images_BCHW: Images, folder: Path) -> Callable[[str], Images]:
     """Load and ask the model in another process that knows nothing of the project."""
-    np.save(folder / "images.npy", retrained.images_BCHW)
+    np.save(folder / "images.npy", images_BCHW)
     environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
     user = subprocess.run(
         [sys.executable, "-c", USER, model, str(folder / "images.npy")],
@@ -177,7 +153,7 @@ def load_elsewhere(model: str, retrained: Retrained, folder: Path) -> Callable[[
 def test_another_process_without_the_project_gets_the_same_logits(
     retrained: Retrained, model_folder: Path, tmp_path: Path
 ) -> None:
-    found = load_elsewhere(str(model_folder), retrained, tmp_path)
+    found = load_elsewhere(str(model_folder), retrained.images_BCHW, tmp_path)
     logits = found("logits.npy")
     assert logits.shape == (5, 10)
     assert logits.dtype == np.float32
@@ -190,13 +166,8 @@ def test_another_process_without_the_project_gets_the_same_logits(
         assert normalisation[name].tolist() == value
 
 
-@pytest.mark.parametrize(
-    "images",
-    [np.zeros((2, 3, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32), np.zeros((2, 1, 8, 8))],
-    ids=["channels", "no batch", "float64"],
-)
 def test_the_signature_refuses_other_images(
-    model_folder: Path, images: npt.NDArray[np.float64], monkeypatch: pytest.MonkeyPatch
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
@@ -205,8 +176,10 @@ def test_the_signature_refuses_other_images(
     monkeypatch.setattr(sys, "path", list(sys.path))
     model = mlflow.pyfunc.load_model(str(model_folder))
     assert model.predict(np.zeros((2, 1, 8, 8), np.float32)).shape == (2, 10)
-    with pytest.raises(MlflowException, match="schema"):
-        model.predict(images)
+    channels, no_batch = np.zeros((2, 3, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32)
+    for images in (channels, no_batch, np.zeros((2, 1, 8, 8))):
+        with pytest.raises(MlflowException, match="schema"):
+            model.predict(images)
 
 
 def test_writing_a_model_needs_no_torch(retrained: Retrained, tmp_path: Path) -> None:
@@ -228,35 +201,25 @@ def test_writing_a_model_needs_no_torch(retrained: Retrained, tmp_path: Path) ->
     assert (tmp_path / "model" / "MLmodel").is_file()
 
 
-class Nobody:
-    """Watches without a word."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args: None
-
-
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_retrain_stage_brings_its_model_and_it_can_be_registered(
-    retrained: Retrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_winner_of_a_sweep_is_registered_with_its_model(
+    recorded: Recorded, retrained: Retrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "e")
-    claims = Claims(tmp_path / "runs")
-    runner = StageRunner(
-        store=StageStore(tmp_path / "runs"),
-        claims=claims,
-        failures=FailureLog(tmp_path / "runs"),
-        runs=StageRuns(tracker, claims),
-        scaling=Scaling(),
-        max_failures=0,
-        code={},
-    )
-    place = {"data_root": None, "num_loaders": 0, "storage_path": str(tmp_path / "runs")}
-    with cluster(num_cpus=1):
-        done = retrain.make_retrain(retrained.cell.baseline[0], Setting(runner, place, Nobody()))
-    assert set(done.record.files) == {WEIGHTS, EXAMPLE, IMAGES}
-    assert done.run_id is not None
-    assert register_winner(tracker, name="digits", run_id=done.run_id) == "1"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
-    found = load_elsewhere("models:/digits@winner", retrained, tmp_path)
-    np.testing.assert_array_equal(found("logits.npy"), retrained.logits())
+    winner = recorded.sweep.winner
+    assert winner is not None
+    assert winner.retrained is not None
+    # Not chosen by the test set.
+    best = max(cell.records[-1].history[-1]["val/top1"] for cell in recorded.sweep.cells)
+    assert winner.retrained.history[-1]["val/top1"] == best
+    version = recorded.client.get_model_version_by_alias("sweep", "winner")
+    assert version.run_id == winner.stages[-1]["mlflow_run_id"]
+    assert len(recorded.client.search_model_versions("name = 'sweep'")) == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", recorded.uri)
+    found = load_elsewhere("models:/sweep@winner", retrained.images_BCHW, tmp_path)
+    fingerprint, arch = winner.retrained.fingerprint, winner.retrained.result["arch"]
+    weights = recorded.store.fetch(fingerprint, WEIGHTS, tmp_path / WEIGHTS)
+    subnet = Subnet(retrained.cell.space, parse_architecture(arch), seed=123)
+    subnet.load_state_dict(torch.load(weights, weights_only=True))
+    expected = replace(retrained, subnet=subnet.eval()).logits()
+    np.testing.assert_array_equal(found("logits.npy"), expected)

@@ -11,17 +11,13 @@ from typing import Any
 
 import pytest
 
-from experiments.config.cell import Config
-from experiments.config.load import load_config, load_experiment
-from experiments.config.study import Correlation
-from experiments.config.sweep import Sweep
-from experiments.plan.cell import plan_cell
+from experiments.config.load import load_experiment
 from experiments.run.package import pack
 from experiments.run.provenance import commit, provenance
-from nas.data import describe_data
 from orchestration.store.stage_store import StageStore
 from tests.experiments import command
-from tests.experiments.configs import write_config, write_yaml
+from tests.experiments.command import assert_refused
+from tests.experiments.configs import plan_file, write_config, write_yaml
 from tests.orchestration.ray_head import RayHead
 
 SOURCE = command.ROOT
@@ -82,79 +78,49 @@ def test_the_package_arrives_as_it_was_sent(
     assert arrived == tree(package_folder), err
 
 
-def fingerprints(config: Config) -> list[str]:
-    return [stage.fingerprint for stage in plan_cell(config, describe_data("digits")).known]
-
-
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("run", {}),
+        ("sweep", {"grid": {"trainable": ["all", "bn"], "epochs": [2, 4]}, "seeds": [0, 1]}),
+        ("correlate", {"correlate": {"num_architectures": 5}, "seeds": [0, 1]}),
+    ],
+)
 def test_the_job_makes_the_same_stages_in_the_cluster_that_it_is_in(
-    tmp_path: Path, package_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    package_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    changes: dict[str, Any],
 ) -> None:
-    config = write_config(tmp_path, cluster={"address": "10.0.0.1:6379", "cpus_per_worker": 2})
+    cluster = {"address": "10.0.0.1:6379", "cpus_per_worker": 2}
+    config = write_config(tmp_path, cluster=cluster, **changes)
     write_yaml(tmp_path / "larger.yaml", {"extends": "tiny.yaml", "head": {"channels": 24}})
-    overrides = ["space=larger.yaml", "supernet.epochs=2", "seed=3"]
+    overrides = ["space=larger.yaml", "retrain.epochs=3"]
     package = pack(config, overrides, package_folder)
     monkeypatch.chdir(package_folder)
-    here, there = load_config(config, overrides), load_config("config.yaml")
-    assert fingerprints(there) == fingerprints(here)
-    assert there.cluster == here.cluster.model_copy(update={"address": None})
-    assert package.entrypoint == "python -m experiments run config.yaml"
+    here, there = plan_file(config, *overrides), plan_file(Path("config.yaml"))
+    assert (there.experiment.kind, there.group) == (kind, here.group)
+    assert there.known == here.known
+    before = here.experiment.shared.cluster
+    assert there.experiment.shared.cluster == before.model_copy(update={"address": None})
+    assert package.entrypoint == f"python -m experiments {kind} config.yaml"
     assert package.metadata["bnnas.storage"] == str(tmp_path / "runs")
 
 
-def test_a_sweep_travels_with_its_grid(
-    tmp_path: Path, package_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    grid = {"trainable": ["all", "bn"], "indicator": ["bn", "accuracy"], "epochs": [2, 4]}
-    config = write_config(tmp_path, grid=grid, seeds=[0, 1])
-    package = pack(config, [], package_folder)
-    monkeypatch.chdir(package_folder)
-    here, there = load_experiment(config), load_experiment("config.yaml")
-    assert isinstance(here, Sweep)
-    assert isinstance(there, Sweep)
-    assert len(there.cells) == 16
-    assert [fingerprints(cell) for cell in there.cells] == [
-        fingerprints(cell) for cell in here.cells
-    ]
-    assert package.entrypoint == "python -m experiments sweep config.yaml"
-
-
-def test_a_study_travels_with_its_seeds(
-    tmp_path: Path, package_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = write_config(tmp_path, seeds=[0, 1], correlate={"num_architectures": 5})
-    package = pack(config, [], package_folder)
-    monkeypatch.chdir(package_folder)
-    here, there = load_experiment(config), load_experiment("config.yaml")
-    assert isinstance(here, Correlation)
-    assert isinstance(there, Correlation)
-    assert there.shared.correlate == here.shared.correlate
-    assert [fingerprints(cell) for cell in there.cells] == [
-        fingerprints(cell) for cell in here.cells
-    ]
-    assert package.entrypoint == "python -m experiments correlate config.yaml"
-    with pytest.raises(ValueError, match="absolute path"):
-        pack(config, ["storage.path=bnnas-runs"], package_folder)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["storage.path=bnnas-runs"], ("storage.path", "'bnnas-runs'", "absolute path")),
-        (["storage.path=~/runs"], ("storage.path", "'~/runs'", "absolute path")),
-        (["data.root=data"], ("data.root", "'data'", "absolute path")),
-        (["tracking.uri=sqlite:///mlflow.db"], ("tracking.uri", "'sqlite:///mlflow.db'")),
-        (["storage.path=s3://bucket/runs"], ("s3://bucket/runs", "MLFLOW_TRACKING_URI")),
-        (["supernet.epoch=1"], ("supernet.epoch", "unknown key")),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
 def test_what_would_be_lost_is_refused_before_anything_is_packed(
-    tmp_path: Path, package_folder: Path, overrides: list[str], words: tuple[str, ...]
+    tmp_path: Path, package_folder: Path
 ) -> None:
-    with pytest.raises(ValueError, match=words[0]) as caught:
-        pack(write_config(tmp_path), overrides, package_folder)
-    for word in words:
-        assert word in str(caught.value)
+    for override, words in (
+        ("storage.path=bnnas-runs", "storage.path is 'bnnas-runs', .* absolute path"),
+        ("storage.path=~/runs", "storage.path is '~/runs', .* absolute path"),
+        ("data.root=data", "data.root is 'data', .* absolute path"),
+        ("tracking.uri=sqlite:///mlflow.db", "tracking.uri is 'sqlite:///mlflow.db'"),
+        ("storage.path=s3://bucket/runs", "s3://bucket/runs.* MLFLOW_TRACKING_URI"),
+        ("supernet.epoch=1", "supernet.epoch is an unknown key"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            pack(write_config(tmp_path), [override], package_folder)
     assert tree(package_folder) == set()
 
 
@@ -166,7 +132,7 @@ def test_a_relative_tracking_uri_of_the_environment_is_refused(
         pack(write_config(tmp_path), [], package_folder)
     absolute = f"sqlite:///{tmp_path}/mlflow.db"
     package = pack(write_config(tmp_path), [f"tracking.uri={absolute}"], package_folder)
-    assert load_config(package.folder / "config.yaml").tracking.uri == absolute
+    assert load_experiment(package.folder / "config.yaml").tracking.uri == absolute
 
 
 def test_of_the_environment_only_what_is_named_travels(
@@ -245,31 +211,30 @@ class Client:
 
 
 @pytest.fixture
-def bnnas(ray_head: RayHead, tmp_path: Path) -> Client:
+def client(ray_head: RayHead, tmp_path: Path) -> Client:
     return Client(ray_head, tmp_path)
 
 
 @pytest.mark.server
 @pytest.mark.slow
 def test_a_submitted_experiment_runs_and_leaves_its_results_in_the_storage(
-    bnnas: Client, tmp_path: Path
+    client: Client, tmp_path: Path
 ) -> None:
-    config = write_config(tmp_path, random_baseline__num_architectures=0)
-    done = bnnas.run("submit", config)
+    search = {"indicator": "flops"}
+    config = write_config(tmp_path, search=search, random_baseline__num_architectures=0)
+    done = client.run("submit", config)
     assert done.returncode == 0, done.stdout + done.stderr
     submission_id, *log = done.stdout.splitlines()
     assert submission_id.startswith("small-")
-    assert any("what was found" in line for line in log)
-    known = plan_cell(load_config(config), describe_data("digits")).known
-    store = StageStore(tmp_path / "runs")
-    records = [store.get(stage.fingerprint) for stage in known]
-    assert [record is not None for record in records] == [True] * len(known)
-    assert {record.code["commit"] for record in records if record} == {"0123456789ab"}
+    (task,) = plan_file(config).tasks
+    records = task.records(StageStore(tmp_path / "runs"))
+    assert records is not None
+    assert {record.code["commit"] for record in records} == {"0123456789ab"}
 
-    again = bnnas.run("logs", submission_id)
+    again = client.run("logs", submission_id)
     assert again.returncode == 0
     assert again.stdout.splitlines() == log
-    (one,), table = bnnas.submissions(submission_id)
+    (one,), table = client.submissions(submission_id)
     assert (one["id"], one["status"]) == (submission_id, "SUCCEEDED")
     assert one["metadata"]["bnnas.storage"] == str(tmp_path / "runs")
     assert submission_id in table
@@ -278,69 +243,60 @@ def test_a_submitted_experiment_runs_and_leaves_its_results_in_the_storage(
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_a_job_that_fails_is_the_status_of_its_submission(bnnas: Client, tmp_path: Path) -> None:
+def test_a_job_that_fails_is_the_status_of_its_submission(client: Client, tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    done = bnnas.run("submit", config, "--set=data.name=cifar10", "--json")
+    done = client.run("submit", config, "--set=data.name=cifar10", "--json")
     assert done.returncode == 1
     one = json.loads(done.stdout)
     assert one["status"] == "FAILED"
     assert "cifar10" in done.stderr  # the log, which says what is missing
     assert f"{one['id']} FAILED: " in done.stderr
+    assert client.run("logs", one["id"]).returncode == 1  # it ended, and not well
 
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_following_ends_with_ctrl_c_and_the_job_with_stop(bnnas: Client, tmp_path: Path) -> None:
+def test_following_ends_with_ctrl_c_and_the_job_with_stop(client: Client, tmp_path: Path) -> None:
     config = write_config(tmp_path, retrain__epochs=10_000, supernet__epochs=10_000)
-    process = bnnas.start("submit", config)
+    submitted = client.run("submit", config, "--no-wait")
+    assert submitted.returncode == 0
+    submission_id = submitted.stdout.strip()
+    assert "Stop it" in submitted.stderr
+    process = client.start("logs", submission_id)
     assert process.stdout is not None
-    submission_id = process.stdout.readline().strip()
     assert "entrypoint" in "".join(process.stdout.readline() for _ in range(2))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert f"{submission_id} goes on." in err
     assert f"bnnas logs {submission_id} --address http://127.0.0.1:" in err
-    (one,), _ = bnnas.submissions(submission_id)
-    assert one["status"] == "RUNNING"
+    values, table = client.submissions()
+    assert {one["id"]: one["status"] for one in values}[submission_id] == "RUNNING"
+    assert submission_id in table
 
-    stopped = bnnas.run("stop", "--json")  # the only one, so that it need not be named
+    stopped = client.run("stop", "--json")  # the only one, so that it need not be named
     assert stopped.returncode == 0
     assert json.loads(stopped.stdout)["id"] == submission_id
     assert json.loads(stopped.stdout)["status"] == "STOPPED"
-    assert "had ended before" in bnnas.run("stop", submission_id).stdout
-    nothing = bnnas.run("stop")
-    assert nothing.returncode == 2
-    assert "no job runs there" in nothing.stderr
-    assert bnnas.run("logs", submission_id).returncode == 1
+    assert "had ended before" in client.run("stop", submission_id).stdout
+    for arguments, words in (
+        (("stop",), "no job runs there"),
+        (("logs", "x"), "no submission 'x'"),
+    ):
+        refused = client.run(*arguments)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert words in refused.stderr
 
 
 @pytest.mark.server
-@pytest.mark.slow
-def test_without_waiting_the_id_is_all(bnnas: Client, tmp_path: Path) -> None:
+def test_a_wrong_request_is_one_sentence(
+    ray_head: RayHead, bnnas: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", ray_head.address)
     config = write_config(tmp_path)
-    done = bnnas.run("submit", config, "--no-wait", "--set=data.name=cifar10")
-    assert done.returncode == 0
-    submission_id = done.stdout.strip()
-    assert "Stop it" in done.stderr
-    values, table = bnnas.submissions()
-    assert submission_id in [one["id"] for one in values]
-    assert submission_id in table
-    assert bnnas.run("logs", submission_id).returncode == 1  # it ended, and not well
-
-
-@pytest.mark.server
-def test_a_wrong_request_is_one_sentence(bnnas: Client, tmp_path: Path) -> None:
-    config = write_config(tmp_path)
-    nobody = ("--address", "http://127.0.0.1:9")
     for arguments, words in (
         (("submit", config, "--set=storage.path=runs"), "storage.path is 'runs'"),
-        (("submit", config, *nobody), "Nobody answers at the Ray dashboard http://127.0.0.1:9"),
+        (("submit", config, "--address", "http://127.0.0.1:9"), "Nobody answers at the Ray"),
         (("submit", config, "--address", "head"), "give http://HOST:PORT"),
-        (("logs", "nonesuch"), "no submission 'nonesuch'"),
-        (("stop", "nonesuch"), "no submission 'nonesuch'"),
     ):
-        done = bnnas.run(*arguments)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert words in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert_refused(bnnas(*arguments), words)

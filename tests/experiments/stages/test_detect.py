@@ -9,18 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.runner import Runner
 
+from detection import DETECTIONS_FILE, DETECTOR_FILE, LOSSES_FILE
 from detection.backbone import SearchedBackbone
 from detection.coco.annotation_file import CocoError
-from detection.coco.data import scene_parameters
-from detection.coco.digit_scenes import make_digit_scenes
 from detection.training import TRAINING_FILE
 from detection.weights import WeightsError
-from experiments.config.load import load_detection
-from experiments.plan.detection import DetectionPlan, plan_detection
+from experiments.plan.detector import DetectorPlan
 from experiments.stages import detect, retrain
-from experiments.stages.detect import DETECTIONS, DETECTOR, build_config, pixel_statistics
+from experiments.stages.detect import pixel_statistics
 from experiments.stages.setting import IMAGES, WEIGHTS
 from nas.network import Subnet
 from nas.space import parse_architecture, space_from_dict
@@ -31,48 +28,38 @@ from tests.experiments.detectors import (
     ARCH,
     SPACE,
     detector_plan,
+    retrain_of,
     small_detector,
     without,
 )
-from tests.experiments.test_stages import (
-    payload,
-    put,
-    run,
-    run_in_pieces,
-    saved,
-)
-from tests.interrupted import (
-    CrashError,
-    CrashingContext,
-    assert_same_value,
-    without_timings,
-)
+from tests.experiments.stage_work import payload, put, run, run_in_pieces, saved
+from tests.interrupted import CrashError, CrashingContext, assert_same_value, without_timings
 
-DEMO = Path(__file__).parents[2] / "experiments" / "configs" / "detect_digit_scenes.yaml"
 CLASS_NAMES = [str(digit) for digit in range(10)]
 GREY = {"mean": [0.3], "std": [0.4]}
 PUBLISHED = "3 -1 0 4 0 -1 -1 0 4 -1 4 4 1 4 2 0 0 4 0 2 2"
 RANDOM = without(small_detector(), "data", "retrain")
+ONE_EPOCH: dict[str, Any] = {"detect__epochs": 1, "detect__warmup_epochs": 0}
 
 
-def detect_payload(plan: DetectionPlan, folder: Path) -> dict[str, Any]:
+def detect_payload(plan: DetectorPlan, folder: Path) -> dict[str, Any]:
     return payload(
-        plan.stage,
+        plan.detect,
         folder,
         coco_root=str(folder / "scenes"),
         class_names=CLASS_NAMES,
         pixels=GREY,
-        retrain=plan.stage.inputs.get("retrain"),
+        retrain=plan.detect.inputs.get("retrain"),
         log_interval=1,
         use_gpu=False,
     )
 
 
-def pretrain(plan: DetectionPlan, folder: Path) -> StageRecord:
+def pretrain(plan: DetectorPlan, folder: Path) -> StageRecord:
     """Make the retrain stage in this process, and put it into the store."""
-    assert plan.retrain is not None
-    context = run(retrain.work, payload(plan.retrain, folder), folder / "retrain")
-    return put(StageStore(folder / "runs"), plan.retrain, context)
+    stage = retrain_of(plan)
+    context = run(retrain.work, payload(stage, folder), folder / "retrain")
+    return put(StageStore(folder / "runs"), stage, context)
 
 
 def subnet(seed: int) -> Subnet:
@@ -81,7 +68,7 @@ def subnet(seed: int) -> Subnet:
 
 def trained_backbone(context: LocalWorkerContext) -> dict[str, torch.Tensor]:
     prefix = "backbone."
-    state = saved(context, DETECTOR)
+    state = saved(context, DETECTOR_FILE)
     return {
         key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
     }
@@ -92,19 +79,39 @@ def read_json(context: LocalWorkerContext, name: str) -> Any:
     return json.loads((context.checkpoint / name).read_text(encoding="utf-8"))
 
 
+def check_costs(context: LocalWorkerContext) -> None:
+    """What a detector costs is reported with its last epoch."""
+    first, last = context.history
+    assert not [name for name in first if name.startswith("detector/")]
+    state = saved(context, DETECTOR_FILE)
+    backbone = SearchedBackbone(SPACE, ARCH)
+    num_params = sum(parameter.numel() for parameter in backbone.parameters())
+    assert last["detector/params_backbone"] == num_params
+    for cost in ("flops", "params"):
+        parts = [last[f"detector/{cost}_{part}"] for part in ("backbone", "neck", "head")]
+        assert last[f"detector/{cost}"] == sum(parts)
+        assert min(parts) > 0
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    learnt = {key: value for key, value in state.items() if not key.endswith(buffers)}
+    # Levels share the head's convolutions, which a state dict names once for each.
+    tensors = {value.data_ptr(): value.numel() for value in learnt.values()}
+    assert last["detector/params"] == sum(tensors.values())
+
+
 def test_an_interrupted_detector_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    plan = detector_plan(tmp_path, detect__epochs=3)
+    plan = detector_plan(tmp_path)
     pretrain(plan, tmp_path)
     config = detect_payload(plan, tmp_path)
     whole = run(detect.work, config, tmp_path / "whole")
     pieces = run_in_pieces(detect.work, config, tmp_path / "pieces")
     assert without_timings(whole.history) == without_timings(pieces.history)
-    assert len(whole.history) == 3
-    assert_same_value(saved(whole, DETECTOR), saved(pieces, DETECTOR))
-    for name in (DETECTIONS, "losses.json"):
+    assert len(whole.history) == 2
+    assert_same_value(saved(whole, DETECTOR_FILE), saved(pieces, DETECTOR_FILE))
+    for name in (DETECTIONS_FILE, LOSSES_FILE):
         assert read_json(whole, name) == read_json(pieces, name)
+    check_costs(whole)
     # Two steps an epoch, each with its own losses.
-    assert [step for step, _ in read_json(whole, "losses.json")["step/loss"]] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, _ in read_json(whole, LOSSES_FILE)["step/loss"]] == [1, 2, 3, 4]
 
 
 class Code:
@@ -132,31 +139,12 @@ def test_code_in_a_checkpoint_is_not_run_when_a_training_goes_on(tmp_path: Path)
     assert not (tmp_path / "was run").exists()
 
 
-@pytest.mark.slow
-def test_the_demos_detector_does_clearly_better_than_an_untrained_one(tmp_path: Path) -> None:
-    """The demo's recipe on one worker, from random weights: its pretraining helps it further."""
-    plan = plan_detection(load_detection(DEMO, ["data=null", "retrain=null"]))
-    root = make_digit_scenes(
-        tmp_path / "scenes", **scene_parameters(plan.config.detect.data.model_dump())
-    )
-    pixels = pixel_statistics(plan.stage, None, StageStore(tmp_path / "runs"))
-    config = build_config(plan.stage.config, root=str(root), class_names=CLASS_NAMES, pixels=pixels)
-    config.update(work_dir=str(tmp_path / "runner"), log_level="ERROR")
-    config.default_hooks.update(checkpoint=None, logger=None)
-    untrained = Runner.from_cfg(config).val()["coco/bbox_mAP"]
-    place = {**detect_payload(plan, tmp_path)["place"], "pixels": pixels, "log_interval": 50}
-    trained = run(detect.work, {"stage": plan.stage.config, "place": place}, tmp_path / "job")
-    assert untrained < 0.01
-    assert trained.history[-1]["coco/bbox_mAP"] > 0.15
-
-
 @pytest.mark.parametrize("source", ["retrain", "file", "nothing"])
 def test_the_backbone_begins_with_the_weights_that_it_is_said_to(
     tmp_path: Path, source: str
 ) -> None:
     """With a learning rate of next to nothing, they are also those at the end."""
-    rates: dict[str, Any] = {"detect__lr": 1e-12, "detect__warmup_lr": None}
-    rates |= {"detect__epochs": 1, "detect__warmup_epochs": 0}
+    rates = {"detect__lr": 1e-12, "detect__warmup_lr": None, **ONE_EPOCH}
     if source == "retrain":
         plan = detector_plan(tmp_path, **rates)
         record = pretrain(plan, tmp_path)
@@ -167,7 +155,7 @@ def test_the_backbone_begins_with_the_weights_that_it_is_said_to(
         torch.save(expected, tmp_path / "own.pt")
         plan = detector_plan(tmp_path, RANDOM, checkpoint=str(tmp_path / "own.pt"), **rates)
         assert plan.weights is not None
-        share_file(str(tmp_path / "runs"), plan.stage.config["weights"], plan.weights)
+        share_file(str(tmp_path / "runs"), plan.detect.config["weights"], plan.weights)
         plan.weights.unlink()  # a worker on another machine would not see it either
     else:
         plan = detector_plan(tmp_path, RANDOM, seed=3, **rates)
@@ -184,29 +172,9 @@ def test_a_worker_names_the_keys_that_do_not_fit(tmp_path: Path) -> None:
     torch.save(subnet(seed=0).classifier.state_dict(), tmp_path / "own.pt")
     plan = detector_plan(tmp_path, RANDOM, checkpoint=str(tmp_path / "own.pt"))
     assert plan.weights is not None
-    share_file(str(tmp_path / "runs"), plan.stage.config["weights"], plan.weights)
+    share_file(str(tmp_path / "runs"), plan.detect.config["weights"], plan.weights)
     with pytest.raises(WeightsError, match="missing first_block"):
         run(detect.work, detect_payload(plan, tmp_path), tmp_path / "job")
-
-
-def test_what_a_detector_costs_is_reported_with_its_last_epoch(tmp_path: Path) -> None:
-    plan = detector_plan(tmp_path, RANDOM)
-    context = run(detect.work, detect_payload(plan, tmp_path), tmp_path / "job")
-    first, last = context.history
-    assert not [name for name in first if name.startswith("detector/")]
-    state = saved(context, DETECTOR)
-    backbone = SearchedBackbone(SPACE, ARCH)
-    num_params = sum(parameter.numel() for parameter in backbone.parameters())
-    assert last["detector/params_backbone"] == num_params
-    for cost in ("flops", "params"):
-        parts = [last[f"detector/{cost}_{part}"] for part in ("backbone", "neck", "head")]
-        assert last[f"detector/{cost}"] == sum(parts)
-        assert min(parts) > 0
-    buffers = ("running_mean", "running_var", "num_batches_tracked")
-    learnt = {key: value for key, value in state.items() if not key.endswith(buffers)}
-    # Levels share the head's convolutions, which a state dict names once for each.
-    tensors = {value.data_ptr(): value.numel() for value in learnt.values()}
-    assert last["detector/params"] == sum(tensors.values())
 
 
 def test_a_worker_that_finds_something_else_than_scenes_says_so(tmp_path: Path) -> None:
@@ -223,9 +191,9 @@ def test_a_detector_is_fed_what_its_backbone_was_fed(tmp_path: Path) -> None:
     store = StageStore(tmp_path / "runs")
     images = json.loads(store.read_bytes(record, IMAGES))
     fed = {"mean": list(images["mean"]), "std": list(images["std"])}
-    assert pixel_statistics(plan.stage, record, store) == fed
+    assert pixel_statistics(plan.detect, record, store) == fed
     assert len(fed["mean"]) == 1
-    grey = detector_plan(tmp_path, RANDOM).stage
+    grey = detector_plan(tmp_path, RANDOM).detect
     assert pixel_statistics(grey, None, store) == {"mean": [0.5], "std": [0.5]}
     imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     others: list[dict[str, Any]] = [
@@ -233,5 +201,5 @@ def test_a_detector_is_fed_what_its_backbone_was_fed(tmp_path: Path) -> None:
         {"torchvision": {"name": "resnet18"}},
     ]
     for backbone in others:
-        stage = detector_plan(tmp_path, {**without(RANDOM, "space", "arch"), **backbone}).stage
+        stage = detector_plan(tmp_path, {**without(RANDOM, "space", "arch"), **backbone}).detect
         assert pixel_statistics(stage, None, store) == imagenet
