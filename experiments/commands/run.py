@@ -105,6 +105,8 @@ def _raise_failure(result: Result) -> None:
 
     first = result.tasks[0]
     if result.kind in ("run", "detect") and not first.records:
+        if first.is_wrong_request:
+            raise ValueError(first.error)
         raise JobError(str(first.error), first.details)
 
 

@@ -54,7 +54,7 @@ def drive(argument: dict[str, Any], report: Callable[[dict[str, Any]], None]) ->
 
     Returns:
         `run_id` of the task's own MLflow run, and `stages` with their runs' ids; of a task that
-        failed for good `error` and `details`.
+        failed for good `error`, `details`, and whether it `is_wrong_request`.
     """
     task: Task = argument["task"]
     tracker = Tracker(argument["uri"], argument["experiment"])
@@ -91,7 +91,11 @@ def drive(argument: dict[str, Any], report: Callable[[dict[str, Any]], None]) ->
             }
     except Exception as error:  # noqa: BLE001  # the others go on; the caller says what failed
         details = error.details if isinstance(error, JobError) else ""
-        return {"error": f"{error}" or type(error).__name__, "details": details}
+        return {
+            "error": f"{error}" or type(error).__name__,
+            "details": details,
+            "is_wrong_request": isinstance(error, ValueError),
+        }
 
 
 def _make(task: Task, setting: Setting, given: Sequence[Done], place: Place | None) -> list[Done]:

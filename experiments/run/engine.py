@@ -203,7 +203,13 @@ class _Drivers:
         error: str | None,
     ) -> TaskResult:
         if error is not None or value is None:
-            return TaskResult(task, error=error, details="" if value is None else value["details"])
+            known = {} if value is None else value
+            return TaskResult(
+                task,
+                error=error,
+                details=known.get("details", ""),
+                is_wrong_request=known.get("is_wrong_request", False),
+            )
         if _is_unshown(value):
             # A driver that found the tracking server away has stored its results all the same.
             value = drive(argument, lambda event: None)

@@ -27,6 +27,7 @@ class TaskResult:
         records: of its stages, in their order; empty where it failed.
         error: why it failed.
         details: traceback of the worker in which it did.
+        is_wrong_request: whether it failed because of what was asked for.
         run_id: the task's own MLflow run, where it has one.
         stages: its stages as `--json` shows them, less the device hours.
     """
@@ -35,6 +36,7 @@ class TaskResult:
     records: tuple[StageRecord, ...] = ()
     error: str | None = None
     details: str = ""
+    is_wrong_request: bool = False
     run_id: str | None = None
     stages: tuple[Mapping[str, Any], ...] = ()
 
