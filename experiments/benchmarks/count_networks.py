@@ -1,6 +1,6 @@
 """What networks of torchvision cost, which Table 2 of BN-NAS compares with.
 
-    python -m experiments.benchmarks.count_networks > experiments/report/evidence/counted.yaml
+    python -m experiments.benchmarks.count_networks > experiments/report/counted.yaml
 
 FLOPs are multiply-adds of convolutions and linear layers, as in `nas.cost`. Nothing is computed:
 the networks are built on PyTorch's meta device, where tensors have a shape and no content.
@@ -25,7 +25,7 @@ _HEAD = """\
 # Counting imports torch and torchvision, which takes longer than the report itself, so it is done
 # once, and a test counts again:
 #
-#   python -m experiments.benchmarks.count_networks > experiments/report/evidence/counted.yaml
+#   python -m experiments.benchmarks.count_networks > experiments/report/counted.yaml
 #
 # `network` is the name in Table 2 of BN-NAS.
 """

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from experiments.report.runs import Runs, numbers, texts
+from experiments.report.runs import Runs, grouped, numbers, of_each_seed, texts
 from orchestration.tracking.reader import TrackedRun
 
 # The params of a stage that may differ among the cells of a group: what was drawn or found.
@@ -48,10 +48,9 @@ class CellSet:
     def groups(self) -> tuple[CellGroup, ...]:
         """The finished cells that differ in nothing but the seed; of two with one the later."""
         done = self.cells[is_done(self.cells)].sort_values("start_time", kind="stable")
-        recipes = pd.Series([self._recipe(run_id) for run_id in done.index], done.index, object)
         found = []
-        for _, cells in done.groupby(recipes, sort=False):
-            cells = cells[~texts(cells, "params.seed").duplicated(keep="last")]
+        for group in grouped(done, self._recipe):
+            cells = of_each_seed(group)
             seeds = texts(cells, "params.seed").map(by_size)
             found.append(CellGroup(cells.loc[seeds.sort_values().index], self.runs))
         axes = ("trainable", "indicator", "epochs")

@@ -1,160 +1,233 @@
-"""The correlation study as a figure in the layout of the paper's Fig. 6, and as a table."""
+"""Do indicators order architectures as retraining does (Fig. 6)?
+
+For every study its figure, Kendall's τ of each indicator, and how much of the differences is
+chance. The paper's claim is that `bn` is as good as `accuracy`. The question that it leaves open is
+whether either says more than size does: `flops` and `params` cost nothing, and larger networks are
+better.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from experiments.figures.correlation import correlation_figure
 from experiments.figures.study import Study
-from experiments.figures.style import COLORS, SERIES, in_style, new_figure
-from experiments.report.closing import print_closing
-from experiments.report.sweep_table import failures_table
-from experiments.run.study import CorrelationResult
-from nas.cost import COST_TABLES
+from experiments.report.runs import Runs, value
+from experiments.report.tables import (
+    MOST_PICTURES,
+    NOTHING,
+    Block,
+    Cell,
+    Picture,
+    Section,
+    Table,
+    decimals,
+    percent,
+)
 from nas.ranking import Interval
+from orchestration.store import json_text
+from orchestration.tracking.reader import TrackedRun
 
-_X_LABELS = {
-    "bn": "sum of mean |γ|",
-    "accuracy": "supernet's accuracy",
-    "flops": "FLOPs of the searched layers",
-    "params": "params of the searched layers",
+_MISSING = (
+    "`bnnas run experiments/configs/correlation_cifar10.yaml --set data.root=CIFAR10` makes a "
+    "study on the paper's images, `bnnas run experiments/configs/correlation_fashion_mnist.yaml` "
+    "one that a CPU can bear."
+)
+_PAPER = (
+    "The paper trains a supernet on CIFAR-10 for 600 epochs, retrains 100 random architectures, "
+    "and says of Fig. 6 that the BN indicator has a Kendall's τ “similar” to that of SPOS's "
+    "accuracy. Its text gives no τ in numbers, so none of the paper's stands beside those below."
+)
+_TABLE = "correlation.csv"
+# Heading → metric of each indicator, whose name goes on with the indicator's.
+_TAUS = {
+    "τ": "tau",
+    "τ from": "tau_low",
+    "τ to": "tau_high",
+    "less bn's τ": "tau_over_bn",
+    "less bn's from": "tau_over_bn_low",
+    "less bn's to": "tau_over_bn_high",
+    "τ within FLOPs bins": "tau_within",
+    "within bins from": "tau_within_low",
+    "within bins to": "tau_within_high",
+    "τ with test loss": "tau_loss",
+    "spread of τ over seeds": "tau_seed_std",
 }
-_BIN_COLORS = (COLORS["evolution"], COLORS["random"], COLORS["accuracy"], COLORS["exact"], *SERIES)
+_NOTE = (
+    "1 is the same order, −1 the reverse. Scores and top-1 are means over seeds. “From” and “to” "
+    "are the ends of 95 % intervals by a bootstrap over architectures, which are the same for two "
+    "indicators that are compared. Within bins only architectures of about one size are compared. "
+    "Of test loss less is better. The spread is the standard deviation of τ when each seed's "
+    "scores are taken alone."
+)
+_SPREAD_NOTE = (
+    "Reliability is the architectures' share of the variance of single retrainings, 0 to 1: where "
+    "it is small, another seed gives another order, which nothing can predict."
+)
+_MEASURED = {
+    "top1": ("test top-1 (points)", percent),
+    "test_loss": ("test loss", decimals(4)),
+}
 
 
-@in_style
-def correlation_figure(study: Study, taus: Mapping[str, Interval] | None = None) -> Figure:
-    """A panel for every indicator: its score against test top-1, coloured by FLOPs.
+def correlation_section(runs: Runs) -> Section:
+    """Every correlation study, the newest first."""
+    studies = [runs.by_id[run_id] for run_id in reversed(runs.of_kind("correlate").index)]
+    shown = [study for study in studies if _indicators(study)]
+    blocks: list[Block] = [_PAPER] if shown else []
+    for place, run in enumerate(shown):
+        study = _read(runs, run) if place < MOST_PICTURES else None
+        if study is not None:
+            blocks.append(_picture(study, run))
+        blocks.append(_agreement_table(run, "" if study is None else _bins(study)))
+        if (spreads := _spread_table(run)).rows:
+            blocks.append(spreads)
+    return Section(
+        "correlation",
+        "Correlation with the accuracy after retraining",
+        "Fig. 6",
+        tuple(blocks),
+        "" if any(run.params.get("data") == "cifar10" for run in shown) else _MISSING,
+        _summary(shown[0]) if shown else (),
+    )
 
-    Two panels a row are as many as can be read on a phone. `taus` are what is to be shown, such as
-    MLflow's; if not given they are the study's own, which take a second or so each.
-    """
-    if taus is None:
-        taus = {name: found.tau for name, found in study.agreement.items()}
-    num_columns = min(2, len(study.indicators))
-    num_rows = math.ceil(len(study.indicators) / num_columns)
-    figure = new_figure(2.8 * num_columns, 2.4 * num_rows + 0.6)
-    panels = np.atleast_1d(figure.subplots(num_rows, num_columns)).flatten()
-    top1_B = 100 * study.top1_BS.mean(axis=1)
-    several = len(study.seeds) > 1
-    bars_B = 100 * study.top1_BS.std(axis=1, ddof=1) if several else None
-    bins = sorted(set(study.bins_B.tolist()))
-    for axes, indicator in zip(panels, study.indicators, strict=False):
-        scores_B = study.scores_BS(indicator).mean(axis=1)
-        for number in bins:
-            mine = study.bins_B == number
-            axes.errorbar(
-                scores_B[mine],
-                top1_B[mine],
-                yerr=None if bars_B is None else bars_B[mine],
-                fmt="o",
-                markersize=4,
-                elinewidth=0.7,
-                color=_BIN_COLORS[number % len(_BIN_COLORS)],
-            )
-        tau = taus.get(indicator)
-        shown = "" if tau is None else f"τ {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
-        axes.set_title(f"{indicator}\n{shown}", fontsize=10)
-        axes.set_xlabel(_X_LABELS.get(indicator, "score"))
-        if indicator in COST_TABLES:
-            axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-        else:
-            axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
-    for axes in panels[: len(study.indicators) : num_columns]:
-        axes.set_ylabel("test top-1 (%)")
-    for axes in panels[len(study.indicators) :]:
-        axes.set_visible(False)
-    flops_B = np.array([row.flops for row in study.rows])
-    marks = [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker="o",
-            color=_BIN_COLORS[number % len(_BIN_COLORS)],
-            label=(
-                f"{flops_B[study.bins_B == number].min() / 1e6:.2f} to "
-                f"{flops_B[study.bins_B == number].max() / 1e6:.2f} M FLOPs"
-            ),
+
+def _indicators(run: TrackedRun) -> list[str]:
+    """Those that were judged, in the order of the study's config."""
+    judged = sorted(name.removeprefix("tau/") for name in run.metrics if name.startswith("tau/"))
+    order = _values(run.params.get("indicators", "[]"))
+    return sorted(judged, key=lambda name: [*order, name].index(name))
+
+
+def _values(param: str) -> list[str]:
+    """A param that is a list; empty where it is none, as MLflow cuts those that are too long."""
+    try:
+        found = json_text.loads(param)
+    except ValueError:
+        return []
+    return [str(each) for each in found] if isinstance(found, list) else []
+
+
+def _intervals(run: TrackedRun, metric: str) -> Mapping[str, Interval]:
+    """Of the indicators that have the metric and the ends of its interval, all finite."""
+    found = {}
+    for name in _indicators(run):
+        ends = [run.metrics.get(f"{metric}{end}/{name}", math.nan) for end in ("", "_low", "_high")]
+        if all(map(math.isfinite, ends)):
+            found[name] = Interval(*ends)
+    return found
+
+
+def _read(runs: Runs, run: TrackedRun) -> Study | None:
+    """The architectures; None where they cannot be had, or the table is damaged."""
+    text = runs.artifacts.document(run, _TABLE)
+    try:
+        if text is None:
+            return None
+        given = run.params.get("num_bins", "")
+        if given.isdigit():
+            return Study.from_csv(text, int(given))
+        bins = [int(line.get("flops_bin") or "") for line in csv.DictReader(io.StringIO(text))]
+        return Study.from_csv(text, max(bins, default=0) + 1)
+    except ValueError:
+        return None
+
+
+def _picture(study: Study, run: TrackedRun) -> Picture:
+    taus = _intervals(run, "tau")
+    read_off = "; ".join(
+        f"{name} τ {tau.value:.2f}, 95 % interval {tau.low:.2f} to {tau.high:.2f}"
+        for name, tau in taus.items()
+    )
+    return Picture(
+        f"correlation-{run.name}",
+        f"{run.name}: score of each indicator against test top-1",
+        f"A panel for each of {', '.join(study.indicators)}: the scores of {len(study.rows)} "
+        f"architectures against their test top-1 in percent, coloured by FLOPs. {read_off}.",
+        lambda: correlation_figure(study, taus),
+    )
+
+
+def _bins(study: Study) -> str:
+    """How many architectures a bin of FLOPs has, and what they cost."""
+    flops_B = np.array([row.flops for row in study.rows]) / 1e6
+    bins = [flops_B[study.bins_B == number] for number in sorted(set(study.bins_B.tolist()))]
+    parts = [f"{len(mine)} ({mine.min():.2f} to {mine.max():.2f} M)" for mine in bins]
+    return f" Architectures in each bin of FLOPs: {', '.join(parts)}."
+
+
+def _agreement_table(run: TrackedRun, bins: str) -> Table:
+    rows = []
+    for name in _indicators(run):
+        row: dict[str, Cell] = {"indicator": name}
+        for heading, metric in _TAUS.items():
+            row[heading] = value(run, f"{metric}/{name}", decimals(2))
+        rows.append(row)
+    return Table.of(
+        f"agreement-{run.name}",
+        f"{run.name}: Kendall's τ of each indicator with test top-1 after retraining",
+        rows,
+        _NOTE + bins,
+        brief=("indicator", *list(_TAUS)[:7]),
+    )
+
+
+def _spread_table(run: TrackedRun) -> Table:
+    """How much architectures differ, beside how much one differs from itself; empty if unknown."""
+    rows: list[dict[str, Cell]] = []
+    for name, (label, form) in _MEASURED.items():
+        cells: dict[str, Cell] = {
+            "between architectures": value(run, f"between/{name}", form),
+            "between seeds": value(run, f"within/{name}", form),
+            "reliability": value(run, f"reliability/{name}", decimals(2)),
+        }
+        if set(cells.values()) != {NOTHING}:
+            rows.append({"standard deviation of": label, **cells})
+    title = f"{run.name}: how much of the differences is the architectures'"
+    return Table.of(f"spread-{run.name}", title, rows, _SPREAD_NOTE)
+
+
+def _summary(run: TrackedRun) -> tuple[str, ...]:
+    """What was asked, what was found, and how sure that is."""
+    params, metrics = run.params, run.metrics
+    seeds = ", ".join(_values(params.get("seeds", "[]"))) or "?"
+    num = params.get("num_architectures", "?")
+    asked = (
+        f"{run.name}: do indicators order architectures as retraining does? A supernet trains "
+        f"{params.get('trainable', '?')} for {params.get('supernet_epochs', '?')} epochs in the "
+        f"space {params.get('space', '?')} on {params.get('data', '?')}, {num} architectures are "
+        f"retrained for {params.get('retrain_epochs', '?')} epochs, seeds {seeds}."
+    )
+    sentences = [asked]
+    for metric, start in (
+        ("tau", "Found: Kendall's τ with test top-1 and its 95 % interval"),
+        ("tau_over_bn", "Less that of bn over the same architectures"),
+        ("tau_within", "Among architectures of about one size"),
+    ):
+        if found := _intervals(run, metric):
+            sentences.append(f"{start}: {_listed(found)}.")
+    top1 = [metrics.get(f"{kind}/top1") for kind in ("between", "within", "reliability")]
+    between, within, reliability = top1
+    if between is None or within is None or reliability is None:
+        sentences.append(
+            "How sure: with one seed it is not known how much of the differences is chance; "
+            "several `seeds` say it."
         )
-        for number in bins
-    ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=num_columns)
-    return figure
-
-
-def print_correlation(
-    result: CorrelationResult,
-    console: Console,
-    *,
-    elapsed_s: float,
-    mlflow: str,
-    page: Path | None = None,
-) -> None:
-    """The tables, what failed, and the command that opens the MLflow UI."""
-    if result.study is None:
-        console.print("Too few architectures have all their measurements to compare rankings.")
     else:
-        console.print(agreement_table(result.study))
-        print_spreads(result.study, console)
-    if result.failures:
-        console.print(failures_table(result.failures))
-        console.print("The same command tries again what failed, and nothing else.")
-    num_made, num_cached = len(result.executed), len(result.cached)
-    console.print(f"Stages    {num_made} made, {num_cached} from the store", highlight=False)
-    print_closing(
-        console,
-        elapsed_s=elapsed_s,
-        storage=result.plan.config.storage.path,
-        figures=result.folder,
-        mlflow=mlflow,
-        page=page,
-    )
-
-
-def agreement_table(study: Study) -> Table:
-    """Kendall's τ of every indicator with 95 % intervals; the report has what is not in it."""
-    table = Table(
-        title=f"Kendall's τ with test top-1 of {len(study.rows)} retrained architectures",
-        title_justify="left",
-        caption="in brackets 95 % intervals, a bootstrap over the architectures",
-        caption_justify="left",
-    )
-    table.add_column("indicator")
-    for heading in ("τ", "τ less bn's", "τ in FLOPs bins"):
-        table.add_column(heading, justify="right")
-    for name, found in study.agreement.items():
-        measured = (found.tau, found.over_bn, found.within)
-        table.add_row(name, *("–" if each is None else _with_interval(each) for each in measured))
-    return table
-
-
-def _with_interval(found: Interval) -> str:
-    return escape(f"{found.value:z.2f} [{found.low:z.2f}, {found.high:z.2f}]")
-
-
-def print_spreads(study: Study, console: Console) -> None:
-    """Whether architectures differ by more than chance."""
-    spreads = study.spreads
-    if not spreads:
-        console.print(
-            "One seed: how much of the differences is chance is not known. Several `seeds` say it.",
-            highlight=False,
+        sentences.append(
+            f"How sure: test top-1 differs by {percent(between)} points between architectures and "
+            f"by {percent(within)} between seeds of one (reliability {reliability:.2f})."
         )
-        return
-    top1, loss = spreads["top1"], spreads["test_loss"]
-    console.print(
-        f"Test top-1 differs by {100 * top1.between:.2f} points between architectures and by "
-        f"{100 * top1.within:.2f} between seeds of one (reliability {top1.reliability:.2f}); test "
-        f"loss by {loss.between:.4f} and {loss.within:.4f} ({loss.reliability:.2f}).",
-        highlight=False,
+    return tuple(sentences)
+
+
+def _listed(found: Mapping[str, Interval]) -> str:
+    return ", ".join(
+        f"{name} {each.value:z.2f} [{each.low:z.2f}, {each.high:z.2f}]"
+        for name, each in found.items()
     )

@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from detection.quiet import quiet
+from detection import mmdetection
 from experiments.config.detect import DetectConfig, DetectionData
 from experiments.figures.numbers import count
 from experiments.plan.decides import detect_stage, searched_backbone
-from experiments.report.detection_table import cost_table
+from experiments.report.detection_table import parts_table
 from experiments.stages.detect import build_config
 from nas.cost import COST_TABLES, layer_costs
 from nas.space import Architecture, SearchSpace, format_architecture
@@ -43,7 +43,7 @@ def inspect_detector(
     select_taps(space, (8, 16, 32))
     detect = DetectConfig(data=DetectionData(name="digit_scenes"), image_size=image_size)
     stage = detect_stage(searched_backbone(space, arch), detect, seed=0)
-    with quiet():
+    with mmdetection():
         from detection.efficientdet import detector_cost
 
         config = build_config(
@@ -68,10 +68,10 @@ def print_detector(description: dict[str, Any], console: Console) -> None:
     side = description["image_size"]
     console.print()
     console.print(
-        cost_table(
+        parts_table(
             description,
             title=f"EfficientDet on it, at {side}×{side} with {description['num_classes']} classes",
-        )
+        ).rich()
     )
     console.print(
         "Published at 512×512: EfficientDet-D0 2.5 G multiply-adds and 3.9 M parameters; "

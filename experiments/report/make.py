@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.ablation import ablation_section
+from experiments.report.comparison import comparison_section
+from experiments.report.correlation import correlation_section
+from experiments.report.cost import cost_section
+from experiments.report.detection import detection_section
+from experiments.report.early_bird import early_bird_section
 from experiments.report.lineage import lineage_section
 from experiments.report.page import ENTRIES, GENERATOR, PAGE, write_page
+from experiments.report.preference import preference_section
 from experiments.report.runs import Runs
 from experiments.report.tables import Block, Picture, Section
 from orchestration.store.whole_folder import whole_folder
@@ -29,6 +35,12 @@ _EMPTY = (
 )
 SECTIONS: dict[str, Callable[[Runs], Section]] = {
     "ablation": ablation_section,
+    "early-bird": early_bird_section,
+    "correlation": correlation_section,
+    "cost": cost_section,
+    "comparison": comparison_section,
+    "detection": detection_section,
+    "preference": preference_section,
 }
 
 

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.plan.forecast import Estimate, Forecast
-from experiments.plan.graph import ListedStage
+from experiments.plan.graph import PlannedStage
 
 
 def print_plan(forecast: Forecast, console: Console) -> None:
@@ -57,7 +57,7 @@ def duration(hours: float) -> str:
     return f"{60 * hours:.0f} min" if hours < 1.5 else f"{hours:,.1f} h"
 
 
-def _time(one: ListedStage, estimate: Estimate) -> str:
+def _time(one: PlannedStage, estimate: Estimate) -> str:
     if one.record is not None:
         return "cached"
     return "unknown" if estimate.device_hours is None else duration(estimate.device_hours)

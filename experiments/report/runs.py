@@ -8,7 +8,8 @@ hand.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -172,6 +173,17 @@ def texts(rows: pd.DataFrame, column: str) -> pd.Series:
     return rows[column] if column in rows else pd.Series("", index=rows.index)
 
 
+def grouped(rows: pd.DataFrame, key: Callable[[str], Hashable]) -> list[pd.DataFrame]:
+    """Rows whose run ids have one key, in the order of the first of each."""
+    keys = pd.Series([key(run_id) for run_id in rows.index], rows.index, object)
+    return [group for _, group in rows.groupby(keys, sort=False)]
+
+
+def of_each_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """The latest of each seed."""
+    return rows[~texts(rows, "params.seed").duplicated(keep="last")]
+
+
 def numbers(rows: pd.DataFrame, metric: str) -> pd.Series:
     """A metric of some runs; NaN where no run has it."""
     column = f"metrics.{metric}"
@@ -181,6 +193,17 @@ def numbers(rows: pd.DataFrame, metric: str) -> pd.Series:
 def average(rows: pd.DataFrame, metric: str, form: Format) -> Cell:
     """A metric's mean ± standard deviation over some runs."""
     return mean_std(numbers(rows, metric), form)
+
+
+def reduced(
+    rows: pd.DataFrame,
+    metric: str,
+    form: Format,
+    how: Callable[[list[float]], float] = statistics.fmean,
+) -> Cell:
+    """A metric of several runs as one number, their mean or another one; finite values only."""
+    finite = [float(each) for each in numbers(rows, metric) if math.isfinite(each)]
+    return number(how(finite) if finite else None, form)
 
 
 def value(run: TrackedRun | None, metric: str, form: Format) -> Cell:

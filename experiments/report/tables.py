@@ -15,10 +15,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+import rich.table
+from rich.markup import escape
+
 from experiments.figures.numbers import count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.console import JustifyMethod
 
 NOTHING = "–"  # the cell where something is missing
 MOST_PICTURES = 20  # that a section has, of the newest runs; every run has its tables
@@ -160,6 +164,18 @@ class Table:
         return [
             any(isinstance(cell, Number) for cell in self.column(name)) for name in self.columns
         ]
+
+    def rich(self, style: str = "") -> rich.table.Table:
+        """For a terminal: the columns that it has room for, without the note."""
+        dropped = (name for name in self.columns if self.brief and name not in self.brief)
+        table = self.without(*dropped)
+        shown = rich.table.Table(title=escape(table.title), title_justify="left", style=style)
+        for heading, is_number in zip(table.columns, table.numeric, strict=True):
+            justify: JustifyMethod = "right" if is_number else "left"
+            shown.add_column(escape(heading), justify=justify, overflow="fold")
+        for row in table.rows:
+            shown.add_row(*(escape(str(cell)) for cell in row))
+        return shown
 
     def csv(self) -> str:
         """With all digits, in the units of the headings; what is missing is empty.

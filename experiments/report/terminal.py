@@ -8,11 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
 
 from experiments.report.ablation import failures_table
 from experiments.report.make import Report
-from experiments.report.tables import Table
 
 # Kind of experiment → what the names of the tables begin with that it prints, by section; of all
 # that is tracked the newest one each.
@@ -58,14 +56,14 @@ def print_report(
         section = report.section(key)
         tables = [table for table in section.tables if table.name.startswith(prefixes)]
         for table in tables[:1] if kind == "report" else tables:
-            console.print(rich_table(table))
+            console.print(table.rich())
         for sentence in section.summary:
             console.print(escape(sentence), highlight=False)
     for table in report.lineage.tables[:1]:
-        console.print(rich_table(table))
+        console.print(table.rich())
     if failures:
         failed = failures_table(failures)
-        console.print(rich_table(failed, style="red"))
+        console.print(failed.rich(style="red"))
         console.print(failed.note)
     if num_executed is not None:
         console.print(
@@ -79,15 +77,3 @@ def print_report(
     for name, text in lines.items():
         if text is not None:
             console.print(f"{name:9} {text}", highlight=False, soft_wrap=True)
-
-
-def rich_table(table: Table, style: str = "") -> RichTable:
-    """A table of a report as rich prints it."""
-    if table.brief:
-        table = table.without(*(name for name in table.columns if name not in table.brief))
-    shown = RichTable(title=escape(table.title), title_justify="left", style=style)
-    for heading, is_number in zip(table.columns, table.numeric, strict=True):
-        shown.add_column(escape(heading), justify="right" if is_number else "left", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*(escape(str(cell)) for cell in row))
-    return shown

@@ -1,0 +1,214 @@
+"""Searched backbones in EfficientDet, beside published ones (Table 3)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from experiments.figures.detections import detections_figure
+from experiments.report.detection_table import PARTS, parts_table
+from experiments.report.published import published_table
+from experiments.report.runs import Runs, average, grouped, numbers, of_each_seed, texts, value
+from experiments.report.tables import (
+    MOST_PICTURES,
+    Block,
+    Cell,
+    Picture,
+    Section,
+    Table,
+    decimals,
+    percent,
+    size,
+)
+from orchestration.tracking.reader import TrackedRun
+
+_MISSING = (
+    "`bnnas run experiments/configs/detect_coco_searched.yaml --set data.root=IMAGENET --set "
+    "detect.data.root=COCO` evaluates a detector that stands beside Table 3."
+)
+_MAP = "coco/bbox_mAP"
+_APS = {
+    _MAP: "mAP",
+    f"{_MAP}_50": "AP50",
+    f"{_MAP}_75": "AP75",
+    f"{_MAP}_s": "AP small",
+    f"{_MAP}_m": "AP medium",
+    f"{_MAP}_l": "AP large",
+}
+_COCO_CLASSES, _COCO_IMAGES = 80, 5000  # of COCO's val2017
+_PUBLISHED = {
+    "backbone": "backbone or detector",
+    "flops": "FLOPs (B)",
+    "params": "params (M)",
+    "mAP": "mAP",
+    "AP50": "AP50",
+    "AP75": "AP75",
+    "small": "AP small",
+    "medium": "AP medium",
+    "large": "AP large",
+    "images": "images",
+}
+_PUBLISHED_TABLES = {
+    "table_3": "detection-published",
+    "efficientdet_d0_paper": "detection-efficientdet",
+    "efficientdet_d0_release": "detection-efficientdet-release",
+}
+
+
+class Images(NamedTuple):
+    """What detectors are evaluated on."""
+
+    title: str
+    is_coco: bool
+
+
+def detection_section(runs: Runs) -> Section:
+    """Own detectors by data set, COCO first, and where they belong there among published ones."""
+    rows = runs.of_kind("detect", finished=True)  # one that is still trained has a mAP too
+    rows = rows[numbers(rows, _MAP).map(math.isfinite).astype(bool)]
+    groups = grouped(rows, lambda run_id: frozenset(_data_params(runs.by_id[run_id])))
+    found = [(_images(runs, own.index[-1]), _by_config(runs, own)) for own in groups]
+    found.sort(key=lambda pair: not pair[0].is_coco)
+    blocks: list[Block] = []
+    for images, configs in found:
+        blocks.append(_own_table(runs, images, configs))
+    on_coco = [own for images, configs in found if images.is_coco for own in configs]
+    if on_coco:
+        measured = [_published_row(own) for own in on_coco]
+        for key, name in _PUBLISHED_TABLES.items():
+            blocks.append(published_table(key, name, _PUBLISHED, measured))
+    newest = rows.index[::-1]
+    if len(newest):
+        metrics = runs.by_id[newest[0]].metrics
+        if f"flops_{PARTS[0]}" in metrics:
+            title = f"{runs.by_id[newest[0]].name}: what it consists of"
+            blocks.append(parts_table(metrics, title))
+    blocks += [_picture(runs, runs.by_id[run_id]) for run_id in newest[:MOST_PICTURES]]
+    summary = _summary(*found[0]) if found else ()
+    missing = "" if on_coco else _MISSING
+    return Section("detection", "Detection", "Table 3", tuple(blocks), missing, summary)
+
+
+def _data_params(run: TrackedRun) -> list[tuple[str, str]]:
+    """What the images are known by."""
+    return [pair for pair in run.params.items() if pair[0].startswith("detect.data.")]
+
+
+def _images(runs: Runs, run_id: str) -> Images:
+    """How many classes and images were evaluated says whether they are COCO."""
+    params = runs.by_id[run_id].params
+    name = params.get("detect.data.name", "unknown images")
+    if name == "digit_scenes":
+        scenes, side = (params.get(f"detect.data.{p}", "?") for p in ("num_val", "image_size"))
+        return Images(f"{scenes} generated digit scenes of {side}×{side}, not COCO", False)
+    result: Any = (runs.record(run_id) or {}).get("result") or {}
+    categories, num_images = result.get("categories"), result.get("num_val_images")
+    if not isinstance(categories, list) or not isinstance(num_images, int | float):
+        return Images(f"images in {name}'s layout; whether they are COCO is not known", False)
+    if (len(categories), num_images) == (_COCO_CLASSES, _COCO_IMAGES):
+        return Images("COCO val2017", True)
+    what = f"{num_images:,.0f} images with {len(categories)} classes in {name}'s layout"
+    return Images(f"{what}, not COCO val2017", False)
+
+
+def _by_config(runs: Runs, rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Detectors that differ in nothing but the seed; of two with one seed the later one."""
+
+    def config(run_id: str) -> tuple[object, ...]:
+        retrained = runs.input(run_id, "retrain")
+        pretraining = None if retrained is None else runs.params(retrained.run_id, ("seed",))
+        return runs.params(run_id, ("seed",)), pretraining
+
+    return [of_each_seed(own) for own in grouped(rows, config)]
+
+
+def _own_table(runs: Runs, images: Images, configs: list[pd.DataFrame]) -> Table:
+    name = str(texts(configs[0], "params.detect.data.name").iloc[0]) or "unknown"
+    note = (
+        "COCO's metrics in percent, mean over the seeds ± standard deviation; FLOPs and parameters "
+        "are those of the whole detector. A metric is empty where no object has that size."
+    )
+    if not images.is_coco:
+        note += " Not to be compared with published numbers."
+    return Table.of(
+        f"detection-{name}",
+        f"Trained here: {images.title}",
+        [_row(runs, own) for own in configs],
+        note,
+        brief=("backbone", *_APS.values()),
+    )
+
+
+def _row(runs: Runs, rows: pd.DataFrame) -> dict[str, Cell]:
+    first = runs.by_id[rows.index[0]]
+    retrained = runs.inputs(rows, "retrain")
+    return {
+        "backbone": _backbone(first),
+        "pretrained": _pretraining(first, retrained),
+        "its top-1 (%)": average(retrained, "top1", percent),
+        "seeds": str(len(rows)),
+        "image size": first.params.get("detect.image_size", ""),
+        "epochs": first.params.get("detect.epochs", ""),
+        "FLOPs": value(first, "flops", size),
+        "params": value(first, "params", size),
+        **{heading: average(rows, metric, percent) for metric, heading in _APS.items()},
+        "device-hours": average(rows, "device_hours", decimals(4)),
+    }
+
+
+def _backbone(run: TrackedRun) -> str:
+    return run.params.get("backbone.arch") or run.params.get("backbone.name", "unknown")
+
+
+def _pretraining(detector: TrackedRun, retrained: pd.DataFrame) -> str:
+    """Where the backbone's weights come from; retrainings are named by data and run ids."""
+    if len(retrained):
+        epochs, data = (
+            str(texts(retrained, f"params.{param}").iloc[0]) or "?"
+            for param in ("retrain.epochs", "data.name")
+        )
+        run_ids = ", ".join(run_id[:8] for run_id in retrained.index)
+        return f"{epochs} epochs on {data}: retrain {run_ids}"
+    if run_id := detector.inputs.get("retrain"):
+        return f"retrain {run_id[:8]}, which is not in this experiment"
+    for param in ("backbone.weights", "weights"):
+        weights = detector.params.get(param, "null")
+        if weights != "null":
+            return weights[:16]  # torchvision's name, or a digest
+    return "random weights"
+
+
+def _published_row(rows: pd.DataFrame) -> dict[str, Cell]:
+    arch, name = (str(texts(rows, f"params.backbone.{p}").iloc[0]) for p in ("arch", "name"))
+    billions, millions = decimals(2, 1e-9), decimals(1, 1e-6)
+    fields = ("mAP", "AP50", "AP75", "small", "medium", "large")
+    return {
+        "backbone": f"here: {arch or name}",
+        "flops": average(rows, "flops", billions),
+        "params": average(rows, "params", millions),
+        **{f: average(rows, metric, percent) for f, metric in zip(fields, _APS, strict=True)},
+        "images": "val2017",
+    }
+
+
+def _picture(runs: Runs, detector: TrackedRun) -> Picture:
+    def draw() -> Any:
+        images = runs.artifacts.figures(detector, "detections_")
+        return detections_figure(images) if images else None
+
+    title = f"{detector.name}: what it detects in validation images"
+    alt = f"Validation images with the boxes, classes and scores that {detector.name} gives."
+    return Picture(f"detections-{detector.name}", title, alt, draw)
+
+
+def _summary(images: Images, configs: list[pd.DataFrame]) -> tuple[str, ...]:
+    """Of the newest detector."""
+    rows = max(configs, key=lambda own: own["start_time"].max())
+    mean_ap, ap_50 = (average(rows, metric, percent) for metric in (_MAP, f"{_MAP}_50"))
+    arch, name = (str(texts(rows, f"params.backbone.{p}").iloc[0]) for p in ("arch", "name"))
+    return (
+        f"Detection: EfficientDet on the backbone {arch or name} reaches {mean_ap} % mAP and "
+        f"{ap_50} % AP50 on {images.title}.",
+    )

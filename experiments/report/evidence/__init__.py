@@ -1,1 +1,0 @@
-"""What tracked runs say: the sections of the report as values, before anything is drawn."""
