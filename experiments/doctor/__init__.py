@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.config.cell import StorageConfig
+from experiments.config.places import StorageConfig
 from experiments.doctor.check import Check, Status
 from experiments.doctor.data import check_digits, check_fashion_mnist
 from experiments.doctor.devices import check_cpu, check_gpu
