@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from experiments.run.result import Result
     from orchestration.tracking.tracker import Tracker
 
-_log = logging.getLogger(__name__)
 _FAILED = 1
 Concurrent = Annotated[
     int | None, typer.Option(min=1, help="Drivers at once; by default as many as find work.")
@@ -113,13 +111,9 @@ def _raise_failure(result: Result) -> None:
 def _report(
     result: Result, tracker: Tracker, console: Console | None, elapsed_s: float, named: list[str]
 ) -> Path | None:
-    """Print what was found, and keep the page beside the results and in the experiment's run.
-
-    Returns the page's path; None, with a warning, where it could not be made. No result is lost by
-    that: `bnnas report` makes it later.
-    """
+    """Print what was found; returns the path of the page, None where it could not be made."""
     from experiments.config.places import report_folder, where_to_look
-    from experiments.report.make import build_report, write_report
+    from experiments.report.make import build_report, keep_report
     from experiments.report.runs import Runs
     from experiments.report.terminal import print_report
     from experiments.run.tracked import tracked_runs
@@ -131,14 +125,12 @@ def _report(
             {run_id: dataclasses.asdict(record) for run_id, record in records.items()},
             uri=tracker.uri,
             experiment=tracker.experiment,
+            folder=result.figures.parent,
         )
     )
     config = result.plan.experiment.shared
-    page = None
-    try:
-        page = write_report(report, report_folder(config.storage, result.name))
-    except Exception as error:  # noqa: BLE001  # hours of results do not end in a page's bug
-        _log.warning("There is no report yet: %r 'bnnas report' makes it later.", error)
+    folder = report_folder(config.storage, result.name)
+    page = keep_report(report, folder, tracker, result.run_id)
     if console is not None:
         print_report(
             report,

@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 
 from experiments.figures.style import in_style, new_figure
 
-_COLUMNS = 4
+_COLUMNS, _SIDE_IN = 4, 1.6
 
 
 @in_style
 def detections_figure(images: Sequence[bytes]) -> Figure:
     """PNGs in rows of four."""
     num_rows = math.ceil(len(images) / _COLUMNS)
-    figure = new_figure(2.0 * _COLUMNS, 2.0 * num_rows)
+    figure = new_figure(_SIDE_IN * _COLUMNS, _SIDE_IN * num_rows)
     panels = figure.subplots(num_rows, _COLUMNS, squeeze=False).flatten()
     for axes in panels:
         axes.set_axis_off()

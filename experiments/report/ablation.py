@@ -229,8 +229,9 @@ def _summary(cell_set: CellSet) -> tuple[str, ...]:
     )
     where = f"in the space {cell_set.label('space')} on {cell_set.label('data')}"
     asked = (
-        f"{cell_set.name}: {len(cell_set.cells)} cells {where}: the supernet trains {trainables} "
-        f"for {epochs} epochs with seed {seeds}, ranked by {indicators}."
+        "Asked: what should a supernet train, for how long, and what should rank the networks in "
+        f"it? {len(cell_set.cells)} cells {where}: {trainables} trained for {epochs} epochs, "
+        f"ranked by {indicators}, seed {seeds}."
     )
     best = sweep.params.get("winner") if sweep else None
     done = cell_set.cells[is_done(cell_set.cells)]

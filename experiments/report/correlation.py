@@ -198,7 +198,7 @@ def _summary(run: TrackedRun) -> tuple[str, ...]:
     seeds = ", ".join(_values(params.get("seeds", "[]"))) or "?"
     num = params.get("num_architectures", "?")
     asked = (
-        f"{run.name}: do indicators order architectures as retraining does? A supernet trains "
+        "Asked: do indicators order architectures as retraining does? A supernet trains "
         f"{params.get('trainable', '?')} for {params.get('supernet_epochs', '?')} epochs in the "
         f"space {params.get('space', '?')} on {params.get('data', '?')}, {num} architectures are "
         f"retrained for {params.get('retrain_epochs', '?')} epochs, seeds {seeds}."

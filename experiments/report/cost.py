@@ -138,7 +138,8 @@ def _cells_table(cell_set: CellSet) -> Table:
         note += " Rows of equal names differ in a setting that is not shown."
     where = f"{cell_set.label('space')} on {cell_set.label('data')}"
     title = f"{cell_set.name}: cost of a cell ({where})"
-    return Table.of(f"cost-{cell_set.name}", title, map(_cell_row, cell_set.groups), note)
+    rows = map(_cell_row, cell_set.groups)
+    return Table.of(f"cost-{cell_set.name}", title, rows, note, folded=True)
 
 
 def _cell_row(group: CellGroup) -> dict[str, Cell]:

@@ -79,13 +79,11 @@ def detection_section(runs: Runs) -> Section:
         measured = [_published_row(own) for own in on_coco]
         for key, name in _PUBLISHED_TABLES.items():
             blocks.append(published_table(key, name, _PUBLISHED, measured))
-    newest = rows.index[::-1]
-    if len(newest):
-        metrics = runs.by_id[newest[0]].metrics
-        if f"flops_{PARTS[0]}" in metrics:
-            title = f"{runs.by_id[newest[0]].name}: what it consists of"
-            blocks.append(parts_table(metrics, title))
-    blocks += [_picture(runs, runs.by_id[run_id]) for run_id in newest[:MOST_PICTURES]]
+    newest = [runs.by_id[run_id] for run_id in reversed(rows.index)]
+    for place, run in enumerate(newest[:MOST_PICTURES]):
+        blocks.append(_picture(runs, run))
+        if place == 0 and f"flops_{PARTS[0]}" in run.metrics:
+            blocks.append(parts_table(run.metrics, f"{run.name}: what it consists of"))
     summary = _summary(*found[0]) if found else ()
     missing = "" if on_coco else _MISSING
     return Section("detection", "Detection", "Table 3", tuple(blocks), missing, summary)

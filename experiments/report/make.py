@@ -24,6 +24,7 @@ from experiments.report.preference import preference_section
 from experiments.report.runs import Runs
 from experiments.report.tables import Block, Picture, Section
 from orchestration.store.whole_folder import whole_folder
+from orchestration.tracking.tracker import Tracker
 
 _log = logging.getLogger(__name__)
 _NAME_CHARS = 80
@@ -186,6 +187,32 @@ def write_report(report: Report, folder: Path) -> Path:
                 f"The report cannot be written to {folder} ({error.strerror or error}): give "
                 "another folder with --out."
             ) from error
+    return page
+
+
+def keep_report(report: Report, folder: Path, tracker: Tracker, run_id: str | None) -> Path | None:
+    """Write the report of an experiment, and attach it to the experiment's run, if it has one.
+
+    Returns the page's path; None, with a warning, where it could not be written. No result is lost
+    by that: `bnnas report` makes it later. One that is current is not attached again.
+    """
+    try:
+        was_current = is_current(report, folder)
+        page = write_report(report, folder)
+    except Exception as error:  # noqa: BLE001  # hours of results do not end in a page's bug
+        is_known = isinstance(error, ValueError)
+        _log.warning(
+            "There is no report yet: %s 'bnnas report' makes it later.",
+            error if is_known else repr(error),
+            exc_info=not is_known,
+        )
+        return None
+    if run_id is not None and not was_current:
+        try:
+            with tracker.session() as client:
+                client.log_artifacts(run_id, str(folder), "report")
+        except Exception as error:  # noqa: BLE001  # every artifact store has errors of its own
+            _log.warning("The report is not in MLflow: %s", error)
     return page
 
 

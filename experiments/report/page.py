@@ -20,7 +20,7 @@ PAGE = "report.html"
 GENERATOR = "bnnas report"  # the page says so, and what does not is never replaced
 ENTRIES = {PAGE, "figures", "tables"}
 _LEAST_SHARE = 0.5  # of its pixels, that a picture is shown with at least: 10 pt are 11 px then
-_WIDE = 7  # columns of a table that has a row of the page for itself
+_WIDE = 9  # columns of a table that has a row of the page for itself
 
 
 class Image(NamedTuple):

@@ -19,6 +19,7 @@ import pandas as pd
 
 from experiments.report.tables import Cell, Format, mean_std, number
 from orchestration.tracking.reader import TrackedRun, read_experiment
+from orchestration.tracking.tracker import CELL
 
 _COLUMNS = ["run_id", "name", "kind", "status", "start_time", "parent_run_id", "fingerprint"]
 
@@ -42,7 +43,8 @@ class InHand:
 
     Attributes:
         records: run id → record.
-        folder: where this machine keeps the figures and tables of the experiment, if it does.
+        folder: where this machine keeps figures and tables, if it does: in it a folder for each
+            experiment and each cell.
     """
 
     records: Mapping[str, Mapping[str, Any]]
@@ -54,13 +56,17 @@ class InHand:
 
     def document(self, run: TrackedRun, path: str) -> str | None:
         """As :class:`Artifacts` has it."""
-        file = None if self.folder is None else self.folder / path
-        return file.read_text("utf-8") if file is not None and file.is_file() else None
+        files = self._files(run, path)
+        return files[0].read_text("utf-8") if files else None
 
     def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
         """As :class:`Artifacts` has it."""
-        files = [] if self.folder is None else sorted(self.folder.glob(f"{prefix}*.png"))
-        return [file.read_bytes() for file in files]
+        return [file.read_bytes() for file in self._files(run, f"{prefix}*.png")]
+
+    def _files(self, run: TrackedRun, pattern: str) -> list[Path]:
+        if self.folder is None:
+            return []
+        return sorted((self.folder / run.tags.get(CELL, run.name)).glob(pattern))
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ class Runs:
         experiment: str,
         folder: Path | None = None,
     ) -> Runs:
-        """From results in hand: runs, run id → record, and the folder of their figures."""
+        """From results in hand: runs, run id → record, and the folder as :class:`InHand` has it."""
         ordered = tuple(sorted(runs, key=lambda run: run.started_at))
         return cls(uri, experiment, ordered, 0, InHand(records, folder))
 
