@@ -21,12 +21,12 @@ from PIL import Image
 
 from experiments.config.load import load_experiment
 from experiments.config.places import open_tracker
-from nas.data import DATASETS
+from experiments.stages import retrain
 from nas.indicators import INDICATORS
 from nas.space import built_in_spaces
 from tests.experiments.command import PROGRAM, assert_refused, environment
-from tests.experiments.configs import write_config, write_yaml
-from tests.experiments.recorded import run_file
+from tests.experiments.configs import small_plan, write_config, write_yaml
+from tests.experiments.stage_work import payload, run
 from tests.nas.examples import RAGGED_YAML
 from tests.orchestration.ray_head import RayHead
 
@@ -38,41 +38,30 @@ def check_nothing_is_left(folder: Path) -> None:
     assert [path for path in files if path.suffix not in (".yaml", ".db")] == []
 
 
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ("supernet.epoch=3", ("supernet.epoch", "unknown key", "did you mean 'epochs'?")),
-        ("space=sposs", ("'sposs'", *built_in_spaces())),
-        ("data.name=imagenet", ("data.name", "'imagenet'", *DATASETS)),
-        ("search.indicator=magic", ("search.indicator", "'magic'", *INDICATORS)),
-        (
-            "search.indicator=accuracy search.searcher=exact",
-            ("'exact'", "sum over layers", "evolution or random"),
-        ),
-        ("search.max_flops=10", ("flops of at most 10", "cheapest")),
-        ("data.name=cifar10", ("cifar10", "root", "download=True")),
-        ("data.root=ROOT data.name=fashion_mnist", ("ROOT", "train-images-idx3-ubyte", "apt-get")),
-        ("data.root=ROOT data.name=imagefolder", ("ROOT/train", "not there", "<class>")),
-        ("epochs", ("--set", "key=value")),
-        ("grid.trainable=[all,some]", ("supernet.trainable", "'some'")),
-        ("tracking.uri=http://127.0.0.1:9", ("http://127.0.0.1:9", "mlflow server")),
-        ("storage.path=/proc/none", ("/proc/none", "cannot be written")),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
 def test_a_wrong_request_is_one_sentence_and_leaves_nothing_half_written(
-    bnnas: Any, tmp_path: Path, setting: str, words: tuple[str, ...]
+    bnnas: Any, tmp_path: Path
 ) -> None:
+    """One of a kind; what a config may be is tested with its loading and planning."""
     config = write_config(tmp_path)
-    outcome = bnnas("run", str(config), *(f"--set={word}" for word in setting.split()))
-    assert_refused(outcome, *words)
+    for setting, words in {
+        "supernet.epoch=3": ("supernet.epoch", "unknown key", "did you mean 'epochs'?"),
+        "space=sposs": ("'sposs'", *built_in_spaces()),
+        "search.indicator=magic": ("search.indicator", "'magic'", *INDICATORS),
+        "search.max_flops=10": ("flops of at most 10", "cheapest"),
+        "data.name=cifar10": ("cifar10", "root", "download=True"),
+        "data.root=R data.name=fashion_mnist": ("R", "train-images-idx3-ubyte", "apt-get"),
+        "data.root=R data.name=imagefolder": ("R/train", "not there", "<class>"),
+        "epochs": ("--set", "key=value"),
+        "grid.trainable=[all,some]": ("supernet.trainable", "'some'"),
+        "tracking.uri=http://127.0.0.1:9": ("http://127.0.0.1:9", "mlflow server"),
+        "storage.path=/proc/none": ("/proc/none", "cannot be written"),
+    }.items():
+        outcome = bnnas("run", config, *(f"--set={word}" for word in setting.split()))
+        assert_refused(outcome, *words)
+    assert_refused(bnnas("run", tmp_path / "none.yaml"), "none.yaml", "no config file")
+    assert_refused(bnnas("run", write_yaml(tmp_path / "list.yaml", [1])), "expected a mapping")
+    assert_refused(bnnas("ui", config), "no tracking database")
     check_nothing_is_left(tmp_path)
-
-
-def test_a_config_that_is_not_there_is_refused(bnnas: Any, tmp_path: Path) -> None:
-    assert_refused(bnnas("run", str(tmp_path / "none.yaml")), "none.yaml", "no config file")
-    assert_refused(bnnas("run", str(write_yaml(tmp_path / "list.yaml", [1]))), "expected a mapping")
-    assert_refused(bnnas("ui", str(write_config(tmp_path))), "no tracking database")
 
 
 class OldServer(BaseHTTPRequestHandler):
@@ -262,17 +251,17 @@ def write_images(root: Path) -> Path:
 def test_an_unreadable_image_is_named_and_skipping_it_is_a_choice(
     bnnas: Any, ray_cluster: None, tmp_path: Path
 ) -> None:
+    """What a worker finds wrong is a wrong request, too."""
     broken = write_images(tmp_path / "images")
-    data = {"name": "imagefolder", "root": str(tmp_path / "images"), "resolution": 16}
-    recipe = {"epochs": 1, "batch_size": 4, "warmup_epochs": 0}
-    search = {"indicator": "flops"}
-    config = write_config(
-        tmp_path,
-        data=data,
-        search=search,
-        retrain=recipe,
-        random_baseline__num_architectures=0,
-    )
-    assert_refused(bnnas("run", config, "--quiet"), str(broken))
-    skipping = run_file(config, ["data.skip_unreadable=true"])
-    assert skipping.to_json()["num_test_images"] == 15
+    changes: dict[str, Any] = {
+        "data": {"name": "imagefolder", "root": str(broken.parents[2]), "resolution": 16},
+        "search": {"indicator": "flops"},
+        "retrain": {"epochs": 1, "batch_size": 4, "warmup_epochs": 0},
+        "random_baseline__num_architectures": 1,
+    }
+    assert_refused(bnnas("run", write_config(tmp_path, **changes), "--quiet"), str(broken))
+    cell = small_plan(tmp_path, **changes, data__skip_unreadable=True)
+    config = payload(cell.retrain(cell.baseline_archs[0]), tmp_path)
+    config["place"]["data_root"] = str(broken.parents[2])
+    last = run(retrain.work, config, tmp_path / "job").history[-1]
+    assert (last["test/num_images"], last["data/num_skipped"]) == (15, 1)

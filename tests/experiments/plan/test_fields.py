@@ -15,13 +15,12 @@ from experiments.config.experiment import CellConfig
 from experiments.config.section import Section
 from experiments.plan.cells import CellPlan, plan_cell
 from experiments.plan.decides import FIELDS
-from nas.cost import flops_table, params_table
+from nas.cost import flops_table
 from nas.data import ImageSpec
-from nas.search import InfeasibleBudgetError
-from nas.space import load_space, space_from_dict
+from nas.space import load_space
 from orchestration.store.stage import Stage
 from tests.experiments.configs import changed, small, write_yaml
-from tests.nas.examples import RAGGED_YAML, TINY
+from tests.nas.examples import TINY
 
 IMAGES = ImageSpec(in_channels=3, resolution=32, num_classes=10)
 
@@ -250,43 +249,6 @@ def test_a_space_is_what_it_contains_and_not_its_name(tmp_path: Path) -> None:
     wider = write_yaml(tmp_path / "wider.yaml", {**copy, "head": {"channels": 129}})
     kinds = {"supernet", "search", "retrain", "score"}
     assert differing(built_in, plan(changed(BASE, space=str(wider)))) == kinds
-
-
-def test_a_stage_says_all_that_rebuilds_its_network() -> None:
-    cell = plan(BASE)
-    for arch in cell.baseline_archs:
-        stage = cell.retrain(arch)
-        assert stage.inputs == {}
-        rebuilt = space_from_dict(stage.config["space"])
-        rebuilt.validate(arch)
-        assert flops_table(rebuilt).of(arch) == flops_table(cell.space).of(arch)
-
-
-# --- what cannot be, is said before anything runs ---
-
-
-def test_budgets_that_nothing_keeps() -> None:
-    space = load_space("micro").for_images(in_channels=3, resolution=32, num_classes=10)
-    flops = flops_table(space)
-    plan(changed(BASE, search__max_flops=flops.minimum))
-    for limits, words in (
-        ({"max_flops": flops.minimum - 1}, f"cheapest possible one has {flops.minimum:.0f}"),
-        ({"min_flops": flops.maximum + 1}, f"dearest possible one has {flops.maximum:.0f}"),
-        (
-            {"min_flops": flops.maximum, "max_params": params_table(space).minimum},
-            "flops .* and params .* together",
-        ),
-    ):
-        with pytest.raises(InfeasibleBudgetError, match=words):
-            plan(changed(BASE, search={**BASE["search"], **limits}))
-
-
-def test_strict_fairness_needs_equally_many_candidates(tmp_path: Path) -> None:
-    (tmp_path / "ragged.yaml").write_text(RAGGED_YAML, encoding="utf-8")
-    values = changed(BASE, space=str(tmp_path / "ragged.yaml"))
-    plan(values)
-    with pytest.raises(ValueError, match="'fair' needs the same number of candidates"):
-        plan(changed(values, supernet__sampler="fair"))
 
 
 # --- the random baseline ---
