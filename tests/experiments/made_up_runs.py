@@ -6,31 +6,27 @@ tracks such runs is asserted with a recorded experiment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from experiments.report.evidence.evidence import Evidence
-from experiments.report.evidence.values import (
-    REDUCTIONS,
-    Cell,
-    MeanStd,
-    Number,
-    Section,
-    Table,
-    Tracked,
-)
-from orchestration.tracking.reader import TrackedExperiment, TrackedRun
+from experiments.report.runs import Runs
+from experiments.report.tables import Cell, Number, Section, Table
+from orchestration.tracking.params import flatten_params
+from orchestration.tracking.reader import TrackedRun
 
 SPACE = {"space.input.resolution": "28", "space.input.num_classes": "10"}
 
 
-class Runs:
-    """Runs of an experiment, one after the other."""
+class MadeUpRuns:
+    """Runs of an experiment, one after the other, and their artifacts."""
 
     def __init__(self) -> None:
-        self.runs: list[TrackedRun] = []
+        self.tracked: list[TrackedRun] = []
         self.records: dict[str, Mapping[str, Any] | None] = {}
+        self.documents: dict[tuple[str, str], str] = {}
+        self.asked: Counter[str] = Counter()  # for their records
 
     def add(
         self,
@@ -55,17 +51,16 @@ class Runs:
             params={key: str(value) for key, value in (params or {}).items()},
             metrics=dict(metrics or {}),
             tags=tags,
-            started_at=float(len(self.runs)),
+            started_at=float(len(self.tracked)),
         )
-        self.runs.append(run)
-        self.records.setdefault(run_id, None)
+        self.tracked.append(run)
         return run_id
 
     def change(self, index: int, field: str, **values: Any) -> None:
         """Set some params, metrics or tags of a run that was added."""
-        run = self.runs[index]
+        run = self.tracked[index]
         changes: dict[str, Any] = {field: {**getattr(run, field), **values}}
-        self.runs[index] = replace(run, **changes)
+        self.tracked[index] = replace(run, **changes)
 
     def supernet(self, run_id: str, seed: int, *, trainable: str = "bn", epochs: int = 10) -> str:
         params = SPACE | {
@@ -82,6 +77,41 @@ class Runs:
             "wall_s": 9.0,
         }
         return self.add(run_id, "supernet", params, metrics)
+
+    def scored_supernet(
+        self,
+        run_id: str,
+        space: Mapping[str, Any],
+        history: Sequence[Sequence[Sequence[float]]],
+        *,
+        trainable: str = "bn",
+        seed: int = 0,
+        epochs: int | None = None,
+        status: str = "FINISHED",
+        **recipe: Any,
+    ) -> str:
+        """With the scores of every layer's candidates after every epoch, and its record."""
+        section = {"trainable": trainable, "epochs": len(history) if epochs is None else epochs}
+        config: dict[str, Any] = {
+            "space": space,
+            "seed": seed,
+            "data": {"name": "digits"},
+            "supernet": {**section, "early_bird": None, **recipe},
+        }
+        scores = [
+            {
+                f"score/{layer:02d}.{choice}": score
+                for layer, of_layer in enumerate(of_epoch)
+                for choice, score in enumerate(of_layer)
+            }
+            for of_epoch in history
+        ]
+        rows = [{"epoch": epoch, **each} for epoch, each in enumerate(scores, start=1)]
+        self.records[run_id] = {"config": config, "history": rows}
+        metrics = {"epochs": float(len(history)), "device_hours": 0.5 + seed}
+        final = scores[-1] if scores else {}
+        params = flatten_params(config)
+        return self.add(run_id, "supernet", params, metrics | final, status=status)
 
     def search(self, run_id: str, seed: int, supernet: str, *, evolution_s: float = 0.2) -> str:
         params = SPACE | {
@@ -148,12 +178,40 @@ class Runs:
         return self.add(run_id, "cell", params, metrics, inputs=inputs, parent=parent)
 
     @property
-    def evidence(self) -> Evidence:
-        return Evidence(TrackedExperiment("", "test", tuple(self.runs), 0, dict(self.records)))
+    def runs(self) -> Runs:
+        """As a section of the report takes them."""
+        return Runs("", "test", tuple(self.tracked), 0, self)
+
+    # The artifacts of the runs.
+
+    def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
+        self.asked[run.run_id] += 1
+        return self.records.get(run.run_id)
+
+    def document(self, run: TrackedRun, path: str) -> str | None:
+        return self.documents.get((run.run_id, path))
+
+    def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
+        return []
 
 
-def two_seeds(runs: Runs) -> Runs:
+def space_of(num_layers: int, candidates: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """A search space whose layers choose among the same (kernel, expansion)."""
+    stage = {"channels": 4, "layers": num_layers, "stride": 1}
+    return {
+        "input": {"channels": 1, "resolution": 8, "num_classes": 10},
+        "stem": {"channels": 4, "stride": 1},
+        "first_block": {"channels": 4, "kernel": 3, "stride": 1},
+        "stages": [{**stage, "candidates": [list(each) for each in candidates]}],
+        "head": {"channels": 8},
+        "fixed_identity": [],
+        "se": False,
+    }
+
+
+def two_seeds() -> MadeUpRuns:
     """A sweep of one setting with two seeds."""
+    runs = MadeUpRuns()
     runs.add("sweep", "sweep", {"space": "micro", "data": "digits", "winner": "cell1"})
     for seed in (0, 1):
         supernet = runs.supernet(f"supernet{seed}", seed)
@@ -171,38 +229,17 @@ def table(section: Section, name: str) -> Table:
     return next(each for each in section.tables if each.name == name)
 
 
-def column(found: Table, name: str) -> list[Cell]:
-    """The cells below a heading."""
-    return [row[found.columns.index(name)] for row in found.rows]
+def names(section: Section) -> list[str]:
+    """Of its tables."""
+    return [each.name for each in section.tables]
 
 
-def numbers(section: Section) -> Iterator[Number]:
-    """All numbers of all tables."""
-    for each in section.tables:
-        for row in each.rows:
-            assert len(row) == len(each.columns), each.name
-            for cell in row:
-                if isinstance(cell, MeanStd):
-                    yield cell.mean
-                    if cell.std is not None:
-                        yield cell.std
-                elif isinstance(cell, Number):
-                    yield cell
+def value(cell: Cell) -> float:
+    """With all digits, in the unit of the metric."""
+    assert isinstance(cell, Number), cell
+    return cell.value
 
 
-def check_found_again(section: Section, evidence: Evidence) -> int:
-    """Every tracked number is what MLflow gives; returns how many there are."""
-    found = [number for number in numbers(section) if isinstance(number.source, Tracked)]
-    for number in found:
-        assert isinstance(number.source, Tracked)
-        values = [
-            evidence.by_id[run_id].metrics[number.source.metric] for run_id in number.source.run_ids
-        ]
-        assert number.value == REDUCTIONS[number.source.how](values)
-    return len(found)
-
-
-def number_of(cell: Cell) -> Number:
-    """The number of a cell, or its mean."""
-    assert not isinstance(cell, str), cell
-    return cell.mean if isinstance(cell, MeanStd) else cell
+def row(found: Table, place: int = 0) -> dict[str, Cell]:
+    """Heading → cell of a row."""
+    return dict(zip(found.columns, found.rows[place], strict=True))
