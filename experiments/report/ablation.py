@@ -231,7 +231,7 @@ def _summary(cell_set: CellSet) -> tuple[str, ...]:
     asked = (
         "Asked: what should a supernet train, for how long, and what should rank the networks in "
         f"it? {len(cell_set.cells)} cells {where}: {trainables} trained for {epochs} epochs, "
-        f"ranked by {indicators}, seed {seeds}."
+        f"ranked by {indicators}, seeds {seeds}."
     )
     best = sweep.params.get("winner") if sweep else None
     done = cell_set.cells[is_done(cell_set.cells)]

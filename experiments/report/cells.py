@@ -101,7 +101,7 @@ def cell_sets(runs: Runs) -> tuple[CellSet, ...]:
     """The sweeps, and then the cells that were run alone; the newest first."""
     cells = runs.of_kind("cell")
     found = [
-        CellSet(runs.by_id[sweep].name, runs.by_id[sweep], own, runs)
+        CellSet(runs.by_id[sweep].name, runs.by_id[sweep], _by_axes(own), runs)
         for sweep in reversed(runs.of_kind("sweep").index)
         if len(own := cells[cells["parent_run_id"] == sweep])
     ]
@@ -110,6 +110,13 @@ def cell_sets(runs: Runs) -> tuple[CellSet, ...]:
     for (space, data, *_), own in alone.groupby(keys, sort=False):
         found.append(CellSet(f"cells run alone, {space} on {data}", None, own, runs))
     return tuple(found)
+
+
+def _by_axes(cells: pd.DataFrame) -> pd.DataFrame:
+    """In the order of the grid, which does not depend on what was begun first."""
+    axes = [texts(cells, f"params.{p}").map(by_size) for p in ("trainable", "indicator", "epochs")]
+    keys = list(zip(*axes, texts(cells, "params.seed").map(by_size), strict=True))
+    return cells.iloc[sorted(range(len(cells)), key=keys.__getitem__)]
 
 
 def is_done(cells: pd.DataFrame) -> pd.Series:

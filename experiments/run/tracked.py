@@ -18,6 +18,7 @@ from experiments.run.groups import (
     run_key,
     winner_param,
 )
+from experiments.run.provenance import provenance, source_tags
 from experiments.run.result import Result, TaskResult
 from orchestration.store.json_text import JSON
 from orchestration.store.stage_store import StageRecord
@@ -35,7 +36,8 @@ def tracked_runs(
     A run that MLflow could not be told of has the first digits of its fingerprint as its id.
     """
     runs: list[TrackedRun] = []
-    top = experiment_run(result.plan, tracker, {})
+    source = source_tags(provenance())
+    top = experiment_run(result.plan, tracker, source)
     top_id = None
     if top is not None:
         top_id = result.run_id or run_key(top.group)
@@ -52,7 +54,7 @@ def tracked_runs(
     for each in result.tasks:
         ids = _ids(each)
         if result.kind == "sweep" and each.task.is_cell:
-            runs.append(_cell(result, each, tracker, top_id))
+            runs.append(_cell(result, each, tracker, top_id, source))
         chain = (*each.task.given, *each.records)
         for number, (stage, record) in enumerate(zip(each.stages, chain, strict=bool(chain))):
             run_id = ids[number]
@@ -76,13 +78,17 @@ def tracked_runs(
 
 
 def _cell(
-    result: Result, cell: TaskResult, tracker: Tracker, parent_run_id: str | None
+    result: Result,
+    cell: TaskResult,
+    tracker: Tracker,
+    parent_run_id: str | None,
+    source: Mapping[str, str],
 ) -> TrackedRun:
     assert cell.task.cell is not None
     run = cell_run(
         cell.task.cell,
         tracker,
-        tags={},
+        tags=source,
         part_of=result.plan.group,
         parent_run_id=parent_run_id,
         axes=axes_of(result.plan.experiment, cell.task.cell.config),
