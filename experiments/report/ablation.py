@@ -215,7 +215,9 @@ def _cells_table(name: str, title: str, cell_set: CellSet) -> Table:
                 "best random": value(cell, "random_baseline", percent),
             }
         )
-    table = Table.of(name, title, rows)
+    # Where several seeds are, the names of cells have them.
+    brief = ("cell", "architecture", "FLOPs", "params", "test top-1 (%)", "best random")
+    table = Table.of(name, title, rows, brief=brief)
     has_random = any(cell != NOTHING for cell in table.column("best random"))
     return table if has_random else table.without("best random")
 
