@@ -11,21 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from experiments.config.sweep import Sweep
-from experiments.plan.cell import CellPlan, described
-from experiments.plan.sweep import SweepPlan, plan_sweep
-from experiments.run.cell import CellRun
-from experiments.run.provenance import provenance
-from experiments.run.sweep_run import SweepRun
-from experiments.run.workbench import source_tags
+from experiments.config.experiment import Experiment
+from experiments.plan.cells import CellPlan
+from experiments.plan.decides import SearchContent
+from experiments.plan.graph import plan_experiment
+from experiments.run.groups import cell_run, experiment_run
+from experiments.run.provenance import provenance, source_tags
+from experiments.stages.search import search_table
 from experiments.stages.supernet import record_scores
-from experiments.stages.table_search import search_table
 from nas.cost import COST_TABLES
 from nas.indicators import additive_scores
 from nas.space import parse_architecture
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord
-from orchestration.tracking.tracker import CELL, INPUT, Tracker
+from orchestration.tracking.tracker import INPUT, Tracker
 
 _STARTED_S = 1_700_000_000.0
 _NUM_TEST_IMAGES = 10_000.0
@@ -40,8 +39,8 @@ class TrackedSweep:
         seed: of what is drawn at random.
     """
 
-    def __init__(self, sweep: Sweep, tracker: Tracker, seed: int = 0) -> None:
-        self._plan: SweepPlan = plan_sweep(sweep, described(sweep.shared.data))
+    def __init__(self, sweep: Experiment, tracker: Tracker, seed: int = 0) -> None:
+        self._plan = plan_experiment(sweep)
         self._tracker = tracker
         self._rng = np.random.default_rng(seed)
         self._code = provenance()
@@ -49,8 +48,8 @@ class TrackedSweep:
 
     def track(self) -> str:
         """Every cell with all its stages; returns the sweep's run id."""
-        tags = source_tags(self._code)
-        run = SweepRun.of(self._plan, self._tracker, tags)
+        run = experiment_run(self._plan, self._tracker, source_tags(self._code))
+        assert run is not None
         run_id = run.start()
         for cell in self._plan.cells:
             self._track_cell(cell, run_id)
@@ -58,10 +57,10 @@ class TrackedSweep:
         return run_id
 
     def _track_cell(self, plan: CellPlan, parent_run_id: str) -> None:
-        run = CellRun.of(
+        run = cell_run(
             plan,
             self._tracker,
-            tags={CELL: plan.config.name, **source_tags(self._code)},
+            tags=source_tags(self._code),
             part_of=self._plan.group,
             parent_run_id=parent_run_id,
         )
@@ -104,10 +103,10 @@ class TrackedSweep:
         return run_id, scores_LN
 
     def _search(self, plan: CellPlan, bn_scores_LN: Any) -> dict[str, Any]:
-        config = plan.search.config
-        indicator = plan.config.search.indicator
+        content = SearchContent.model_validate(plan.search.config)
+        indicator = content.search.indicator
         table_LN = additive_scores(indicator, plan.space, bn_scores_LN=bn_scores_LN, seed=0)
-        outcome = search_table(config, plan.space, table_LN)
+        outcome = search_table(content, table_LN)
         return {"result": outcome.result, "metrics": outcome.metrics, "history": []}
 
     def _retrain(
