@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,10 +16,13 @@ from experiments.commands.options import ConfigFile, Json, Quiet, Set, arguments
 
 if TYPE_CHECKING:
     from experiments.config.experiment import Experiment
+    from experiments.report.make import Report
     from experiments.run.result import Result
     from orchestration.tracking.tracker import Tracker
 
+_log = logging.getLogger(__name__)
 _FAILED = 1
+_OWN_FIGURES = {"sweep": "ablation", "correlate": "correlation"}  # by kind of experiment
 Concurrent = Annotated[
     int | None, typer.Option(min=1, help="Drivers at once; by default as many as find work.")
 ]
@@ -131,6 +136,8 @@ def _report(
     config = result.plan.experiment.shared
     folder = report_folder(config.storage, result.name)
     page = keep_report(report, folder, tracker, result.run_id)
+    if page is not None:
+        _keep_figure(report, page, result, tracker)
     if console is not None:
         print_report(
             report,
@@ -144,3 +151,21 @@ def _report(
             num_cached=len(result.cached),
         )
     return page
+
+
+def _keep_figure(report: Report, page: Path, result: Result, tracker: Tracker) -> None:
+    """Put the figure of a sweep or a study beside its configs, and attach it to its run."""
+    name = _OWN_FIGURES.get(result.kind, "")
+    drawn = [page.parent / "figures" / f"{own.name}.png" for own in report.section(name).pictures]
+    target = result.figures / f"{name}.png"
+    if not drawn or not drawn[0].exists():
+        return
+    if target.exists() and target.read_bytes() == drawn[0].read_bytes():
+        return
+    shutil.copyfile(drawn[0], target)
+    if result.run_id is not None:
+        try:
+            with tracker.session() as client:
+                client.log_artifact(result.run_id, str(target))
+        except Exception as error:  # noqa: BLE001  # every artifact store has errors of its own
+            _log.warning("%s is not in MLflow: %s", target.name, error)
