@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -76,14 +76,15 @@ class CellGroup:
         """A param of the cells."""
         return str(texts(self.cells, f"params.{param}").iloc[0])
 
-    def stages(self, kind: str) -> pd.DataFrame:
-        """The runs of a kind that the cells were made from, each once."""
-        return self.runs.inputs(self.cells, kind)
+    @cached_property
+    def stages(self) -> Mapping[str, pd.DataFrame]:
+        """Kind → the runs that the cells were made from, each once."""
+        return {kind: self.runs.inputs(self.cells, kind) for kind in _STAGES}
 
     @property
     def has_no_supernet(self) -> bool:
         """Whether the indicator reads none."""
-        searches = self.stages("search")
+        searches = self.stages["search"]
         return len(searches) > 0 and not texts(searches, "input.supernet").any()
 
     @property

@@ -60,7 +60,7 @@ def comparison_section(runs: Runs) -> Section:
     sets = cell_sets(runs)
     blocks: list[Block] = []
     own = [
-        _Own(group.setting, group.label("space"), group.cells, group.stages("retrain"), group)
+        _Own(group.setting, group.label("space"), group.cells, group.stages["retrain"], group)
         for cell_set in sets
         for group in cell_set.groups
         if _is_imagenet(runs, group.cells)
@@ -118,7 +118,7 @@ def _given(runs: Runs) -> list[_Own]:
 def _own_row(own: _Own) -> dict[str, Cell]:
     none = own.results[:0]
     supernets, searches = (
-        none if own.group is None else own.group.stages(kind) for kind in ("supernet", "search")
+        none if own.group is None else own.group.stages[kind] for kind in ("supernet", "search")
     )
     return {
         "trained/ranked/epochs": own.setting,

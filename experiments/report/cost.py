@@ -143,7 +143,9 @@ def _cells_table(cell_set: CellSet) -> Table:
 
 
 def _cell_row(group: CellGroup) -> dict[str, Cell]:
-    supernets, searches, retrained = map(group.stages, ("supernet", "search", "retrain"))
+    supernets, searches, retrained = (
+        group.stages[kind] for kind in ("supernet", "search", "retrain")
+    )
     hours = decimals(4)
     return {
         "supernet trains": group.trains,
@@ -167,7 +169,7 @@ def _cell_row(group: CellGroup) -> dict[str, Cell]:
 
 def _searcher(group: CellGroup) -> str:
     """Such as `exact`; empty if no search is tracked."""
-    searches = texts(group.stages("search"), "params.search.searcher")
+    searches = texts(group.stages["search"], "params.search.searcher")
     return str(searches.iloc[0]) if len(searches) else ""
 
 
@@ -180,7 +182,7 @@ def _candidates(searches: pd.DataFrame, searcher: str) -> Cell:
 
 
 def _is_on_imagenet(group: CellGroup) -> bool:
-    retrained = group.stages("retrain").index
+    retrained = group.stages["retrain"].index
     return len(retrained) > 0 and all(on_imagenet(group.runs.by_id[i]) for i in retrained)
 
 
@@ -192,7 +194,7 @@ def _published_row(group: CellGroup) -> dict[str, Cell]:
         "flops": average(group.cells, "flops", millions),
         "epochs": group.label("epochs"),
         "trains": group.trains,
-        "search": f"{reduced(group.stages('search'), 'wall_s', decimals(2))} s",
+        "search": f"{reduced(group.stages['search'], 'wall_s', decimals(2))} s",
         "images": "validation set" if by_accuracy else "None",
     }
 

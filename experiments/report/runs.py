@@ -21,7 +21,7 @@ from experiments.report.tables import Cell, Format, mean_std, number
 from orchestration.tracking.reader import TrackedRun, read_experiment
 from orchestration.tracking.tracker import CELL
 
-_COLUMNS = ["run_id", "name", "kind", "status", "start_time", "parent_run_id", "fingerprint"]
+_COLUMNS = ["run_id", "name", "kind", "status", "parent_run_id", "fingerprint"]
 
 
 class Artifacts(Protocol):
@@ -131,25 +131,33 @@ class Runs:
         Beside the columns of MLflow: `name`, `kind`, `parent_run_id`, `fingerprint`, and
         `input.KIND` with the run ids of what a run was made from.
         """
-        rows = [
+        texts = [
             {
                 "run_id": run.run_id,
                 "name": run.name,
                 "kind": run.kind,
                 "status": run.status,
-                "start_time": run.started_at,
                 "parent_run_id": run.parent_run_id or "",
                 "fingerprint": run.fingerprint or "",
                 **{f"input.{kind}": run_id for kind, run_id in run.inputs.items()},
                 **{f"params.{name}": text for name, text in run.params.items()},
-                **{f"metrics.{name}": value for name, value in run.metrics.items()},
                 **{f"tags.{name}": text for name, text in run.tags.items()},
             }
             for run in self.tracked
         ]
-        frame = pd.DataFrame(rows, columns=None if rows else _COLUMNS)
-        texts = [name for name in frame if not name.startswith(("metrics.", "start_time"))]
-        return frame.fillna(dict.fromkeys(texts, "")).set_index("run_id", drop=False)
+        numbers = [
+            {
+                "start_time": run.started_at,
+                **{f"metrics.{name}": value for name, value in run.metrics.items()},
+            }
+            for run in self.tracked
+        ]
+        # Two blocks instead of one a column: sections take rows out of it, again and again.
+        frames = (
+            pd.DataFrame(texts, columns=None if texts else _COLUMNS, dtype=object).fillna(""),
+            pd.DataFrame(numbers, columns=None if numbers else ["start_time"], dtype=float),
+        )
+        return pd.concat(frames, axis=1).set_index("run_id", drop=False)
 
     def of_kind(self, kind: str, *, finished: bool = False) -> pd.DataFrame:
         """The rows of a kind of run: `cell`, `sweep`, `supernet`, `detect`, …"""
@@ -158,8 +166,12 @@ class Runs:
 
     def inputs(self, rows: pd.DataFrame, kind: str) -> pd.DataFrame:
         """The runs of a kind that some runs were made from, each once."""
-        run_ids = texts(rows, f"input.{kind}")
-        return self.frame.loc[[each for each in dict.fromkeys(run_ids) if each in self.by_id]]
+        run_ids = dict.fromkeys(texts(rows, f"input.{kind}"))
+        return self.frame.iloc[[self._places[each] for each in run_ids if each in self._places]]
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return {run.run_id: place for place, run in enumerate(self.tracked)}
 
     def input(self, run_id: str, kind: str) -> TrackedRun | None:
         """What a run was made from."""
