@@ -110,7 +110,16 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     values = _read_file(Path(path), ())
     for override in overrides:
         _apply_override(values, override)
+        if override.startswith("space="):
+            _resolve_space(values, Path(path))
     return values
+
+
+def _resolve_space(values: dict[str, Any], path: Path) -> None:
+    """Take a space that is a file relative to the config file that names it."""
+    space = values.get("space")
+    if isinstance(space, str) and (path.parent / space).is_file():
+        values["space"] = str(path.parent / space)
 
 
 def _read_file(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
@@ -131,9 +140,7 @@ def _read_file(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
             f"{path}: expected a mapping of keys such as space and data, got "
             f"{type(values).__name__}."
         )
-    space = values.get("space")
-    if isinstance(space, str) and (path.parent / space).is_file():
-        values["space"] = str(path.parent / space)
+    _resolve_space(values, path)
     if (base := values.pop("extends", None)) is None:
         return values
     if not isinstance(base, str):
