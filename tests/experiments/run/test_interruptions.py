@@ -32,7 +32,7 @@ from tests.orchestration.conftest import MlflowServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-NUM_EPOCHS = 60
+NUM_EPOCHS = 40
 # One cell without a baseline, whose supernet takes long enough to be interrupted.
 LONG: dict[str, Any] = {
     "data__max_train_images": 640,
