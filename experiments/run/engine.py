@@ -18,7 +18,7 @@ from experiments.config.experiment import AnyConfig
 from experiments.config.load import dump_config
 from experiments.config.places import absolute, local_folder, scaling
 from experiments.plan.graph import DETECTION, ExperimentPlan, cell_group
-from experiments.plan.tasks import Task
+from experiments.plan.tasks import Task, stage_of
 from experiments.run.display import Display
 from experiments.run.driver import drive
 from experiments.run.groups import (
@@ -230,12 +230,17 @@ def _shown(plan: ExperimentPlan, tracker: Tracker, store: StageStore) -> Result 
         tasks.append(last)
     found = [(task, task.records(store)) for task in tasks]
     chains = [(task, records) for task, records in found if records is not None]
-    run = experiment_run(plan, tracker, {})
-    if len(chains) < len(tasks) or run is None:
+    if len(chains) < len(tasks):
         return None
-    run_id, run_ids = run.shown()
-    wanted = [record.fingerprint for _, records in chains for record in records]
-    if run_id is None or not run_ids.keys() >= {run_key(each) for each in wanted}:
+    run = experiment_run(plan, tracker, {})
+    wanted = {record.fingerprint: record for _, records in chains for record in records}
+    if run is None:
+        wanted |= {record.fingerprint: record for task in tasks for record in task.given}
+        shown = {run_key(key): tracker.shown(record) for key, record in wanted.items()}
+        run_id, run_ids = None, {key: each for key, each in shown.items() if each is not None}
+    else:
+        run_id, run_ids = run.shown()
+    if not run_ids.keys() >= {run_key(fingerprint) for fingerprint in wanted}:
         return None
     return Result(
         plan,
@@ -247,18 +252,18 @@ def _shown(plan: ExperimentPlan, tracker: Tracker, store: StageStore) -> Result 
                 stages=tuple(
                     {
                         "kind": record.kind,
-                        "name": _stage_name(task, number, records),
+                        "name": _stage_name(task, record, records),
                         "fingerprint": record.fingerprint,
                         "cached": True,
                         "mlflow_run_id": run_ids[run_key(record.fingerprint)],
                     }
-                    for number, record in enumerate(records)
+                    for record in (*task.given, *records)
                 ),
             )
             for task, records in chains
         ),
         executed=(),
-        cached=tuple(dict.fromkeys(wanted)),
+        cached=tuple(wanted),
         run_id=run_id,
         figures=_figures(experiment.name, experiment.shared),
         study=collect_study(plan, store) if experiment.kind == "correlate" else None,
@@ -270,9 +275,10 @@ def _cell_key(plan: ExperimentPlan, task: Task) -> str:
     return cell_group(task.cell, part_of=plan.group)
 
 
-def _stage_name(task: Task, number: int, records: Sequence[StageRecord]) -> str:
-    stage = task.stage(number, records)
-    return "" if stage is None else stage.name
+def _stage_name(task: Task, record: StageRecord, records: Sequence[StageRecord]) -> str:
+    stages = [task.stage(number, records) for number in range(task.size)]
+    named = {stage.fingerprint: stage.name for stage in stages if stage is not None}
+    return named.get(record.fingerprint) or stage_of(record).name
 
 
 def _finish(run: GroupRun, result: Result, tracker: Tracker, code: Mapping[str, Any]) -> None:

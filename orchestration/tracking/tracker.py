@@ -178,6 +178,18 @@ class Tracker:
             self._connected()
             return next(iter(self._runs(GROUP, group)), None)
 
+    def shown(self, record: StageRecord) -> str | None:
+        """The run that shows exactly this record; None where :meth:`publish` has work to do.
+
+        Raises:
+            TrackingError: the server is away or refuses.
+        """
+        with self.session():
+            self._connected()
+            run = next(iter(self._runs(FINGERPRINT, record.fingerprint)), None)
+        is_shown = run is not None and run.data.tags.get(PUBLISHED) == record_digest(record)
+        return str(run.info.run_id) if run is not None and is_shown else None
+
     def finish_group(
         self,
         run_id: str,
