@@ -160,6 +160,8 @@ def test_the_figure_shows_the_architectures_and_the_note_counts_them() -> None:
     assert "τ 0.67" in titles[0]
     assert "accuracy τ -1.00" in picture.alt
     assert "2 (1.00 to 2.00 M), 2 (3.00 to 4.00 M)" in section.tables[0].note
+    one_bin = correlation_section(studies(params={**PARAMS, "num_bins": "1"}).runs)
+    assert "4 (1.00 to 4.00 M)" in one_bin.tables[0].note
     # An older run does not say how many bins there were, and its table does.
     older = {name: text for name, text in PARAMS.items() if name != "num_bins"}
     assert correlation_section(studies(params=older).runs).tables[0].note == section.tables[0].note

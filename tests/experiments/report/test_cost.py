@@ -64,8 +64,8 @@ def test_a_shared_supernet_counts_once_in_a_row_and_in_what_it_all_cost() -> Non
         runs.cell(f"cell{number}", number, inputs)
     (cell_set,) = cell_sets(runs.runs)
     (group,) = cell_set.groups
-    assert list(group.stages("supernet").index) == ["supernet"]
-    assert list(group.stages("retrain").index) == ["r0", "r1"]
+    assert list(group.stages["supernet"].index) == ["supernet"]
+    assert list(group.stages["retrain"].index) == ["r0", "r1"]
     for index in range(len(runs.tracked)):
         runs.change(index, "tags", **{"bnnas.fingerprint": str(index)})
     stages = table(lineage_section(runs.runs), "stages")
@@ -154,7 +154,9 @@ def test_a_budget_is_on_whatever_is_limited() -> None:
 def test_the_front_is_that_of_the_longest_supernet_and_the_lowest_seed() -> None:
     runs = MadeUpRuns()
     for run_id, seed, epochs in (("a", 0, 10), ("b", 1, 100), ("c", 0, 100), ("d", 0, 30)):
-        runs.search(f"search-{run_id}", seed, runs.supernet(run_id, seed, epochs=epochs))
+        supernet = runs.supernet(run_id, seed, epochs=epochs)
+        runs.change(-1, "metrics", epochs=float(epochs))
+        runs.search(f"search-{run_id}", seed, supernet)
     front = [{"flops": 1e5, "score": 1.0}, {"flops": 3e5, "score": 2.0}]
     runs.records["search-c"] = {
         "config": {"search": {"max_flops": 4e5}},

@@ -45,9 +45,12 @@ def search(runs: MadeUpRuns, of: str, indicator: str = "bn", **limits: float) ->
     runs.add(f"by {indicator}", "search", params, inputs={"supernet": of})
 
 
-def cell(runs: MadeUpRuns, of: str, winner: str, top1: float, indicator: str = "bn") -> None:
-    params = {"indicator": indicator, "max_flops": 1, "retrain_epochs": 2, "winner": winner}
-    runs.add(f"{of}, {indicator}", "cell", params, {"top1": top1}, inputs={"supernet": of})
+def cell(
+    runs: MadeUpRuns, of: str, winner: str, top1: float, indicator: str = "bn", epochs: int = 2
+) -> None:
+    params = {"indicator": indicator, "max_flops": 1, "retrain_epochs": epochs, "winner": winner}
+    run_id = f"{of}, {indicator}, {epochs}"
+    runs.add(run_id, "cell", params, {"top1": top1}, inputs={"supernet": of})
 
 
 def drawn(picture: Picture) -> Figure:
@@ -167,6 +170,7 @@ def test_a_stopped_supernet_stands_beside_the_one_of_its_config() -> None:
     stopped(runs, "early", lr=1.0)
     cell(runs, "early", "0", 0.5, "accuracy")
     cell(runs, "early", "1", 0.75)
+    cell(runs, "full", "1", 0.9, epochs=3)  # the retraining is another one
     cell(runs, "full", "0", 0.25)
     section = early_bird_section(runs.runs)
     *fixed, found = section.tables

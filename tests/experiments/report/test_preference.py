@@ -116,7 +116,7 @@ def test_the_figure_shows_means_and_spreads() -> None:
 # --- what is not there ---
 
 
-def test_without_whole_scores_of_a_finished_supernet_one_line_names_the_command() -> None:
+def test_without_scores_of_a_finished_supernet_of_fixed_length_a_command_is_named() -> None:
     empty = preference_section(MadeUpRuns().runs)
     assert not empty.blocks
     assert "`bnnas run experiments/configs/quickstart.yaml`" in empty.missing
@@ -125,6 +125,7 @@ def test_without_whole_scores_of_a_finished_supernet_one_line_names_the_command(
     runs = MadeUpRuns()
     supernet(runs, "failed", status="FAILED")
     supernet(runs, "running", seed=1, status="RUNNING")
+    supernet(runs, "ended by the early bird", early_bird={"window": 5, "threshold": 0.1})
     assert preference_section(runs.runs) == empty
 
 
