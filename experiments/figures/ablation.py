@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.figures.style import COLORS, SERIES, in_style, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Bar(NamedTuple):

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
 
 from experiments.figures.study import Study
 from experiments.figures.style import COLORS, SERIES, in_style, new_figure
 from nas.cost import COST_TABLES
 from nas.ranking import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _X_LABELS = {
     "bn": "sum of mean |γ|",
@@ -34,6 +35,9 @@ def correlation_figure(study: Study, taus: Mapping[str, Interval]) -> Figure:
     Two panels a row are as many as can be read on a phone. The τ are given, because computing their
     intervals takes a second or so each; a panel whose τ is not given has none.
     """
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import EngFormatter
+
     num_columns = min(2, len(study.indicators))
     num_rows = math.ceil(len(study.indicators) / num_columns)
     figure = new_figure(2.8 * num_columns, 2.4 * num_rows + 0.6)

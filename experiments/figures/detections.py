@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
-from matplotlib.figure import Figure
 
 from experiments.figures.style import in_style, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COLUMNS, _SIDE_IN = 4, 1.6
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
-
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING, NamedTuple
 
 from experiments.figures.style import COLORS, in_style, new_figure
 from nas.early_bird import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Similarity(NamedTuple):
@@ -30,6 +30,8 @@ def early_bird_figure(panels: Sequence[Similarity]) -> Figure:
 
     Two a row are as many as can be read on a phone.
     """
+    from matplotlib.ticker import MaxNLocator
+
     num_columns = min(2, len(panels))
     num_rows = math.ceil(len(panels) / num_columns)
     figure = new_figure(1.1 + 2.1 * num_columns, 0.4 + 2.5 * num_rows)

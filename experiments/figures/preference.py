@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING, NamedTuple
 
 from experiments.figures.style import COLORS, SERIES, in_style, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLORS = {"all": COLORS["accuracy"], "bn": COLORS["bn"], "last_bn": COLORS["random"]}
 _MARKERS = {"all": "s", "bn": "o", "last_bn": "^"}
@@ -34,6 +34,8 @@ class Preference(NamedTuple):
 @in_style
 def preference_figure(preferences: Mapping[str, Preference]) -> Figure:
     """Three panels, with a mark for each trainable; bars are the standard deviation over seeds."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(5.6, 5.6)  # narrow, to be read on a phone
     axes = figure.subplot_mosaic([["kernel", "expansion"], ["layer", "layer"]])
     axes["expansion"].sharey(axes["kernel"])

@@ -8,16 +8,16 @@ Shape legend: L layers, N candidate operations.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from experiments.figures.style import COLORS, MARKERS, in_style, new_figure
 from nas.space import IDENTITY, SearchSpace, parse_architecture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 History = Sequence[Mapping[str, float]]
 
@@ -25,6 +25,8 @@ History = Sequence[Mapping[str, float]]
 @in_style
 def training_figure(history: History, *, title: str) -> Figure:
     """Loss (left) and top-1 in percent (right) by epoch, for whatever of them was recorded."""
+    from matplotlib.ticker import MaxNLocator
+
     epochs = [row["epoch"] for row in history]
     panels = [
         ("cross-entropy", 1.0, [("train", "train/loss"), ("val", "val/loss")]),
@@ -65,6 +67,8 @@ def training_figure(history: History, *, title: str) -> Figure:
 @in_style
 def detection_figure(history: History, *, title: str) -> Figure:
     """A detector's losses (left) and its mAP in percent (right) by epoch."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(9.0, 3.4)
     losses, found = np.atleast_1d(figure.subplots(1, 2))
     epochs = [row["epoch"] for row in history]
@@ -106,6 +110,8 @@ def scores_figure(
     Only candidates of one layer compete, and layers differ in scale: the colour is the difference
     from the layer's mean, the score itself is written into the cell.
     """
+    from matplotlib.patches import Rectangle
+
     num_layers, num_choices = scores_LN.shape
     searched = list(space.searched_layers)
     deviation_LN = np.full_like(scores_LN, np.nan)

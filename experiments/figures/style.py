@@ -6,10 +6,11 @@ import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -60,6 +61,8 @@ def in_style(draw: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @functools.wraps(draw)
     def styled(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        import matplotlib as mpl  # only who draws waits for it
+
         with _DRAWING, mpl.rc_context(_RC):
             return draw(*args, **kwargs)
 
@@ -68,6 +71,8 @@ def in_style(draw: Callable[_P, _T]) -> Callable[_P, _T]:
 
 def new_figure(width_in: float, height_in: float) -> Figure:
     """A figure that belongs to no window and no global state."""
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 

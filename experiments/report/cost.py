@@ -10,7 +10,6 @@ import pandas as pd
 
 from experiments.figures.numbers import count
 from experiments.figures.stages import front_figure
-from experiments.figures.style import MARKERS
 from experiments.report.cells import CellGroup, CellSet, by_size, cell_sets
 from experiments.report.published import on_imagenet, published_table
 from experiments.report.runs import Runs, average, grouped, numbers, reduced, texts
@@ -335,7 +334,7 @@ def _front(runs: Runs, group: SearchGroup) -> Picture | None:
         found = {
             searcher: {**best, **_point(best)}
             for searcher, best in record["result"]["found"].items()
-            if searcher in MARKERS
+            if searcher in ("exact", *_OTHERS)
         }
         limit = record["config"]["search"]["max_flops"]
         max_flops = None if limit is None else float(limit)

@@ -209,9 +209,9 @@ def _winner(scores_LN: FloatArray, course: _Course, search: TrackedRun) -> Archi
     flops, *others = budgets(section_of(search, "search"), course.space)
     result = exact_search(
         scores_LN,
-        flops.table_LN,
+        flops.cost.table_LN,
         flops.max_cost,
-        constant=flops.constant,
+        constant=flops.cost.constant,
         min_cost=flops.min_cost,
         name=flops.name,
         also=others,
