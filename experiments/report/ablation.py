@@ -29,6 +29,7 @@ from orchestration.tracking.reader import TrackedRun
 from orchestration.tracking.tracker import CELL
 
 _MISSING = "`bnnas run experiments/configs/ablation_quickstart.yaml` makes a small ablation."
+_MOST_ROWS = 12  # of cells, that the page shows unfolded
 _RANKED = "ranked by "  # before an indicator, in the headings
 _ENDED_EARLY = ("FAILED", "KILLED")
 
@@ -217,7 +218,7 @@ def _cells_table(name: str, title: str, cell_set: CellSet) -> Table:
         )
     # Where several seeds are, the names of cells have them.
     brief = ("cell", "architecture", "FLOPs", "params", "test top-1 (%)", "best random")
-    table = Table.of(name, title, rows, brief=brief)
+    table = Table.of(name, title, rows, folded=len(rows) > _MOST_ROWS, brief=brief)
     has_random = any(cell != NOTHING for cell in table.column("best random"))
     return table if has_random else table.without("best random")
 
