@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
-import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from nas.ranking import (
     Bootstrapped,
@@ -38,6 +37,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _BOOTSTRAP_SEED = 0
 _SCORE = "score/"  # before an indicator's name, in the table
+_NUMBERS = ("flops", "params", "top1", "test_loss")
 
 
 @dataclass(frozen=True)
@@ -211,21 +211,36 @@ class Study:
         """
         if not text.endswith("\n"):
             raise ValueError("the table ends in the middle of a line.")
-        try:
-            lines = list(csv.DictReader(io.StringIO(text)))
-        except csv.Error as error:
-            raise ValueError(f"the table is no CSV: {error}.") from error
-        groups = [list(lines) for _, lines in itertools.groupby(lines, key=_arch)]
-        rows = tuple(_row(group) for group in groups)
-        seeds = {tuple(int(_field(line, "seed")) for line in group) for group in groups}
+        lines = pd.read_csv(io.StringIO(text), dtype=str)
+        if absent := {"arch", "seed", *_NUMBERS} - set(lines):
+            raise ValueError(f"the table has no {', '.join(sorted(absent))}.")
+        scores = [name for name in lines if name.startswith(_SCORE)]
+        numbers = lines[[*_NUMBERS, *scores]].astype(float)
+        if lines.isna().any(axis=None):
+            raise ValueError("the table lacks a number, or one is NaN.")
+        groups = [
+            numbers.loc[places] for places in lines.groupby("arch", sort=False).groups.values()
+        ]
+        seeds = {tuple(lines["seed"][group.index].astype(int).tolist()) for group in groups}
         if len(seeds) != 1:
             raise ValueError(
                 f"the table has {len(seeds)} lists of seeds, where every architecture has one and "
                 "the same: rows are missing."
             )
-        if len({row.arch for row in rows}) < len(rows):
-            raise ValueError("the table has an architecture in two places: its rows are mixed up.")
-        return cls(rows, seeds.pop(), num_bins)
+        if any((group[["flops", "params"]].nunique() > 1).any() for group in groups):
+            raise ValueError("the table gives an architecture several costs.")
+        rows = (
+            Row(
+                arch=lines["arch"][group.index[0]],
+                flops=float(group["flops"].iloc[0]),
+                params=float(group["params"].iloc[0]),
+                top1=tuple(group["top1"].tolist()),
+                test_loss=tuple(group["test_loss"].tolist()),
+                scores={each.removeprefix(_SCORE): tuple(group[each].tolist()) for each in scores},
+            )
+            for group in groups
+        )
+        return cls(tuple(rows), seeds.pop(), num_bins)
 
 
 def _interval(metric: str, name: str, interval: Interval) -> dict[str, float]:
@@ -235,43 +250,3 @@ def _interval(metric: str, name: str, interval: Interval) -> dict[str, float]:
         f"{metric}_low/{name}": interval.low,
         f"{metric}_high/{name}": interval.high,
     }
-
-
-def _row(lines: list[dict[str, str]]) -> Row:
-    """One architecture from its lines of a CSV, of which each seed has one."""
-    first = lines[0]
-    indicators = [name.removeprefix(_SCORE) for name in first if str(name).startswith(_SCORE)]
-    if any(_costs(line) != _costs(first) for line in lines):
-        raise ValueError(f"the table gives {_arch(first)!r} several costs.")
-    flops, params = _costs(first)
-    return Row(
-        arch=_arch(first),
-        flops=flops,
-        params=params,
-        top1=_numbers(lines, "top1"),
-        test_loss=_numbers(lines, "test_loss"),
-        scores={name: _numbers(lines, f"{_SCORE}{name}") for name in indicators},
-    )
-
-
-def _arch(line: Mapping[str, str]) -> str:
-    return _field(line, "arch")
-
-
-def _costs(line: dict[str, str]) -> tuple[float, ...]:
-    return _numbers([line], "flops") + _numbers([line], "params")
-
-
-def _numbers(lines: Iterable[Mapping[str, str]], column: str) -> tuple[float, ...]:
-    numbers = tuple(float(_field(line, column)) for line in lines)
-    if any(math.isnan(number) for number in numbers):
-        raise ValueError(f"the table's {column} is NaN for an architecture.")
-    return numbers
-
-
-def _field(line: Mapping[str, str | None], column: str) -> str:
-    """A cell of the table; a line that was cut off, or a table without the column, has none."""
-    value = line.get(column)
-    if value is None:
-        raise ValueError(f"the table has no {column} for an architecture.")
-    return value
