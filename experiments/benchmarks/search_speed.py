@@ -32,11 +32,12 @@ import numpy as np
 from nas.cost import CostTable, FloatTable, flops_table, gather_sum
 from nas.search import (
     Budget,
+    Evolution,
+    RandomSearch,
     SearchResult,
-    evolution_search,
     exact_search,
     optimality_gap,
-    random_search,
+    run_search,
 )
 from nas.space import Architecture, SearchSpace, load_space
 
@@ -197,11 +198,11 @@ def _search_rows(num_repeats: int) -> list[Row]:
         best = exact_on_spos(problem, _MAX_FLOPS, 1).ranked[0].score
         differences.append(abs(best - highs_on_spos(problem)))
         evaluate = _evaluator(problem)
-        budgets = [Budget.from_cost(problem.flops, max_cost=_MAX_FLOPS)]
+        budgets = [Budget(problem.flops, max_cost=_MAX_FLOPS)]
         start = time.perf_counter()
-        evolved = evolution_search(evaluate, problem.space, budgets, seed=seed)
+        evolved = run_search(Evolution(problem.space, budgets, seed=seed), evaluate)
         seconds.append(time.perf_counter() - start)
-        drawn = random_search(evaluate, problem.space, budgets, seed=seed)
+        drawn = run_search(RandomSearch(problem.space, budgets, seed=seed), evaluate)
         gaps.append(100 * optimality_gap(evolved.ranked[0].score, best))
         chance.append(100 * optimality_gap(drawn.ranked[0].score, best))
     rows.append(_row("exact and HiGHS, score difference", "score", differences))

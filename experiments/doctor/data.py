@@ -6,8 +6,8 @@ from pathlib import Path
 
 from experiments.doctor.check import Check
 from experiments.doctor.libraries import INSTALL
+from nas.data import MissingDataError
 from nas.data.digits import digits_file
-from nas.data.errors import MissingDataError
 from nas.data.fashion_mnist import DEBIAN_FASHION_MNIST, FASHION_MNIST_FILES
 
 _GET_FASHION_MNIST = (

@@ -11,7 +11,7 @@ from experiments.config.data import DataConfig
 from experiments.config.detect import DetectConfig
 from experiments.config.experiment import CellConfig
 from experiments.config.places import scaling
-from experiments.plan.budgets import budgets
+from experiments.plan.budgets import budgets, search_within
 from experiments.plan.decides import (
     detect_stage,
     retrain_stage,
@@ -22,7 +22,7 @@ from experiments.plan.decides import (
 )
 from nas.data import ImageSpec, MissingDataError, describe_data
 from nas.indicators import INDICATORS
-from nas.search import draw_legal, exact_search
+from nas.search import draw_legal
 from nas.space import Architecture, SearchSpace, load_space
 from nas.taps import select_taps
 from orchestration.cluster.scaling import Scaling
@@ -97,16 +97,7 @@ def plan_cell(config: CellConfig, images: ImageSpec) -> CellPlan:
     if config.detect is not None:
         select_taps(space, config.detect.out_strides)  # raises where the space lacks them
         check_detector_batch(config.detect, scaling(config))
-    flops, *others = limits
-    exact_search(  # raises where no architecture keeps all the budgets
-        flops.table_LN,
-        flops.table_LN,
-        flops.max_cost,
-        constant=flops.constant,
-        min_cost=flops.min_cost,
-        name=flops.name,
-        also=others,
-    )
+    search_within(limits[0].cost.table_LN, limits)  # raises where nothing keeps all the budgets
     if config.supernet.sampler == "fair":
         from nas.sampling import fair_paths
 

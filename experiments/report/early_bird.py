@@ -18,7 +18,7 @@ import pandas as pd
 
 from experiments.config.training import EarlyBirdConfig
 from experiments.figures.early_bird import Similarity, early_bird_figure
-from experiments.plan.budgets import budgets
+from experiments.plan.budgets import budgets, search_within
 from experiments.report.runs import Runs, texts, value
 from experiments.report.supernets import (
     EARLY_BIRD,
@@ -49,7 +49,7 @@ from experiments.report.tables import (
 from nas.cost import gather_sum
 from nas.early_bird import FloatArray, distance_matrix, early_bird_epoch, rank_vector, similarity
 from nas.ranking import kendall_tau
-from nas.search import exact_search, optimality_gap
+from nas.search import optimality_gap
 from nas.space import Architecture, SearchSpace, space_from_dict
 from orchestration.tracking.reader import TrackedRun
 
@@ -206,17 +206,8 @@ def _row(runs: Runs, course: _Course) -> dict[str, Cell]:
 
 
 def _winner(scores_LN: FloatArray, course: _Course, search: TrackedRun) -> Architecture:
-    flops, *others = budgets(section_of(search, "search"), course.space)
-    result = exact_search(
-        scores_LN,
-        flops.cost.table_LN,
-        flops.max_cost,
-        constant=flops.cost.constant,
-        min_cost=flops.min_cost,
-        name=flops.name,
-        also=others,
-    )
-    return result.ranked[0].arch
+    limits = budgets(section_of(search, "search"), course.space)
+    return search_within(scores_LN, limits).ranked[0].arch
 
 
 def _search_of(runs: Runs, supernet: str) -> TrackedRun | None:

@@ -58,8 +58,8 @@ def _make_accuracy(
     device: str,
 ) -> Callable[[Architecture], float]:
     from experiments.stages.epochs import load_network
-    from nas.accuracy import subnet_accuracy
     from nas.network import Supernet
+    from nas.training import subnet_accuracy
 
     search, seed = content.search, content.seed
     supernet = Supernet(content.space, seed=seed)

@@ -16,16 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments.plan.budgets import budgets
+from experiments.plan.budgets import budgets, search_within
 from experiments.plan.decides import SearchContent
 from experiments.stages.scoring import make_scorer
 from experiments.stages.setting import Setting
 from experiments.stages.supernet import recorded_scores
-from nas.cost import COST_TABLES, gather_sum
-from nas.indicators import INDICATORS, ScoreTable, additive_scores
+from nas.cost import COST_TABLES, FloatTable, gather_sum
+from nas.indicators import INDICATORS, additive_scores
 from nas.search import (
     SEARCHERS,
-    Budget,
     Ranked,
     Suggester,
     exact_search,
@@ -67,7 +66,7 @@ def make_search(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> D
     return setting.compute(stage, search, inputs=inputs, draw=draw_search)
 
 
-def search_table(content: SearchContent, scores_LN: ScoreTable) -> Outcome:
+def search_table(content: SearchContent, scores_LN: FloatTable) -> Outcome:
     """Search a table of scores by exact search, evolution and at random."""
     search, space = content.search, content.space
     limits = budgets(search.model_dump(), space)
@@ -81,7 +80,7 @@ def search_table(content: SearchContent, scores_LN: ScoreTable) -> Outcome:
     for name in SEARCHERS:
         start_s = time.perf_counter()
         if name == "exact":
-            ranked = _exact(scores_LN, limits, search.top_k)
+            ranked = search_within(scores_LN, limits, search.top_k).ranked
         else:
             suggester = make_suggester(content, name)
             ranked = run_search(suggester, evaluate, search.evolution.num_iterations).ranked
@@ -94,7 +93,7 @@ def search_table(content: SearchContent, scores_LN: ScoreTable) -> Outcome:
     for best in found.values():
         best["optimality_gap"] = optimality_gap(best["score"], found["exact"]["score"])
     # The front of the whole space shows what lies on either side of the budget.
-    flops = limits[0]
+    flops = limits[0].cost
     front = exact_search(scores_LN, flops.table_LN, math.inf, constant=flops.constant).front
     return _outcome(
         content,
@@ -172,27 +171,13 @@ def make_suggester(content: SearchContent, name: str) -> Suggester:
     return suggester(content.space, limits, seed=content.seed, **settings)
 
 
-def _exact(scores_LN: ScoreTable, limits: Sequence[Budget], top_k: int) -> tuple[Ranked, ...]:
-    flops, *others = limits
-    return exact_search(
-        scores_LN,
-        flops.table_LN,
-        flops.max_cost,
-        top_k,
-        constant=flops.constant,
-        min_cost=flops.min_cost,
-        name=flops.name,
-        also=others,
-    ).ranked
-
-
 def _outcome(
     content: SearchContent,
     *,
     best: Sequence[Ranked],
     found: Mapping[str, Mapping[str, Any]],
     front: Sequence[Ranked],
-    scores_LN: ScoreTable | None,
+    scores_LN: FloatTable | None,
     metrics: Mapping[str, float],
 ) -> Outcome:
     """What a search leaves; `best` comes best first, `found` by searcher."""
