@@ -23,13 +23,13 @@ from experiments.stages.scoring import make_scorer
 from experiments.stages.search import Generations, make_search, search_table
 from experiments.stages.setting import Setting
 from experiments.stages.supernet import recorded_scores
-from nas.accuracy import subnet_accuracy
 from nas.cost import flops_table, gather_sum, params_table
 from nas.data import DataSplits
 from nas.indicators import additive_scores
 from nas.network import Supernet
 from nas.search import SEARCHERS, Budget, Evolution, exact_search, run_search
 from nas.space import Architecture, parse_architecture
+from nas.training import subnet_accuracy
 from orchestration.cluster.scaling import Scaling
 from orchestration.jobs.runner import StageRunner
 from orchestration.store.claims import Claims
@@ -293,7 +293,7 @@ def test_the_table_search_is_what_nas_search_gives(tmp_path: Path) -> None:
     assert described(result["front"]) == [(each.arch, each.score) for each in everything.front]
     assert len(result["front"]) > 1
 
-    budget = [Budget.from_cost(flops, max_cost=limit)]
+    budget = [Budget(flops, max_cost=limit)]
     settings = cell.config.search.evolution
     evolved = run_search(
         Evolution(
