@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import PIL.Image
 import pytest
 
 from experiments.report.make import build_report, write_report
-from orchestration.tracking.reader import TrackedRun
-from tests.experiments.made_up_runs import MadeUpRuns, space_of
 from tests.experiments.report.browser import visit
+from tests.experiments.report.demo_runs import DemoRuns
 
 # What is wider than the window, or than what it stands in.
 WIDE = """
@@ -28,62 +23,6 @@ HEIGHT = "document.documentElement.scrollHeight"
 UNFOLD = "document.querySelectorAll('details').forEach(each => each.open = true)"
 
 
-class DemoRuns(MadeUpRuns):
-    """As `make demo` has them: a sweep of twelve cells, and a detector; or wider ones."""
-
-    def __init__(self, arch: str, seeds: Sequence[int]) -> None:
-        super().__init__()
-        self.arch = arch
-        self.add("demo", "sweep", {"space": "micro", "data": "digits", "winner": "bn-bn-10-0"})
-        self.change(-1, "metrics", random_baseline=0.9, random_baseline_std=0.01, random_top1=0.8)
-        history = [[[0.1 * epoch, 0.5, 0.2]] * 4 for epoch in range(1, 6)]
-        space = space_of(4, [(3, 3), (5, 3), (7, 3)])
-        for trainable in ("all", "bn"):
-            for epochs in (1, 3, 10):
-                for seed in seeds:
-                    self._cells(space, history, trainable, epochs, seed)
-        params = {"detect.data.name": "digit_scenes", "backbone.arch": arch}
-        metrics = {"coco/bbox_mAP": 0.3, "coco/bbox_mAP_50": 0.5, "flops": 2.7e9, "params": 4.1e6}
-        costs = {f"{c}_{p}": 1e6 for c in ("flops", "params") for p in ("backbone", "neck", "head")}
-        self.add("detector", "detect", params, metrics | costs)
-
-    def _cells(
-        self,
-        space: Mapping[str, Any],
-        history: Sequence[Sequence[Sequence[float]]],
-        trainable: str,
-        epochs: int,
-        seed: int,
-    ) -> None:
-        end = f"{trainable}-{epochs}-{seed}"
-        supernet = self.scored_supernet(
-            f"supernet-{end}", space, history, trainable=trainable, seed=seed, epochs=epochs
-        )
-        for indicator in ("accuracy", "bn"):
-            search = self.search if indicator == "bn" else self.accuracy_search
-            inputs = {
-                "supernet": supernet,
-                "search": search(f"search-{indicator}-{end}", seed, supernet),
-                "retrain": self.retrain(f"retrain-{indicator}-{end}", seed),
-            }
-            self.cell(
-                f"{trainable}-{indicator}-{epochs}-{seed}",
-                seed,
-                inputs,
-                indicator=indicator,
-                trainable=trainable,
-                epochs=epochs,
-                parent="demo",
-            )
-            self.change(-1, "params", winner=self.arch)
-            self.change(-1, "tags", **{"mlflow.source.name": f"bnnas run {'folder/' * 30}s.yaml"})
-
-    def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
-        png = io.BytesIO()
-        PIL.Image.new("RGB", (128, 128), "gray").save(png, "png")
-        return [png.getvalue()] * 8
-
-
 def write(runs: DemoRuns, folder: Path) -> Path:
     """The page of a report on them."""
     report = build_report(runs.runs)
@@ -94,8 +33,7 @@ def write(runs: DemoRuns, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of what the demo makes."""
-    return write(DemoRuns("0 3 0 3 0 1 0 1", [0]), tmp_path_factory.mktemp("page"))
+    return write(DemoRuns(), tmp_path_factory.mktemp("page"))
 
 
 def test_it_opens_from_disk_and_fits_into_the_window(page: Path) -> None:

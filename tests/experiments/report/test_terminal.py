@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from experiments.report.make import Report, build_report
 from experiments.report.tables import Table
 from experiments.report.terminal import print_report
 from tests.experiments.made_up_runs import MadeUpRuns, table, two_seeds
-
-SECTIONS = {"run": "ablation", "sweep": "ablation", "detect": "detection"}
+from tests.experiments.report.demo_runs import DemoRuns
 
 
 def printed(report: Report, **options: Any) -> str:
@@ -35,58 +33,24 @@ def assert_shown(shown: Table, text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs() -> MadeUpRuns:
-    """A sweep of twelve cells, as in the demo, with its random baseline and a detector."""
-    runs = MadeUpRuns()
-    runs.add("demo", "sweep", {"space": "micro", "data": "digits", "winner": "bn-bn-10"})
-    runs.change(0, "metrics", random_baseline=0.93, random_top1=0.88, random_top1_std=0.02)
-    for trainable in ("all", "bn"):
-        for epochs in (1, 3, 10):
-            end = f"{trainable}-{epochs}"
-            supernet = runs.supernet(f"supernet-{end}", 0, trainable=trainable, epochs=epochs)
-            for indicator in ("accuracy", "bn"):
-                name = f"{trainable}-{indicator}-{epochs}"
-                inputs = {
-                    "supernet": supernet,
-                    "search": runs.search(f"search-{name}", 0, supernet),
-                    "retrain": runs.retrain(f"retrain-{name}", 0),
-                }
-                axes: Mapping[str, Any] = {"trainable": trainable, "indicator": indicator}
-                runs.cell(name, 0, inputs, epochs=epochs, parent="demo", **axes)
-    params = {"detect.data.name": "digit_scenes", "backbone.arch": "1 1 1 1 1 1 1 1"}
-    metrics = {"coco/bbox_mAP": 0.3674, "coco/bbox_mAP_50": 0.5584, "device_hours": 0.05}
-    runs.add("detector", "detect", params, metrics)
-    for number, run in enumerate(runs.tracked):
-        if run.kind in ("supernet", "search", "retrain", "detect"):
-            runs.change(number, "tags", **{"bnnas.fingerprint": f"{number:064x}"})
-    return runs
+def report() -> Report:
+    return build_report(DemoRuns().runs)
 
 
-@pytest.fixture(scope="module")
-def report(runs: MadeUpRuns) -> Report:
-    return build_report(runs.runs)
-
-
-@pytest.mark.parametrize("kind", ["run", "sweep", "detect"])
-def test_the_terminal_shows_the_tables_of_the_page(report: Report, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "key", "name"),
+    [
+        ("run", "ablation", "cells-demo"),
+        ("sweep", "ablation", "ablation-demo"),
+        ("detect", "detection", "detection-digit_scenes"),
+    ],
+)
+def test_the_terminal_shows_the_tables_of_the_page(
+    report: Report, kind: str, key: str, name: str
+) -> None:
     text = printed(report, kind=kind)
-    names = {
-        "run": "cells-demo",
-        "sweep": "ablation-demo",
-        "detect": "detection-digit_scenes",
-    }
-    assert_shown(table(report.section(SECTIONS[kind]), names[kind]), text)
+    assert_shown(table(report.section(key), name), text)
     assert_shown(report.lineage.tables[0], text)  # what it cost
-
-
-def test_the_cost_counts_what_cells_share_once(runs: MadeUpRuns, report: Report) -> None:
-    (cost,) = [each for each in report.lineage.tables if each.name == "stages"]
-    rows = {row[0]: row[1:] for row in cost.rows}
-    supernets = [run.metrics for run in runs.tracked if run.kind == "supernet"]
-    wall_s = sum(each["wall_s"] for each in supernets)
-    device_s = 3600 * sum(each["device_hours"] for each in supernets)
-    assert len(supernets) == 6
-    assert list(map(str, rows["supernet"])) == ["6", f"{wall_s:.1f}", f"{device_s:.1f}"]
 
 
 def test_the_last_screen_of_the_demo_has_forty_lines(report: Report) -> None:
