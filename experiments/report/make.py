@@ -24,7 +24,7 @@ from experiments.report.preference import preference_section
 from experiments.report.runs import Runs
 from experiments.report.tables import Block, Picture, Section
 from orchestration.store.whole_folder import whole_folder
-from orchestration.tracking.tracker import Tracker
+from orchestration.tracking.tracker import CELL, Tracker
 
 _log = logging.getLogger(__name__)
 _NAME_CHARS = 80
@@ -114,12 +114,19 @@ class Report:
 def build_report(runs: Runs) -> Report:
     """All sections; nothing is drawn or written."""
     sections = [_section(key, make, runs) for key, make in SECTIONS.items()]
-    groups = [
-        run.name for kind in ("sweep", "correlate") for run in runs.tracked if run.kind == kind
-    ]
-    title = groups[0] if len(groups) == 1 else runs.experiment
     named = _with_own_names([*sections, lineage_section(runs)])
-    return Report(runs.experiment, title, tuple(named), _digest(runs))
+    return Report(runs.experiment, _title(runs), tuple(named), _digest(runs))
+
+
+def _title(runs: Runs) -> str:
+    """The name of the one experiment that there is, a detector beside it aside; else MLflow's."""
+    alone = [run for run in runs.tracked if run.parent_run_id not in runs.by_id]
+    names = {
+        kinds: {run.tags.get(CELL, run.name) for run in alone if run.kind in kinds}
+        for kinds in (("sweep", "correlate", "cell"), ("detect",))
+    }
+    found = next(filter(None, names.values()), set())
+    return found.pop() if len(found) == 1 else runs.experiment
 
 
 def _section(key: str, make: Callable[[Runs], Section], runs: Runs) -> Section:
