@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from nas.space import IDENTITY, Architecture, SearchSpace, downsampled
+from nas.space import IDENTITY, Architecture, Candidate, SearchSpace, downsampled
 
 FloatTable = npt.NDArray[np.float64]
 
@@ -51,7 +52,7 @@ class CostTable:
 
     @property
     def maximum(self) -> float:
-        """Cost of the dearest architecture."""
+        """Cost of the most expensive architecture."""
         return float(self.constant + self.extremes_L2[:, 1].cumsum()[-1])
 
     @cached_property
@@ -88,12 +89,12 @@ def gather_sum(
 
 def flops_table(space: SearchSpace) -> CostTable:
     """FLOPs (multiply-adds) of every candidate operation of the space."""
-    return _table("flops", space, _mbconv_flops, _fixed_flops(space))
+    return _table(space, "flops")
 
 
 def params_table(space: SearchSpace) -> CostTable:
     """Number of parameters of every candidate operation of the space."""
-    return _table("params", space, _mbconv_params, _fixed_params(space))
+    return _table(space, "params")
 
 
 COST_TABLES: dict[str, Callable[[SearchSpace], CostTable]] = {
@@ -119,60 +120,9 @@ class LayerCost:
 def layer_costs(space: SearchSpace, arch: Architecture) -> tuple[LayerCost, ...]:
     """Cost of every part of one architecture, in order; the rows add up to the tables' totals."""
     space.validate(arch)
-    flops_LN, params_LN = flops_table(space).table_LN, params_table(space).table_LN
-    rows = [_stem_cost(space), _first_block_cost(space)]
-    for index, (choice, layer) in enumerate(zip(arch, space.layers, strict=True)):
-        identity = choice == IDENTITY
-        rows.append(
-            LayerCost(
-                name=f"layer {index}",
-                operation="identity" if identity else str(layer.candidates[choice]),
-                in_channels=layer.in_channels,
-                out_channels=layer.out_channels,
-                stride=layer.stride,
-                resolution=layer.resolution,
-                flops=0 if identity else int(flops_LN[index, choice]),
-                params=0 if identity else int(params_LN[index, choice]),
-            )
-        )
-    return (*rows, _head_cost(space), _classifier_cost(space))
-
-
-def _table(name: str, space: SearchSpace, cost: Callable[..., int], constant: int) -> CostTable:
-    table_LN = np.full((len(space.layers), space.num_candidates), np.nan)
-    for index in space.searched_layers:
-        layer = space.layers[index]
-        for choice, candidate in enumerate(layer.candidates):
-            table_LN[index, choice] = cost(
-                layer.in_channels,
-                layer.out_channels,
-                candidate.kernel,
-                candidate.expansion,
-                layer.resolution,
-                layer.stride,
-                space.se,
-            )
-    return CostTable(name, table_LN, float(constant))
-
-
-def _mbconv_flops(
-    inp: int, out: int, kernel: int, expansion: int, resolution: int, stride: int, se: bool
-) -> int:
-    mid = inp * expansion
-    out_area = downsampled(resolution, stride) ** 2
-    expand = inp * mid * resolution**2 if expansion > 1 else 0
-    excite = 2 * mid * se_channels(mid) if se else 0
-    return expand + mid * kernel**2 * out_area + excite + mid * out * out_area
-
-
-def _mbconv_params(
-    inp: int, out: int, kernel: int, expansion: int, resolution: int, stride: int, se: bool
-) -> int:
-    mid = inp * expansion
-    expand = inp * mid + 2 * mid if expansion > 1 else 0
-    squeezed = se_channels(mid)
-    excite = (mid + 1) * squeezed + (squeezed + 1) * mid if se else 0
-    return expand + mid * kernel**2 + 2 * mid + excite + mid * out + 2 * out
+    stem, first_block, head, classifier = _fixed_parts(space)
+    rows = [_choice_cost(space, index, choice) for index, choice in enumerate(arch)]
+    return (stem, first_block, *rows, head, classifier)
 
 
 def se_channels(mid_channels: int) -> int:
@@ -184,83 +134,94 @@ def se_channels(mid_channels: int) -> int:
     return max(1, mid_channels // 4)
 
 
-def _stem_cost(space: SearchSpace) -> LayerCost:
-    weights = space.in_channels * space.stem_channels * 9
+def _table(space: SearchSpace, name: Literal["flops", "params"]) -> CostTable:
+    table_LN = np.full((len(space.layers), space.num_candidates), np.nan)
+    for index in space.searched_layers:
+        for choice in range(len(space.layers[index].candidates)):
+            table_LN[index, choice] = getattr(_choice_cost(space, index, choice), name)
+    return CostTable(name, table_LN, float(sum(getattr(p, name) for p in _fixed_parts(space))))
+
+
+def _choice_cost(space: SearchSpace, index: int, choice: int) -> LayerCost:
+    layer = space.layers[index]
+    shape = (layer.in_channels, layer.out_channels, layer.stride, layer.resolution)
+    if choice == IDENTITY:
+        return LayerCost(f"layer {index}", "identity", *shape, flops=0, params=0)
+    return _mbconv(f"layer {index}", layer.candidates[choice], *shape, se=space.se)
+
+
+def _mbconv(
+    name: str,
+    candidate: Candidate,
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    resolution: int,
+    *,
+    se: bool = False,
+) -> LayerCost:
+    mid = in_channels * candidate.expansion
+    expand = in_channels * mid if candidate.expansion > 1 else 0
+    convolve, project = mid * candidate.kernel**2, mid * out_channels
+    num_normalised = (mid if expand else 0) + mid + out_channels  # a γ and a β each
+    excite = 2 * mid * se_channels(mid) if se else 0
+    excite_biases = se_channels(mid) + mid if se else 0
     return LayerCost(
-        name="stem",
-        operation="conv k3",
-        in_channels=space.in_channels,
-        out_channels=space.stem_channels,
-        stride=space.stem_stride,
-        resolution=space.resolution,
-        flops=weights * space.first_resolution**2,
-        params=weights + 2 * space.stem_channels,
+        name=name,
+        operation=str(candidate),
+        in_channels=in_channels,
+        out_channels=out_channels,
+        stride=stride,
+        resolution=resolution,
+        flops=expand * resolution**2
+        + (convolve + project) * downsampled(resolution, stride) ** 2
+        + excite,
+        params=expand + convolve + project + 2 * num_normalised + excite + excite_biases,
     )
 
 
-def _first_block_cost(space: SearchSpace) -> LayerCost:
-    shape = (
-        space.stem_channels,
-        space.first_channels,
-        space.first_kernel,
-        1,
-        space.first_resolution,
-        space.first_stride,
-        False,
-    )
-    return LayerCost(
-        name="first block",
-        operation=f"k{space.first_kernel}e1",
-        in_channels=space.stem_channels,
-        out_channels=space.first_channels,
-        stride=space.first_stride,
-        resolution=space.first_resolution,
-        flops=_mbconv_flops(*shape),
-        params=_mbconv_params(*shape),
-    )
-
-
-def _head_cost(space: SearchSpace) -> LayerCost:
-    last = space.layers[-1]
-    weights = last.out_channels * space.head_channels
-    return LayerCost(
-        name="head",
-        operation="conv k1",
-        in_channels=last.out_channels,
-        out_channels=space.head_channels,
-        stride=1,
-        resolution=last.out_resolution,
-        flops=weights * last.out_resolution**2,
-        params=weights + 2 * space.head_channels,
-    )
-
-
-def _classifier_cost(space: SearchSpace) -> LayerCost:
-    weights = space.head_channels * space.num_classes
-    return LayerCost(
-        name="classifier",
-        operation="linear",
-        in_channels=space.head_channels,
-        out_channels=space.num_classes,
-        stride=1,
-        resolution=1,
-        flops=weights,
-        params=weights + space.num_classes,
-    )
-
-
-def _fixed_parts(space: SearchSpace) -> tuple[LayerCost, ...]:
+def _fixed_parts(space: SearchSpace) -> tuple[LayerCost, LayerCost, LayerCost, LayerCost]:
+    """Stem, first block, head and classifier."""
+    last, stem, head = space.layers[-1], space.stem_channels, space.head_channels
+    stem_weights = space.in_channels * stem * 3**2
+    head_weights = last.out_channels * head
     return (
-        _stem_cost(space),
-        _first_block_cost(space),
-        _head_cost(space),
-        _classifier_cost(space),
+        LayerCost(
+            name="stem",
+            operation="conv k3",
+            in_channels=space.in_channels,
+            out_channels=stem,
+            stride=space.stem_stride,
+            resolution=space.resolution,
+            flops=stem_weights * space.first_resolution**2,
+            params=stem_weights + 2 * stem,
+        ),
+        _mbconv(
+            "first block",
+            Candidate(space.first_kernel, 1),
+            stem,
+            space.first_channels,
+            space.first_stride,
+            space.first_resolution,
+        ),
+        LayerCost(
+            name="head",
+            operation="conv k1",
+            in_channels=last.out_channels,
+            out_channels=head,
+            stride=1,
+            resolution=last.out_resolution,
+            flops=head_weights * last.out_resolution**2,
+            params=head_weights + 2 * head,
+        ),
+        LayerCost(
+            name="classifier",
+            operation="linear",
+            in_channels=head,
+            out_channels=space.num_classes,
+            stride=1,
+            resolution=1,
+            flops=head * space.num_classes,
+            params=(head + 1) * space.num_classes,
+        ),
     )
-
-
-def _fixed_flops(space: SearchSpace) -> int:
-    return sum(part.flops for part in _fixed_parts(space))
-
-
-def _fixed_params(space: SearchSpace) -> int:
-    return sum(part.params for part in _fixed_parts(space))

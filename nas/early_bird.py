@@ -68,18 +68,12 @@ def distance_matrix(scores_ELN: FloatArray) -> FloatArray:
     return np.stack([np.sqrt(((ranks_ER - ranks_R) ** 2).sum(axis=1)) for ranks_R in ranks_ER])
 
 
-def similarity(distances_EE: FloatArray, max_distance: float | None = None) -> FloatArray:
+def similarity(distances_EE: FloatArray) -> FloatArray:
     """Fig. 4's similarity, 1 − distance / largest distance, from 0 to 1.
 
-    By default the largest distance is the matrix's own, as in the figure; give
-    `max_rank_distance(...)` to compare runs with each other. All 1 if nothing ever differs.
+    The largest distance is the matrix's own, as in the figure. All 1 if nothing ever differs.
     """
-    distances_EE = np.asarray(distances_EE, dtype=np.float64)
-    largest = float(distances_EE.max()) if max_distance is None else max_distance
-    if largest < distances_EE.max():
-        raise ValueError(
-            f"max_distance {max_distance} is below the matrix's own {float(distances_EE.max())}."
-        )
+    largest = distances_EE.max()
     return 1.0 - distances_EE / largest if largest > 0 else np.ones_like(distances_EE)
 
 

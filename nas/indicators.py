@@ -14,17 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from nas.cost import flops_table, params_table
+from nas.cost import COST_TABLES, FloatTable, flops_table
 from nas.space import SearchSpace
 
 if TYPE_CHECKING:
     from nas.network import Supernet
 
 _RANDOM_STREAM = 1  # apart from the searchers' generators, which the same seed starts
-
-ScoreTable = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ INDICATORS: dict[str, Indicator] = {
 }
 
 
-def bn_scores(supernet: Supernet) -> ScoreTable:
+def bn_scores(supernet: Supernet) -> FloatTable:
     """Eq. 3: mean |γ| of the last batch norm of every candidate operation, shape [L, N].
 
     A choice that does not exist is NaN.
@@ -66,8 +63,8 @@ def bn_scores(supernet: Supernet) -> ScoreTable:
 
 
 def additive_scores(
-    name: str, space: SearchSpace, *, bn_scores_LN: ScoreTable | None = None, seed: int = 0
-) -> ScoreTable:
+    name: str, space: SearchSpace, *, bn_scores_LN: FloatTable | None = None, seed: int = 0
+) -> FloatTable:
     """The table [L, N] of an additive indicator; NaN where a choice does not exist.
 
     `bn` needs the table that `bn_scores` read off a trained supernet; `random` draws uniformly from
@@ -79,12 +76,10 @@ def additive_scores(
         if bn_scores_LN is None:
             raise ValueError("the indicator 'bn' needs the scores of a trained supernet.")
         return bn_scores_LN
-    flops_LN = flops_table(space).table_LN
-    if name == "flops":
-        return flops_LN
-    if name == "params":
-        return params_table(space).table_LN
+    if name in COST_TABLES:
+        return COST_TABLES[name](space).table_LN
     if name == "random":
+        flops_LN = flops_table(space).table_LN
         rng = np.random.default_rng((seed, _RANDOM_STREAM))
         return np.where(np.isnan(flops_LN), np.nan, rng.random(flops_LN.shape))
     additive = [indicator.name for indicator in INDICATORS.values() if indicator.additive]

@@ -28,45 +28,34 @@ def latency_table(
     The constant is the time of stem, first block, head and classifier.
     """
     supernet = Supernet(space, seed=0).eval().to(device).to(memory_format=torch.channels_last)
+
+    def median_ms(module: Callable[[Tensor], Tensor], channels: int, resolution: int) -> float:
+        shape = (batch_size, channels, resolution, resolution)
+        return _median_ms(module, to_device(torch.zeros(shape), device), num_repeats)
+
     table_LN = np.full((len(space.layers), space.num_candidates), np.nan)
     for index in space.searched_layers:
         layer = space.layers[index]
-        shape = (batch_size, layer.in_channels, layer.resolution, layer.resolution)
         for choice in range(len(layer.candidates)):
-            table_LN[index, choice] = _median_ms(
-                supernet.candidate(index, choice), shape, device, num_repeats
-            )
-    stem_shape = (batch_size, space.in_channels, space.resolution, space.resolution)
-    first = space.first_resolution
+            block = supernet.candidate(index, choice)
+            table_LN[index, choice] = median_ms(block, layer.in_channels, layer.resolution)
     last = space.layers[-1]
-    features_shape = (batch_size, last.out_channels, last.out_resolution, last.out_resolution)
     constant_ms = (
-        _median_ms(supernet.stem, stem_shape, device, num_repeats)
-        + _median_ms(
-            supernet.first_block,
-            (batch_size, space.stem_channels, first, first),
-            device,
-            num_repeats,
-        )
-        + _median_ms(supernet.classify, features_shape, device, num_repeats)
+        median_ms(supernet.stem, space.in_channels, space.resolution)
+        + median_ms(supernet.first_block, space.stem_channels, space.first_resolution)
+        + median_ms(supernet.classify, last.out_channels, last.out_resolution)
     )
     return CostTable("latency_ms", table_LN, constant_ms)
 
 
 @torch.no_grad()
-def _median_ms(
-    module: Callable[[Tensor], Tensor],
-    shape: tuple[int, int, int, int],
-    device: str,
-    num_repeats: int,
-) -> float:
-    images_BCHW = to_device(torch.zeros(shape), device)
+def _median_ms(module: Callable[[Tensor], Tensor], images_BCHW: Tensor, num_repeats: int) -> float:
     times_ms = []
     for repeat in range(num_repeats + 2):
         start_s = time.perf_counter()
         module(images_BCHW)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
+        if images_BCHW.is_cuda:
+            torch.cuda.synchronize(images_BCHW.device)
         if repeat >= 2:  # the first passes choose kernels and fill caches
             times_ms.append(1e3 * (time.perf_counter() - start_s))
     return statistics.median(times_ms)

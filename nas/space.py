@@ -17,8 +17,9 @@ Shape legend: L layers, N candidate operations (the largest number of any layer)
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -164,10 +165,7 @@ class SearchSpace:
     @cached_property
     def num_architectures(self) -> int:
         """Size of the space (exact, arbitrarily large)."""
-        size = 1
-        for index in self.searched_layers:
-            size *= len(self.layers[index].candidates)
-        return size
+        return math.prod(len(self.layers[index].candidates) for index in self.searched_layers)
 
     def validate(self, arch: Architecture) -> None:
         """Raise ValueError unless `arch` is an architecture of this space."""
@@ -335,40 +333,40 @@ def space_from_dict(data: Mapping[str, Any]) -> SearchSpace:
     Raises ValueError naming the key that is unknown, missing or of the wrong type.
     """
     fields = _Fields(dict(data), "space")
-    name = fields.text("name", default="unnamed")
+    name = fields.checked(
+        "name", "a name", lambda value: isinstance(value, str) and value != "", "unnamed"
+    )
     where = f"space {name!r}"
     fields.where = where
-    image, stem = fields.section("input"), fields.section("stem")
-    first, head = fields.section("first_block"), fields.section("head")
+    image, stem, first, head = sections = [
+        _Fields(fields.take(key), f"{where}: {key}")
+        for key in ("input", "stem", "first_block", "head")
+    ]
     shared = fields.take("candidates", None)
+    entries = fields.checked(
+        "stages",
+        "a list with at least one stage",
+        lambda value: isinstance(value, list) and len(value) > 0,
+    )
     groups = []
-    entries = fields.take("stages")
-    if not isinstance(entries, list) or not entries:
-        raise ValueError(
-            f"{where}: stages must be a list with at least one stage, got {entries!r}."
-        )
     for index, entry in enumerate(entries):
-        group_where = f"{where}: stages[{index}]"
-        if not isinstance(entry, dict):
-            raise ValueError(f"{group_where} must be a mapping, got {entry!r}.")
-        group = _Fields(dict(entry), group_where)
+        group = _Fields(entry, f"{where}: stages[{index}]")
         groups.append(
             LayerGroup(
                 channels=group.positive("channels"),
                 num_layers=group.positive("layers"),
                 stride=group.stride(),
-                candidates=_candidates(group.take("candidates", shared), group_where),
+                candidates=_candidates(group.take("candidates", shared), group.where),
             )
         )
-        group.close()
-    fixed = fields.take("fixed_identity", [])
-    if not isinstance(fixed, list) or not all(type(index) is int for index in fixed):
-        raise ValueError(
-            f"{where}: fixed_identity must be a list of 0-based layer indices, got {fixed!r}."
-        )
-    se = fields.take("se", False)
-    if not isinstance(se, bool):
-        raise ValueError(f"{where}: se must be true or false, got {se!r}.")
+        sections.append(group)
+    fixed = fields.checked(
+        "fixed_identity",
+        "a list of 0-based layer indices",
+        lambda value: isinstance(value, list) and all(type(index) is int for index in value),
+        [],
+    )
+    se = fields.checked("se", "true or false", lambda value: isinstance(value, bool), False)
     space = SearchSpace(
         name=name,
         in_channels=image.positive("channels"),
@@ -377,14 +375,18 @@ def space_from_dict(data: Mapping[str, Any]) -> SearchSpace:
         stem_channels=stem.positive("channels"),
         stem_stride=stem.stride(),
         first_channels=first.positive("channels"),
-        first_kernel=first.kernel("kernel"),
+        first_kernel=first.checked(
+            "kernel",
+            "an odd number",
+            lambda value: type(value) is int and value > 0 and value % 2 == 1,
+        ),
         first_stride=first.stride(),
         groups=tuple(groups),
         head_channels=head.positive("channels"),
         fixed_identities=tuple(sorted(set(fixed))),
         se=se,
     )
-    for section in (fields, image, stem, first, head):
+    for section in (fields, *sections):
         section.close()
     return space
 
@@ -392,11 +394,12 @@ def space_from_dict(data: Mapping[str, Any]) -> SearchSpace:
 def _candidates(value: Any, where: str) -> tuple[Candidate, ...]:
     """From {kernels, expansions} (their product, expansions fastest) or a list of pairs."""
     if isinstance(value, dict):
-        fields = _Fields(dict(value), f"{where}: candidates")
-        kernels, expansions = fields.take("kernels"), fields.take("expansions")
+        fields = _Fields(value, f"{where}: candidates")
+        kernels, expansions = (
+            fields.checked(key, "a list of ints", lambda value: isinstance(value, list))
+            for key in ("kernels", "expansions")
+        )
         fields.close()
-        if not isinstance(kernels, list) or not isinstance(expansions, list):
-            raise ValueError(f"{where}: candidates.kernels and .expansions must be lists of ints.")
         pairs = [[kernel, expansion] for kernel in kernels for expansion in expansions]
     elif isinstance(value, list):
         pairs = value
@@ -432,55 +435,48 @@ def _shape_change(layer: Layer) -> str:
     )
 
 
-class _Fields:
-    """Takes typed values out of a mapping and complains about what is left over."""
+_REQUIRED: Any = object()
 
-    def __init__(self, data: dict[Any, Any], where: str) -> None:
-        self.data = data
+
+class _Fields:
+    """Takes checked values out of a mapping; `close` refuses what is left over."""
+
+    def __init__(self, data: Any, where: str) -> None:
+        if not isinstance(data, dict):
+            raise ValueError(f"{where} must be a mapping, got {data!r}.")
+        self.data = dict(data)
         self.where = where
         self.known: list[str] = []
-
-    _REQUIRED: Any = object()
 
     def take(self, key: str, default: Any = _REQUIRED) -> Any:
         self.known.append(key)
         if key in self.data:
             return self.data.pop(key)
-        if default is self._REQUIRED:
+        if default is _REQUIRED:
             near = difflib.get_close_matches(key, map(str, self.data), n=1)
             hint = f"; is {near[0]!r} meant to be it?" if near else "."
             raise ValueError(f"{self.where}: the key {key!r} is missing{hint}")
         return default
 
-    def section(self, key: str) -> _Fields:
-        value = self.take(key)
-        if not isinstance(value, dict):
-            raise ValueError(f"{self.where}: {key} must be a mapping, got {value!r}.")
-        return _Fields(dict(value), f"{self.where}: {key}")
-
-    def text(self, key: str, default: str) -> str:
+    def checked(
+        self, key: str, expected: str, valid: Callable[[Any], bool], default: Any = _REQUIRED
+    ) -> Any:
         value = self.take(key, default)
-        if not isinstance(value, str) or not value:
-            raise ValueError(f"{self.where}: {key} must be a name, got {value!r}.")
+        if not valid(value):
+            raise ValueError(f"{self.where}: {key} must be {expected}, got {value!r}.")
         return value
 
     def positive(self, key: str) -> int:
-        value = self.take(key)
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{self.where}: {key} must be a whole number above 0, got {value!r}.")
-        return value
+        number: int = self.checked(
+            key, "a whole number above 0", lambda value: type(value) is int and value > 0
+        )
+        return number
 
     def stride(self) -> int:
-        value = self.take("stride")
-        if type(value) is not int or value not in (1, 2):
-            raise ValueError(f"{self.where}: stride must be 1 or 2, got {value!r}.")
-        return value
-
-    def kernel(self, key: str) -> int:
-        value = self.positive(key)
-        if value % 2 == 0:
-            raise ValueError(f"{self.where}: {key} must be odd, got {value}.")
-        return value
+        stride: int = self.checked(
+            "stride", "1 or 2", lambda value: type(value) is int and value in (1, 2)
+        )
+        return stride
 
     def close(self) -> None:
         if self.data:

@@ -1,7 +1,7 @@
 """Where a network's features of each stride come from, for whatever is built on top of them.
 
 A detector mixes features at strides 8, 16 and 32; every stride is tapped behind the last block that
-has it. Plain functions, so that a network without those strides is found out before anything is
+has it. Plain functions, so that a network without those strides is refused before anything is
 started.
 """
 
@@ -52,13 +52,8 @@ def space_taps(space: SearchSpace) -> dict[int, Tap]:
 def select_taps(space: SearchSpace, strides: Sequence[int]) -> tuple[Tap, ...]:
     """The taps of a space at these strides; raises ValueError naming the strides that it has."""
     taps = space_taps(space)
-    missing = [stride for stride in strides if stride not in taps]
-    if missing or not strides:
-        raise ValueError(
-            f"space {space.name!r} has features at the strides {_listed(sorted(taps))}, but the "
-            f"detector asks for {_listed(strides)}: take a space with more strides, or other "
-            f"out_strides."
-        )
+    remedy = "a space with more strides, or other out_strides"
+    _check_strides(f"space {space.name!r}", sorted(taps), strides, remedy)
     return tuple(taps[stride] for stride in strides)
 
 
@@ -73,14 +68,16 @@ def torchvision_taps(name: str, strides: Sequence[int]) -> list[str]:
             f"unknown backbone {name!r}: expected torchvision's name of a network of the families "
             f"{', '.join(_TORCHVISION)}, such as 'resnet18'."
         )
-    missing = [stride for stride in strides if stride not in taps]
-    if missing or not strides:
-        raise ValueError(
-            f"{name} has features at the strides {_listed(list(taps))}, but the detector asks for "
-            f"{_listed(strides)}: take others as out_strides."
-        )
+    _check_strides(name, list(taps), strides, "others as out_strides")
     return [taps[stride] for stride in strides]
 
 
-def _listed(strides: Sequence[int]) -> str:
-    return ", ".join(str(stride) for stride in strides) or "none"
+def _check_strides(
+    network: str, existing: Sequence[int], strides: Sequence[int], remedy: str
+) -> None:
+    if not strides or not set(strides) <= set(existing):
+        exist, asked = (", ".join(map(str, each)) or "none" for each in (existing, strides))
+        raise ValueError(
+            f"{network} has features at the strides {exist}, but the detector asks for {asked}: "
+            f"take {remedy}."
+        )

@@ -7,7 +7,7 @@ then autograd computes no weight gradient and keeps no activation for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,33 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nas.blocks import MBConv
 from nas.network import Supernet
 
-
-def _all(supernet: Supernet) -> list[nn.Parameter]:
-    return list(supernet.parameters())
-
-
-def _bn(supernet: Supernet) -> list[nn.Parameter]:
-    return [
-        parameter
-        for module in supernet.modules()
-        if isinstance(module, _BatchNorm)
-        for parameter in module.parameters()
-    ]
-
-
-def _last_bn(supernet: Supernet) -> list[nn.Parameter]:
-    return [
-        parameter
-        for block in supernet.layers.modules()
-        if isinstance(block, MBConv)
-        for parameter in block.last_bn.parameters()
-    ]
-
-
-TRAINABLES: dict[str, Callable[[Supernet], list[nn.Parameter]]] = {
-    "all": _all,
-    "bn": _bn,
-    "last_bn": _last_bn,
+TRAINABLES: dict[str, Callable[[Supernet], Iterable[nn.Module]]] = {
+    "all": lambda supernet: [supernet],
+    "bn": lambda supernet: (m for m in supernet.modules() if isinstance(m, _BatchNorm)),
+    "last_bn": lambda supernet: (
+        block.last_bn for block in supernet.layers.modules() if isinstance(block, MBConv)
+    ),
 }
 
 
@@ -55,7 +34,8 @@ def freeze_except(supernet: Supernet, trainable: str) -> list[nn.Parameter]:
             f"unknown trainable {trainable!r}: the known ones are {', '.join(TRAINABLES)}."
         )
     supernet.requires_grad_(False)
-    parameters = TRAINABLES[trainable](supernet)
+    modules = TRAINABLES[trainable](supernet)
+    parameters = [parameter for module in modules for parameter in module.parameters()]
     for parameter in parameters:
         parameter.requires_grad_(True)
     return parameters

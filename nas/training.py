@@ -1,9 +1,11 @@
-"""One epoch of training, for supernets and subnets, on one rank or many.
+"""Training and evaluation of supernets and subnets, on one rank or many.
 
 The step is the same for both; a supernet runs one pass per sampled path and adds the gradients up
 before the one optimiser step (FairNAS runs N paths a step, SPOS one), a subnet runs one pass.
 Parameters that no pass used keep `grad=None`: the optimiser leaves them, their momentum and their
-weight decay alone, and no byte of them crosses the network.
+weight decay alone, and no byte of them crosses the network. `DistributedDataParallel` would reduce
+every parameter, or search the graph for the unused ones at each step; here every rank knows which
+path a step uses (`nas.sampling`), so only the gradients that exist are averaged, in one message.
 
 Shape legend: B images, C channels, H height, W width.
 """
@@ -15,12 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas.distributed import average_buffers, average_gradients, sum_over_ranks
+from nas.network import Supernet, extract_subnet
 from nas.schedule import WarmupCosine
+from nas.space import Architecture
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Passes = Callable[[int], Sequence[tuple[Any, ...]]]
@@ -161,6 +165,63 @@ def recalibrate(network: nn.Module, batches: Batches, *, device: str = "cpu") ->
     average_buffers(network)
 
 
+def subnet_accuracy(
+    supernet: Supernet,
+    arch: Architecture,
+    *,
+    recalibration: Callable[[], Batches],
+    validation: Callable[[], Batches],
+    device: str = "cpu",
+) -> Evaluation:
+    """The accuracy indicator, SPOS's way of ranking, which BN-NAS replaces.
+
+    The subnet inherits the supernet's weights, is recalibrated on training images and evaluated on
+    held-out *training* images, never on the test set. The supernet stays as it is.
+    `recalibration` and `validation` start a fresh pass over the training images that recalibrate
+    the statistics and over the search-validation images.
+    """
+    subnet = extract_subnet(supernet, arch)
+    recalibrate(subnet, recalibration(), device=device)
+    return evaluate(subnet, validation(), device=device)
+
+
 def to_device(images_BCHW: Tensor, device: str) -> Tensor:
     """Images on the device, channels last: on CPUs and tensor cores the faster layout."""
     return images_BCHW.to(device, memory_format=torch.channels_last, non_blocking=True)
+
+
+def world_size() -> int:
+    """Number of ranks; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of `values` over all ranks."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> int:
+    """Average the gradients that exist over all ranks, in place; returns how many numbers moved.
+
+    The ranks must have run the same paths, so that the same gradients exist on each.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return _average(gradients)
+
+
+def average_buffers(network: nn.Module) -> int:
+    """Average batch norm's running statistics over all ranks, in place; returns how many moved."""
+    return _average([buffer for buffer in network.buffers() if buffer.is_floating_point()])
+
+
+def _average(tensors: list[Tensor]) -> int:
+    if world_size() == 1 or not tensors:
+        return 0
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+    return flat.numel()

@@ -9,8 +9,8 @@ Shape legend: B images, C channels, H height, W width, U activation units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,10 @@ def naswot(subnet: Subnet, images_BCHW: Tensor) -> float:
 
     K[i, j] counts the ReLU6 units that are in the same state (positive or not) for images i and j.
     The published score takes ReLU networks; ReLU6's upper kink is ignored here. Batch norm uses the
-    batch's statistics. Returns −inf where two images cannot be told apart.
+    batch's statistics. Returns −inf where two images have the same pattern. Computed on a copy: the
+    subnet stays as it is.
     """
-    was_training = subnet.training
+    subnet = copy.deepcopy(subnet).train()
     kernel_BB = torch.zeros(len(images_BCHW), len(images_BCHW), dtype=torch.float64)
 
     def add_patterns(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -36,16 +37,10 @@ def naswot(subnet: Subnet, images_BCHW: Tensor) -> float:
         num_units = active_BU.shape[1]
         kernel_BB.add_(num_units - active_B[:, None] - active_B[None, :] + 2.0 * both_active_BB)
 
-    relus = [module for module in subnet.modules() if isinstance(module, nn.ReLU6)]
-    with _untouched_statistics(subnet):
-        hooks = [relu.register_forward_hook(add_patterns) for relu in relus]
-        subnet.train()
-        try:
-            subnet(images_BCHW)
-        finally:
-            subnet.train(was_training)
-            for hook in hooks:
-                hook.remove()
+    for module in subnet.modules():
+        if isinstance(module, nn.ReLU6):
+            module.register_forward_hook(add_patterns)
+    subnet(images_BCHW)
     num_same_states = kernel_BB.clone().fill_diagonal_(-1.0).max()
     if num_same_states == kernel_BB[0, 0]:  # rounding would make the determinant's log finite
         return float("-inf")
@@ -60,12 +55,12 @@ def synflow(subnet: Subnet) -> float:
     copy: the subnet stays as it is.
     """
     space = subnet.space
-    copy = Subnet(space, subnet.arch, seed=0).double().eval()
-    copy.load_state_dict(subnet.state_dict())
+    network = Subnet(space, subnet.arch, seed=0).double().eval()
+    network.load_state_dict(subnet.state_dict())
     with torch.no_grad():
-        for parameter in copy.parameters():
+        for parameter in network.parameters():
             parameter.abs_()
-    for module in list(copy.modules()):
+    for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
                 setattr(module, name, nn.Identity())
@@ -74,24 +69,13 @@ def synflow(subnet: Subnet) -> float:
     ones_BCHW = torch.ones(
         1, space.in_channels, space.resolution, space.resolution, dtype=torch.float64
     )
-    copy(ones_BCHW).sum().backward()
+    network(ones_BCHW).sum().backward()
     flow = sum(
         (parameter * parameter.grad).abs().sum().item()
-        for parameter in copy.parameters()
+        for parameter in network.parameters()
         if parameter.grad is not None
     )
     return float(torch.tensor(flow, dtype=torch.float64).log())
-
-
-@contextmanager
-def _untouched_statistics(network: nn.Module) -> Iterator[None]:
-    """Restore batch norm's running statistics after a forward pass in training mode."""
-    saved = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    try:
-        yield
-    finally:
-        for name, buffer in network.named_buffers():
-            buffer.copy_(saved[name])
 
 
 ZERO_COST_PROXIES: dict[str, Callable[[Subnet, Tensor], float]] = {

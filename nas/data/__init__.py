@@ -8,10 +8,9 @@ data set that uses them.
 
 from __future__ import annotations
 
-from nas.data.errors import MissingDataError, UnreadableImageError
 from nas.data.image_set import DataSplits, ImageSet, Split
 from nas.data.registry import DATASETS, DataSet, ImageSpec, describe_data, load_data
-from nas.data.request import DataRequest
+from nas.data.request import DataRequest, MissingDataError, UnreadableImageError
 
 __all__ = [
     "DATASETS",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.data.errors import MissingDataError
+from nas.data.request import MissingDataError
 from nas.data.small import SmallData
 
 _FOLDER = "cifar-10-batches-py"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.data.errors import MissingDataError
+from nas.data.request import MissingDataError
 from nas.data.small import SmallData
 from nas.data.splits import TEST_STREAM, carve
 
@@ -49,4 +49,4 @@ def digits_file() -> Path:
         file = Path(place, "datasets", "data", "digits.csv.gz")
         if file.is_file():
             return file
-    raise MissingDataError("digits are not found inside scikit-learn: install it again.")
+    raise MissingDataError("digits are missing from scikit-learn: install it again.")

@@ -6,12 +6,16 @@ Algorithms", 2017, https://arxiv.org/abs/1708.07747.
 
 from __future__ import annotations
 
+import gzip
+import math
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from nas.data.errors import MissingDataError
-from nas.data.idx import read_idx
+from nas.data.request import MissingDataError
 from nas.data.small import SmallData
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -27,6 +31,7 @@ CLASS_NAMES = (
     "Bag",
     "Ankle boot",
 )
+_UNSIGNED_BYTE = 8  # the element type code of idx files that hold uint8
 # Name → number of dimensions of the array in it.
 FASHION_MNIST_FILES = {
     "train-images-idx3-ubyte": 3,
@@ -44,7 +49,7 @@ def read_fashion_mnist(root: Path | None) -> SmallData:
         ValueError: a file is damaged, or images and labels do not belong together.
     """
     files = find_fashion_mnist(root)
-    arrays = {name: read_idx(path, FASHION_MNIST_FILES[name]) for name, path in files.items()}
+    arrays = {name: _read_idx(path, FASHION_MNIST_FILES[name]) for name, path in files.items()}
     pixels, labels = {}, {}
     for part in ("train", "t10k"):
         pixels[part] = arrays[f"{part}-images-idx3-ubyte"][:, None]
@@ -81,14 +86,14 @@ def find_fashion_mnist(root: Path | None) -> dict[str, Path]:
     else:
         folders = [root / "FashionMNIST" / "raw", root, root / "fashion-mnist"]
     for folder in folders:
-        found = {}
+        paths = {}
         for name in FASHION_MNIST_FILES:
             for path in (folder / name, folder / f"{name}.gz"):
                 if path.is_file():
-                    found[name] = path
+                    paths[name] = path
                     break
-        if len(found) == len(FASHION_MNIST_FILES):
-            return found
+        if len(paths) == len(FASHION_MNIST_FILES):
+            return paths
     raise MissingDataError(
         f"fashion_mnist: looked for {', '.join(FASHION_MNIST_FILES)} (plain or .gz) in "
         f"{', '.join(map(str, folders))}, and no folder holds all four; on Debian or Ubuntu run "
@@ -96,3 +101,32 @@ def find_fashion_mnist(root: Path | None) -> dict[str, Path]:
         "\"import torchvision; torchvision.datasets.FashionMNIST('ROOT', download=True)\"` and "
         "give that ROOT as the root."
     )
+
+
+def _read_idx(path: Path, num_dims: int) -> npt.NDArray[np.uint8]:
+    """The array of unsigned bytes in an idx file, plain or gzipped, with `num_dims` dimensions.
+
+    torchvision reads unpacked files only, and Debian ships them gzipped where users cannot write.
+
+    Raises:
+        ValueError: the file is not such an array, or not all of one; the message names it.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a complete gzip file ({error}); get it again.") from error
+    header_bytes = 4 + 4 * num_dims
+    if len(content) < header_bytes or content[:4] != bytes([0, 0, _UNSIGNED_BYTE, num_dims]):
+        raise ValueError(
+            f"{path} does not begin like an idx file of unsigned bytes with {num_dims} "
+            "dimension(s); get it again."
+        )
+    shape = struct.unpack_from(f">{num_dims}I", content, 4)
+    expected_bytes = header_bytes + math.prod(shape)
+    if len(content) != expected_bytes:
+        raise ValueError(
+            f"{path} holds {len(content)} bytes where its header announces {expected_bytes}; "
+            "get it again."
+        )
+    # Copied: an array over a `bytes` object is read-only, which torch.from_numpy warns of.
+    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape).copy()

@@ -22,18 +22,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nas.data.batch_plan import AUGMENT_STREAM
-from nas.data.errors import UnreadableImageError
-from nas.data.image_set import ImageSet
+from nas.data.image_set import AUGMENT_STREAM, ImageSet
+from nas.data.request import UnreadableImageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _JITTER = 0.4
 # ImageNet's customary evaluation: resize the shorter side to 256, cut out the central 224.
 _RESIZE_RATIO = 256 / 224
-# What the file itself is to blame for; None is the decoder's own complaint. With any other errno
-# (a stale handle, an I/O error) the storage failed, and another rank may be luckier: leaving the
-# image out would then make the ranks disagree.
+# Errors of the file itself; None is the decoder's own error. With any other errno (a stale handle,
+# an I/O error) the storage failed, and another rank may succeed: leaving the image out would then
+# make the ranks disagree.
 _FILE_ERRNOS = (None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP)
 _DECODER_ERRORS = (
     SyntaxError,
@@ -89,11 +88,6 @@ class FolderImageSet(ImageSet):
             images = _Images(self._paths_N, train_transform(self._resolution), draw)
         else:
             images = _Images(self._paths_N, eval_transform(self._resolution), None)
-        return self._decoded(images, plan)
-
-    def _decoded(
-        self, images: _Images, plan: list[npt.NDArray[np.int64]]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
         loader = _loader(images, plan, self._num_workers, _stack)
         for indices_B, images_BCHW in zip(plan, loader, strict=True):
             if isinstance(images_BCHW, UnreadableImageError):
@@ -156,7 +150,7 @@ def _unreadable(path: str, error: Exception) -> UnreadableImageError:
 
 
 def find_unreadable(paths_N: npt.NDArray[np.bytes_], *, num_workers: int) -> npt.NDArray[np.bool_]:
-    """Which images cannot be decoded, found by decoding each one: a header tells too little.
+    """Which images cannot be decoded, by decoding each one: a header is not enough.
 
     Costs about what one epoch of evaluation without a network would.
     """
@@ -170,7 +164,7 @@ def _discard(_image: Image.Image) -> Tensor:
 
 
 def _stack(items: list[Tensor | UnreadableImageError]) -> Tensor | UnreadableImageError:
-    """One batch, empty where there is no item, or the first of its images' complaints."""
+    """One batch, empty where there is no item, or the first of its images' errors."""
     images = []
     for item in items:
         if isinstance(item, UnreadableImageError):

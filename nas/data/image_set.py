@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nas.data.batch_plan import count_batches, plan_batches
-
 if TYPE_CHECKING:
     from torch import Tensor
 
 Split = Literal["train", "search_val", "test"]
+
+# Separate random streams: the order of an epoch says nothing about its augmentation.
+ORDER_STREAM = 0
+AUGMENT_STREAM = 1
 
 
 class ImageSet(ABC):
@@ -42,7 +44,17 @@ class ImageSet(ABC):
 
     def num_batches(self, batch_size: int, *, training: bool) -> int:
         """Batches of one epoch; the same on every rank. Raises as `batches` does."""
-        return count_batches(len(self), batch_size, training=training)
+        num_images = len(self)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+        if not training:
+            return -(-num_images // batch_size)
+        if num_images < batch_size:
+            raise ValueError(
+                f"batch_size is {batch_size}, but the training split has only {num_images} "
+                f"image(s), less than one batch; give a batch_size of at most {num_images}."
+            )
+        return num_images // batch_size
 
     def batches(
         self,
@@ -82,23 +94,40 @@ class ImageSet(ABC):
                 than the set or not divisible by `world_size`; any argument out of its range.
             UnreadableImageError: while iterating, naming the file.
         """
-        plan = plan_batches(
-            len(self),
-            batch_size,
-            training=training,
-            seed=seed,
-            epoch=epoch,
-            rank=rank,
-            world_size=world_size,
-            start=start,
-        )
+        num_batches = self.num_batches(batch_size, training=training)
+        if world_size < 1 or not 0 <= rank < world_size:
+            raise ValueError(
+                f"rank is {rank} and world_size {world_size}; 0 <= rank < world_size is needed."
+            )
+        if training and batch_size % world_size:
+            raise ValueError(
+                f"batch_size is {batch_size}, the global batch, and cannot be divided evenly among "
+                f"{world_size} ranks; give a multiple of {world_size}."
+            )
+        if not 0 <= start <= num_batches:
+            raise ValueError(
+                f"start is {start}; an epoch has {num_batches} batches, so 0 to {num_batches} can "
+                "be left out."
+            )
+        if seed < 0 or epoch < 0:
+            raise ValueError(f"seed is {seed} and epoch {epoch}; both must be 0 or more.")
+        order: npt.NDArray[np.int64] = np.arange(len(self), dtype=np.int64)
+        if training:
+            order = np.random.default_rng((ORDER_STREAM, seed, epoch)).permutation(order)
+        plan = [
+            np.array_split(order[first : first + batch_size], world_size)[rank]
+            for first in range(start * batch_size, num_batches * batch_size, batch_size)
+        ]
         return self._load(plan, (seed, epoch) if training else None)
 
     @abstractmethod
     def _load(
         self, plan: list[npt.NDArray[np.int64]], draw: tuple[int, int] | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of a plan; `draw` is the (seed, epoch) of augmentation, None for none."""
+        """The batches of a plan, which holds the indices of each one's images.
+
+        `draw` is the (seed, epoch) of augmentation, None for none.
+        """
 
 
 @dataclass(frozen=True)
@@ -113,7 +142,11 @@ class DataSplits:
     train: ImageSet
     search_val: ImageSet
     test: ImageSet
-    num_classes: int
     in_channels: int
     resolution: int
     class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nas.data.errors import MissingDataError
 from nas.data.image_set import DataSplits
-from nas.data.request import DataRequest
+from nas.data.request import DataRequest, MissingDataError
 from nas.data.splits import split_train
 
 if TYPE_CHECKING:
@@ -61,13 +60,7 @@ def load_imagefolder(request: DataRequest) -> DataSplits:
     root, class_names = find_imagefolder(request.root_path)
     paths_N, labels_N = _list_images(root / "train")
     test_paths_N, test_labels_N = _list_images(root / "val")
-    train, search_val = split_train(
-        labels_N,
-        class_names,
-        search_val_fraction=request.search_val_fraction,
-        split_seed=request.split_seed,
-        max_train_images=request.max_train_images,
-    )
+    train, search_val = split_train(labels_N, class_names, request)
     resolution = request.resolution or DEFAULT_RESOLUTION_PX
 
     def image_set(
@@ -97,7 +90,6 @@ def load_imagefolder(request: DataRequest) -> DataSplits:
         train=image_set(paths_N[train], labels_N[train], augment=request.augment),
         search_val=image_set(paths_N[search_val], labels_N[search_val], augment=False),
         test=image_set(test_paths_N, test_labels_N, augment=False),
-        num_classes=len(class_names),
         in_channels=3,
         resolution=resolution,
         class_names=class_names,

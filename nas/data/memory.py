@@ -16,8 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nas.data.batch_plan import AUGMENT_STREAM
-from nas.data.image_set import ImageSet
+from nas.data.image_set import AUGMENT_STREAM, ImageSet
 
 Pixels = npt.NDArray[np.uint8 | np.float32]
 
@@ -60,26 +59,20 @@ class MemoryImageSet(ImageSet):
     def _load(
         self, plan: list[npt.NDArray[np.int64]], draw: tuple[int, int] | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        if draw is not None and (self._max_shift_px or self._flip):
-            return self._augmented(plan, draw)
-        return (self._normalised(self.pixels_NCHW[i], i) for i in plan)
-
-    def _augmented(
-        self, plan: list[npt.NDArray[np.int64]], draw: tuple[int, int]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        # Drawn for the whole split, whatever this rank's share of it is: an image's augmentation
-        # then depends on its index alone, and any division among ranks gives the same images.
-        generator = np.random.default_rng((AUGMENT_STREAM, *draw))
-        offsets_N2 = generator.integers(0, 2 * self._max_shift_px + 1, size=(len(self), 2))
-        flips_N = generator.random(len(self)) < (0.5 if self._flip else 0.0)
+        augmented = draw is not None and (self._max_shift_px > 0 or self._flip)
+        if augmented:
+            # Drawn for the whole split, whatever this rank's share of it is: an image's
+            # augmentation then depends on its index alone, and any division among ranks gives the
+            # same images.
+            generator = np.random.default_rng((AUGMENT_STREAM, *(draw or ())))
+            offsets_N2 = generator.integers(0, 2 * self._max_shift_px + 1, size=(len(self), 2))
+            flips_N = generator.random(len(self)) < (0.5 if self._flip else 0.0)
         for indices_B in plan:
-            shifted = crop_and_flip(
-                self.pixels_NCHW[indices_B],
-                offsets_N2[indices_B],
-                flips_N[indices_B],
-                self._max_shift_px,
-            )
-            yield self._normalised(shifted, indices_B)
+            pixels_BCHW = self.pixels_NCHW[indices_B]
+            if augmented:
+                offsets_B2, flips_B = offsets_N2[indices_B], flips_N[indices_B]
+                pixels_BCHW = crop_and_flip(pixels_BCHW, offsets_B2, flips_B, self._max_shift_px)
+            yield self._normalised(pixels_BCHW, indices_B)
 
     def _normalised(
         self, pixels_BCHW: Pixels, indices_B: npt.NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""What a user asks of a data set: one validated value that every loader takes."""
+"""What a user asks of a data set, as one checked value, and what can be wrong with its files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIN_RESOLUTION_PX = 4
+
+
+class MissingDataError(ValueError):
+    """Files of a data set are not there; the message says which, where, and how to get them."""
+
+
+class UnreadableImageError(ValueError):
+    """An image file exists in the tree but cannot be decoded; the message names it."""
 
 
 @dataclass(frozen=True)

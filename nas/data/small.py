@@ -40,13 +40,7 @@ def load_small(data: SmallData, request: DataRequest) -> DataSplits:
     """Splits of a small data set, as `request` asks for them."""
     from nas.data.memory import MemoryImageSet, resize
 
-    train, search_val = split_train(
-        data.train_labels_N,
-        data.class_names,
-        search_val_fraction=request.search_val_fraction,
-        split_seed=request.split_seed,
-        max_train_images=request.max_train_images,
-    )
+    train, search_val = split_train(data.train_labels_N, data.class_names, request)
     native_px = data.train_NCHW.shape[-1]
     resolution = request.resolution or native_px
     mean, std = data.mean, data.std
@@ -78,7 +72,6 @@ def load_small(data: SmallData, request: DataRequest) -> DataSplits:
             data.train_NCHW[search_val], data.train_labels_N[search_val], augment=False
         ),
         test=image_set(data.test_NCHW, data.test_labels_N, augment=False),
-        num_classes=len(data.class_names),
         in_channels=data.train_NCHW.shape[1],
         resolution=resolution,
         class_names=data.class_names,

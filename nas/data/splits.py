@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from nas.data.request import DataRequest
+
 IntArray = npt.NDArray[np.int64]
 
 # Separate random streams, so that the choices made with one seed stay independent of each other.
@@ -62,9 +64,9 @@ def carve(
     """
     class_sizes_C = np.bincount(labels_N, minlength=len(class_names))
     if class_sizes_C.min() < 2:
-        poorest = int(class_sizes_C.argmin())
+        smallest = int(class_sizes_C.argmin())
         raise ValueError(
-            f"class {class_names[poorest]!r} has {class_sizes_C[poorest]} training image(s); at "
+            f"class {class_names[smallest]!r} has {class_sizes_C[smallest]} training image(s); at "
             "least 2 per class are needed to carve one out for search validation: add images or "
             "remove the class."
         )
@@ -77,14 +79,11 @@ def carve(
 def split_train(
     labels_N: IntArray,
     class_names: tuple[str, ...],
-    *,
-    search_val_fraction: float,
-    split_seed: int,
-    max_train_images: int | None,
+    request: DataRequest,
 ) -> tuple[IntArray, IntArray]:
     """Indices (train, search_val) of the official training images.
 
-    `max_train_images` takes a stratified subset of what is left after carving, so that
+    `request.max_train_images` takes a stratified subset of what is left after carving, so that
     search-validation stays the same when it changes.
 
     Raises:
@@ -92,8 +91,13 @@ def split_train(
             classes.
     """
     train, search_val = carve(
-        labels_N, search_val_fraction, class_names, seed=split_seed, stream=SEARCH_VAL_STREAM
+        labels_N,
+        request.search_val_fraction,
+        class_names,
+        seed=request.split_seed,
+        stream=SEARCH_VAL_STREAM,
     )
+    max_train_images = request.max_train_images
     if max_train_images is None or max_train_images >= len(train):
         return train, search_val
     if max_train_images < len(class_names):
@@ -104,4 +108,5 @@ def split_train(
     train_labels = labels_N[train]
     sizes_C = np.bincount(train_labels, minlength=len(class_names))
     counts_C = stratified_counts(sizes_C, max_train_images)
-    return train[stratified_subset(train_labels, counts_C, split_seed, LIMIT_STREAM)], search_val
+    limited = stratified_subset(train_labels, counts_C, request.split_seed, LIMIT_STREAM)
+    return train[limited], search_val

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from nas.cost import CostTable, FloatTable
+from nas.cost import CostTable
 from nas.space import Architecture, SearchSpace
 
 BoolArray = npt.NDArray[np.bool_]
@@ -29,25 +28,21 @@ class InfeasibleBudgetError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Budget:
-    """`min_cost` <= `constant` + Σ over layers of `table_LN` <= `max_cost`, both ends legal.
+    """A cost and its limits: `min_cost` <= cost <= `max_cost`, both ends legal."""
 
-    A choice that does not exist is NaN in the table; a layer fixed to the identity is a row of NaN.
-    """
-
-    name: str
-    table_LN: FloatTable
-    constant: float = 0.0
+    cost: CostTable
+    _: KW_ONLY
     min_cost: float = -math.inf
     max_cost: float = math.inf
 
     def __post_init__(self) -> None:
-        table_LN = np.asarray(self.table_LN, dtype=np.float64)
+        table_LN = self.cost.table_LN
         if table_LN.ndim != 2 or table_LN.size == 0:
             raise ValueError(
                 f"budget {self.name!r}: the table must have shape [layers, candidates], "
                 f"got {list(table_LN.shape)}."
             )
-        if np.isinf(table_LN).any() or not math.isfinite(self.constant):
+        if np.isinf(table_LN).any() or not math.isfinite(self.cost.constant):
             raise ValueError(
                 f"budget {self.name!r}: costs must be finite; mark a choice that does not exist "
                 f"with NaN."
@@ -61,19 +56,16 @@ class Budget:
                 f"budget {self.name!r}: the lower limit {format_cost(self.min_cost)} is above the "
                 f"upper limit {format_cost(self.max_cost)}."
             )
-        object.__setattr__(self, "table_LN", table_LN)
 
-    @classmethod
-    def from_cost(
-        cls, cost: CostTable, *, max_cost: float = math.inf, min_cost: float = -math.inf
-    ) -> Budget:
-        """Limits on a cost table."""
-        return cls(cost.name, cost.table_LN, cost.constant, min_cost, max_cost)
+    @property
+    def name(self) -> str:
+        """Name of the cost."""
+        return self.cost.name
 
-    @cached_property
-    def cost(self) -> CostTable:
-        """The cost without its limits."""
-        return CostTable(self.name, self.table_LN, self.constant)
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return not (math.isinf(self.min_cost) and math.isinf(self.max_cost))
 
     def allows(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> BoolArray:
         """Which of B architectures lie within the limits, shape [B]."""
@@ -82,10 +74,11 @@ class Budget:
 
     def rounding(self) -> float:
         """More than the rounding error of any sum of these costs, in any order of adding."""
-        scale = abs(self.constant) + float(np.abs(self.cost.extremes_L2).max(axis=1).sum())
-        return 8 * (len(self.table_LN) + 2) * float(np.finfo(np.float64).eps) * scale
+        extremes_L2 = self.cost.extremes_L2
+        scale = abs(self.cost.constant) + float(np.abs(extremes_L2).max(axis=1).sum())
+        return 8 * (len(extremes_L2) + 2) * float(np.finfo(np.float64).eps) * scale
 
-    def wish(self) -> str:
+    def description(self) -> str:
         """The limits in words."""
         low, high = format_cost(self.min_cost), format_cost(self.max_cost)
         if math.isinf(self.min_cost):
@@ -108,16 +101,16 @@ def legal_mask(
 def check_reachable(budgets: Sequence[Budget]) -> None:
     """Raise InfeasibleBudgetError when one of the budgets alone rules out every architecture."""
     for budget in budgets:
-        cheapest, dearest = budget.cost.minimum, budget.cost.maximum
-        if cheapest > budget.max_cost:
+        least, greatest = budget.cost.minimum, budget.cost.maximum
+        if least > budget.max_cost:
             raise InfeasibleBudgetError(
-                f"no architecture has {budget.wish()}: the cheapest possible one has "
-                f"{format_cost(cheapest)}; raise the upper limit to at least that."
+                f"no architecture has {budget.description()}: the cheapest possible one has "
+                f"{format_cost(least)}; raise the upper limit to at least that."
             )
-        if dearest < budget.min_cost:
+        if greatest < budget.min_cost:
             raise InfeasibleBudgetError(
-                f"no architecture has {budget.wish()}: the dearest possible one has "
-                f"{format_cost(dearest)}; lower the lower limit to at most that."
+                f"no architecture has {budget.description()}: the most expensive one has "
+                f"{format_cost(greatest)}; lower the lower limit to at most that."
             )
 
 
@@ -129,15 +122,10 @@ def jointly_infeasible(budgets: Sequence[Budget]) -> InfeasibleBudgetError:
         for budget in budgets
     )
     together = " together" if len(budgets) > 1 else ""
-    wishes = " and ".join(budget.wish() for budget in budgets if limited(budget))
+    limits = " and ".join(budget.description() for budget in budgets if budget.limited)
     return InfeasibleBudgetError(
-        f"no architecture has {wishes}{together}; over the whole space {ranges}: widen a limit."
+        f"no architecture has {limits}{together}; over the whole space {ranges}: widen a limit."
     )
-
-
-def limited(budget: Budget) -> bool:
-    """Whether the budget has a limit at all."""
-    return not (math.isinf(budget.min_cost) and math.isinf(budget.max_cost))
 
 
 def check_budgets(space: SearchSpace, budgets: Sequence[Budget]) -> tuple[Budget, ...]:
@@ -148,12 +136,11 @@ def check_budgets(space: SearchSpace, budgets: Sequence[Budget]) -> tuple[Budget
     for index in space.searched_layers:
         exists_LN[index, : len(space.layers[index].candidates)] = True
     for budget in budgets:
-        if budget.table_LN.shape != exists_LN.shape or not np.array_equal(
-            ~np.isnan(budget.table_LN), exists_LN
-        ):
+        table_LN = budget.cost.table_LN
+        if not np.array_equal(~np.isnan(table_LN), exists_LN):
             raise ValueError(
-                f"budget {budget.name!r}: its table of shape {list(budget.table_LN.shape)} does "
-                f"not have a number for exactly the choices of space {space.name!r} "
+                f"budget {budget.name!r}: its table of shape {list(table_LN.shape)} does not "
+                f"have a number for exactly the choices of space {space.name!r} "
                 f"(shape {list(exists_LN.shape)}): compute it for this space."
             )
     return tuple(budgets)

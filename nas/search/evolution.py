@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nas.search.budget import Budget
-from nas.search.result import SearchResult
-from nas.search.suggest import Evaluate, Suggester, run_search
+from nas.search.suggest import Suggester
 from nas.space import Architecture, SearchSpace
 
 _TRIES_PER_CHILD = 10
@@ -96,35 +95,3 @@ class Evolution(Suggester):
         first, second = (parents[i] for i in self._rng.integers(len(parents), size=2).tolist())
         from_first = (self._rng.random(len(first)) < 0.5).tolist()
         return tuple(a if own else b for a, b, own in zip(first, second, from_first, strict=True))
-
-
-def evolution_search(
-    evaluate: Evaluate,
-    space: SearchSpace,
-    budgets: Sequence[Budget],
-    *,
-    seed: int,
-    num_iterations: int = 20,
-    population: int = 50,
-    num_parents: int = 10,
-    num_mutations: int = 25,
-    num_crossovers: int = 25,
-    mutation_prob: float = 0.1,
-    on_iteration: Callable[[int, Suggester], None] | None = None,
-) -> SearchResult:
-    """Run the whole search; everything evaluated, best first, and the front of it.
-
-    `evaluate` scores a generation (higher is better). The first budget's cost is the front's.
-    Fewer than `num_iterations` · `population` are evaluated only if no more are legal.
-    """
-    evolution = Evolution(
-        space,
-        budgets,
-        seed=seed,
-        population=population,
-        num_parents=num_parents,
-        num_mutations=num_mutations,
-        num_crossovers=num_crossovers,
-        mutation_prob=mutation_prob,
-    )
-    return run_search(evolution, evaluate, num_iterations, on_iteration)

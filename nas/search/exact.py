@@ -44,7 +44,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nas.cost import FloatTable
+from nas.cost import CostTable, FloatTable
 from nas.search.budget import Budget, check_reachable, jointly_infeasible
 from nas.search.dominance import FloatArray, IntArray, undominated
 from nas.search.result import Ranked, SearchResult
@@ -73,7 +73,8 @@ def exact_search(
     InfeasibleBudgetError if no architecture is legal.
     """
     scores_LN = np.asarray(scores_LN, dtype=np.float64)
-    budgets = (Budget(name, costs_LN, constant, min_cost, max_cost), *also)
+    cost = CostTable(name, np.asarray(costs_LN, dtype=np.float64), constant)
+    budgets = (Budget(cost, min_cost=min_cost, max_cost=max_cost), *also)
     _check(scores_LN, budgets, top_k)
     check_reachable(budgets)
 
@@ -90,7 +91,7 @@ def exact_search(
         score_S = np.add.outer(score_S, row_N[choices]).ravel()
         cost_CS = np.stack(
             [
-                np.add.outer(cost_S, budget.table_LN[layer, choices]).ravel()
+                np.add.outer(cost_S, budget.cost.table_LN[layer, choices]).ravel()
                 for cost_S, budget in zip(cost_CS, budgets, strict=True)
             ]
         )
@@ -102,7 +103,7 @@ def exact_search(
         score_S, cost_CS = score_S[kept], cost_CS[:, kept]
         trail.append((kept // len(choices), choices[kept % len(choices)]))
 
-    total_CS = np.stack([b.constant + cost_S for b, cost_S in zip(budgets, cost_CS, strict=True)])
+    total_CS = np.array([[budget.cost.constant] for budget in budgets]) + cost_CS
     legal_S = np.ones(len(score_S), dtype=np.bool_)
     for budget, total_S in zip(budgets, total_CS, strict=True):
         legal_S &= (budget.min_cost <= total_S) & (total_S <= budget.max_cost)
@@ -133,7 +134,8 @@ class _Limits:
     def __init__(self, budget: Budget) -> None:
         extremes_L2 = budget.cost.extremes_L2
         remaining_L2 = extremes_L2[::-1].cumsum(axis=0)[::-1] - extremes_L2
-        low, high = budget.min_cost - budget.constant, budget.max_cost - budget.constant
+        constant = budget.cost.constant
+        low, high = budget.min_cost - constant, budget.max_cost - constant
         slack = budget.rounding()
         self.upper = not math.isinf(high)
         self.lower = not math.isinf(low)
@@ -198,12 +200,13 @@ def _check(scores_LN: FloatTable, budgets: Sequence[Budget], top_k: int) -> None
             "what made a score infinite."
         )
     for budget in budgets:
-        if budget.table_LN.shape != scores_LN.shape:
+        table_LN = budget.cost.table_LN
+        if table_LN.shape != scores_LN.shape:
             raise ValueError(
                 f"the scores have shape {list(scores_LN.shape)} and the costs {budget.name!r} "
-                f"{list(budget.table_LN.shape)}: both must be [layers, candidates] of one space."
+                f"{list(table_LN.shape)}: both must be [layers, candidates] of one space."
             )
-        differs_LN = np.isnan(budget.table_LN) != np.isnan(scores_LN)
+        differs_LN = np.isnan(table_LN) != np.isnan(scores_LN)
         if differs_LN.any():
             layer, choice = np.argwhere(differs_LN)[0].tolist()
             raise ValueError(

@@ -2,8 +2,7 @@
 
 The paper's random baseline and the evolutionary search both need distinct architectures under the
 budgets. Rejection is exact and fast while a fair share of the space is legal. When it is hopeless,
-the legal
-architectures are counted by dynamic programming over the layers and drawn in proportion
+the legal architectures are counted by dynamic programming over the layers and drawn in proportion
 to the counts, as Dyer proposed for the knapsack ("Approximate counting by dynamic programming",
 STOC 2003): costs are rounded down to a grid fine enough to keep the number of states small, which
 lets in a few architectures just over a limit, and those are rejected. Either way each draw is
@@ -88,8 +87,8 @@ class LegalSampler:
         if self._extend(drawn, excluded, num, rng, counted=True):
             return tuple(drawn)
         raise ValueError(
-            f"legal architectures are too rare: found {len(drawn)} of {num} with "
-            f"{' and '.join(budget.wish() for budget in self.budgets)}; widen a limit."
+            f"legal architectures are too rare: drew {len(drawn)} of {num} with "
+            f"{' and '.join(budget.description() for budget in self.budgets)}; widen a limit."
         )
 
     def is_legal(self, arch: Architecture) -> bool:
@@ -99,7 +98,7 @@ class LegalSampler:
             for choice, row in zip(arch, rows, strict=True):
                 if choice != IDENTITY:
                     cost += row[choice]
-            if not budget.min_cost <= budget.constant + cost <= budget.max_cost:
+            if not budget.min_cost <= budget.cost.constant + cost <= budget.max_cost:
                 return False
         return True
 
@@ -112,7 +111,7 @@ class LegalSampler:
         *,
         counted: bool,
     ) -> bool:
-        """Add distinct legal draws until there are `num` (True) or patience ends (False)."""
+        """Add distinct legal draws until there are `num` (True) or `_MAX_BATCHES` are over."""
         batch = max(256, 2 * num)
         for _ in range(_MAX_BATCHES):
             if len(drawn) >= num:
@@ -140,7 +139,7 @@ class LegalSampler:
 
     @cached_property
     def _rows(self) -> list[list[list[float]]]:
-        return [budget.table_LN.tolist() for budget in self.budgets]
+        return [budget.cost.table_LN.tolist() for budget in self.budgets]
 
     @cached_property
     def _counts(self) -> _Counts:
@@ -197,7 +196,7 @@ def _count(space: SearchSpace, budgets: Sequence[Budget]) -> _Counts:
     """Counts on the finest grid that needs no more than `_MAX_STATES` states after any layer."""
     limits = [(b, *limit) for b in budgets for limit in _excesses(b)]
     # A state is one int64, `bits` + 1 bits for each limit. Halving finds the largest that fits.
-    found = None
+    transitions = None
     # Beyond 50, limit + 1 would be no float64 of its own.
     low, high = 1, min(50, 60 // max(1, len(limits)) - 1)
     while low <= high:
@@ -210,21 +209,21 @@ def _count(space: SearchSpace, budgets: Sequence[Budget]) -> _Counts:
         if next_SN is None:
             high = bits - 1
         else:
-            found, low = next_SN, bits + 1
-    if found is None:
+            transitions, low = next_SN, bits + 1
+    if transitions is None:
         raise ValueError(
             f"{len(limits)} limits at once are too many to count legal architectures under; "
             f"drop some."
         )
-    last_SN = next((layer_SN for layer_SN in reversed(found) if layer_SN is not None), None)
+    last_SN = next((layer_SN for layer_SN in reversed(transitions) if layer_SN is not None), None)
     num_last = 1 if last_SN is None else int(last_SN.max(initial=-1)) + 1
     ways_S = [np.append(np.ones(num_last), 0.0)]
-    for layer_SN in reversed(found):
+    for layer_SN in reversed(transitions):
         if layer_SN is None:
             ways_S.append(ways_S[-1])
         else:
             ways_S.append(np.append(ways_S[-1][layer_SN].sum(axis=1), 0.0))
-    return _Counts(found, tuple(reversed(ways_S)))
+    return _Counts(transitions, tuple(reversed(ways_S)))
 
 
 def _excesses(budget: Budget) -> list[tuple[FloatTable, float]]:
@@ -233,10 +232,10 @@ def _excesses(budget: Budget) -> list[tuple[FloatTable, float]]:
     limits = []
     if not math.isinf(budget.max_cost):
         room = budget.max_cost - budget.cost.minimum
-        limits.append((budget.table_LN - extremes_L2[:, :1], room))
+        limits.append((budget.cost.table_LN - extremes_L2[:, :1], room))
     if not math.isinf(budget.min_cost):
         room = budget.cost.maximum - budget.min_cost
-        limits.append((extremes_L2[:, 1:] - budget.table_LN, room))
+        limits.append((extremes_L2[:, 1:] - budget.cost.table_LN, room))
     return limits
 
 

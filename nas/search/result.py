@@ -1,7 +1,7 @@
 """What a search returns: ranked architectures and the score-cost front.
 
 One order is used everywhere: score descending, then cost ascending, then the architecture itself in
-lexicographic order, so that a result never depends on the order in which things were found.
+lexicographic order, so that a result never depends on the order of evaluation.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def pareto_front(candidates: Iterable[Ranked]) -> tuple[Ranked, ...]:
 
 
 def optimality_gap(best_score: float, exact_score: float) -> float:
-    """How far a search stayed below the optimum: (exact − found) / |exact|, at least 0.
+    """How far a search stayed below the optimum: (exact − best) / |exact|, at least 0.
 
     Infinite when the optimum is 0 and was missed. Raises ValueError for NaN and when the search
     beat the optimum by more than rounding, because then the two did not solve the same problem.

@@ -1,8 +1,8 @@
 """Architectures spread evenly over a cost, for studies in which size must not stand for quality.
 
 Architectures drawn uniformly crowd in the middle of the FLOPs range, where they hardly differ in
-size; an indicator that is asked only there, or one that measures nothing but size, cannot be told
-apart. Here every stratum of the cost gives its share.
+size, and where an indicator cannot be distinguished from one that measures nothing but size. Here
+every stratum of the cost gives its share.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def draw_stratified(
 ) -> tuple[Architecture, ...]:
     """`num` distinct legal architectures, as many from every stratum of the first budget's cost.
 
-    Strata are equally wide, between the cheapest and the dearest cost that the limits allow. What a
+    Strata are equally wide, between the least and the greatest cost that the limits allow. What a
     stratum cannot give, because it holds too few, the following ones give. Within a stratum the
     draw is uniform; the order is that of the strata.
 
@@ -48,7 +48,7 @@ def draw_stratified(
     low = max(first.min_cost, first.cost.minimum)
     high = min(first.max_cost, first.cost.maximum)
     if low > high:
-        draw_legal(space, budgets, rng, 1)  # says how far off the limits are
+        draw_legal(space, budgets, rng, 1)  # raises, with how far off the limits are
     edges = np.linspace(low, high, num_strata + 1)
     edges[0], edges[-1] = low, high  # the very ends are legal, whatever rounding says
     drawn: list[Architecture] = []

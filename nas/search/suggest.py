@@ -1,9 +1,10 @@
 """The suggest/update protocol that the sampling searchers share.
 
-A suggester proposes architectures and is told their scores; it evaluates nothing and writes
+A suggester proposes architectures and takes their scores; it evaluates nothing and writes
 nothing, so that the caller may score a generation in parallel, on another machine, or after a
 restart: `state_dict` holds plain values that survive JSON, the generator's state among them, and a
-search that was interrupted and restored proposes exactly what an uninterrupted one would."""
+search that was interrupted and restored proposes exactly what an uninterrupted one would.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ class Suggester(ABC):
     """Proposes generations of `population` distinct legal architectures, none of them twice."""
 
     def __init__(
-        self, space: SearchSpace, budgets: Sequence[Budget], *, seed: int, population: int
+        self, space: SearchSpace, budgets: Sequence[Budget], *, seed: int, population: int = 50
     ) -> None:
         """Raises ValueError for a bad setting, InfeasibleBudgetError for an unreachable limit."""
         if population < 1:
@@ -49,7 +50,7 @@ class Suggester(ABC):
             "searcher": type(self).__name__,
             "space": self.space.name,
             "population": self.population,
-            "limits": [[budget.name, budget.wish()] for budget in self.budgets],
+            "limits": [[budget.name, budget.description()] for budget in self.budgets],
         }
 
     def suggest(self) -> tuple[Architecture, ...]:
@@ -96,8 +97,7 @@ class Suggester(ABC):
         """Everything evaluated so far, best first."""
         archs = list(self._scores)
         costs = self.budgets[0].cost.of_many(archs).tolist() if archs else []
-        found = map(Ranked, archs, self._scores.values(), costs)
-        return tuple(sorted(found, key=order))
+        return tuple(sorted(map(Ranked, archs, self._scores.values(), costs), key=order))
 
     def result(self) -> SearchResult:
         """Everything evaluated so far, and the front of it."""
@@ -135,16 +135,24 @@ class Suggester(ABC):
         self._rng.bit_generator.state = state["rng"]
 
 
+class RandomSearch(Suggester):
+    """The baseline (the red dotted line in Fig. 5): uniform over the legal architectures."""
+
+    def _next_generation(self) -> tuple[Architecture, ...]:
+        return self._sampler.draw(self._rng, self.population, exclude=self._scores)
+
+
 def run_search(
     suggester: Suggester,
     evaluate: Evaluate,
-    num_iterations: int,
+    num_iterations: int = 20,
     on_iteration: Callable[[int, Suggester], None] | None = None,
 ) -> SearchResult:
     """Suggest, evaluate, update, `num_iterations` times, or until nothing legal is left.
 
-    `on_iteration(iteration, suggester)` is called after each, counting from 0: for progress and for
-    saving `suggester.state_dict()`.
+    `evaluate` scores a generation (higher is better). Returns everything evaluated, best first, and
+    the front over the first budget's cost. `on_iteration(iteration, suggester)` is called after
+    each, counting from 0: for progress and for saving `suggester.state_dict()`.
     """
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}.")

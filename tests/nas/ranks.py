@@ -10,13 +10,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nas.distributed import average_buffers, average_gradients, sum_over_ranks, world_size
 from nas.network import Supernet, extract_subnet
 from nas.sampling import uniform_paths
 from nas.schedule import WarmupCosine
 from nas.space import Architecture
 from nas.trainable import freeze_except
-from nas.training import build_optimizer, evaluate, recalibrate, train_epoch
+from nas.training import (
+    average_buffers,
+    average_gradients,
+    build_optimizer,
+    evaluate,
+    recalibrate,
+    sum_over_ranks,
+    train_epoch,
+    world_size,
+)
 from tests.nas.examples import TINY, Batch
 
 NUM_RANKS = 2
@@ -52,8 +60,8 @@ def shard(batch: Batch, rank: int, num_ranks: int) -> Batch:
 def run(whole_batches: Sequence[Batch], rank: int, num_ranks: int) -> dict[str, Any]:
     """Everything that the tests compare between one rank and many, on `NUM_STEPS` batches."""
     batches = [shard(batch, rank, num_ranks) for batch in whole_batches]
-    found: dict[str, Any] = {"world_size": world_size()}
-    found["sum"] = sum_over_ranks(torch.tensor([1.0, 10.0 * (rank + 1)])).tolist()
+    results: dict[str, Any] = {"world_size": world_size()}
+    results["sum"] = sum_over_ranks(torch.tensor([1.0, 10.0 * (rank + 1)])).tolist()
 
     for trainable in ("all", "bn"):
         supernet: Supernet = FixedStatistics(TINY, seed=0).double()
@@ -66,24 +74,24 @@ def run(whole_batches: Sequence[Batch], rank: int, num_ranks: int) -> dict[str, 
             first_step=0,
             passes=lambda step: [(arch,) for arch in uniform_paths(TINY, SAMPLING_SEED, step)],
         )
-        found[f"weights, {trainable}"] = supernet.state_dict()
-        found[f"stats, {trainable}"] = (stats.loss, stats.top1, stats.num_steps)
+        results[f"weights, {trainable}"] = supernet.state_dict()
+        results[f"stats, {trainable}"] = (stats.loss, stats.top1, stats.num_steps)
 
         supernet.zero_grad(set_to_none=True)
         supernet(batches[0][0], PATH).sum().backward()
-        found[f"numbers moved, {trainable}"] = average_gradients(supernet.parameters())
+        results[f"numbers moved, {trainable}"] = average_gradients(supernet.parameters())
 
     supernet = Supernet(TINY, seed=0).double()
     with torch.no_grad():
         supernet(batches[0][0], PATH)
     own: dict[str, Tensor] = {n: b.clone() for n, b in supernet.named_buffers()}
-    found["own buffers"] = own
-    found["buffers moved"] = average_buffers(supernet)
-    found["averaged buffers"] = dict(supernet.named_buffers())
+    results["own buffers"] = own
+    results["buffers moved"] = average_buffers(supernet)
+    results["averaged buffers"] = dict(supernet.named_buffers())
 
     subnet = extract_subnet(Supernet(TINY, seed=0), PATH).double()
     recalibrate(subnet, batches)
-    found["recalibrated"] = subnet.state_dict()
+    results["recalibrated"] = subnet.state_dict()
 
     # The last batch has one image: the second of two ranks gets none of it.
     images_BCHW, labels_B = whole_batches[0]
@@ -93,12 +101,12 @@ def run(whole_batches: Sequence[Batch], rank: int, num_ranks: int) -> dict[str, 
     with torch.no_grad():
         supernet.classifier.weight.mul_(100)
     result = evaluate(supernet, batches, (PATH,))
-    found["evaluation"] = (result.top1, result.loss, result.num_images)
-    return found
+    results["evaluation"] = (result.top1, result.loss, result.num_images)
+    return results
 
 
 def run_rank(rank: int, folder: str) -> None:
-    """One rank of the group; finds batches.pt in the folder and leaves its findings there."""
+    """One rank of the group; finds batches.pt in the folder and leaves its results there."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=NUM_RANKS

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.accuracy import subnet_accuracy
 from nas.data import load_data
 from nas.network import Supernet, extract_subnet
 from nas.sampling import fair_paths
 from nas.schedule import WarmupCosine
-from nas.training import Batches, build_optimizer, evaluate, train_epoch
+from nas.training import Batches, build_optimizer, evaluate, subnet_accuracy, train_epoch
 from tests.nas.examples import TINY, Batch, digit_batches, random_architectures
 
 NUM_STEPS = 80

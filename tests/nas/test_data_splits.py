@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nas.data.request import DataRequest
 from nas.data.splits import carve, split_train, stratified_counts
 
 NAMES = ("a", "b", "c")
@@ -27,9 +28,7 @@ def test_stratified_counts(class_sizes: list[int], total: int, expected: list[in
 
 
 def test_carving_keeps_every_class_s_share_and_loses_nothing() -> None:
-    train, search_val = split_train(
-        LABELS_N, NAMES, search_val_fraction=0.2, split_seed=3, max_train_images=None
-    )
+    train, search_val = split_train(LABELS_N, NAMES, DataRequest("data", search_val_fraction=0.2))
     assert np.bincount(LABELS_N[search_val]).tolist() == [1, 6, 3]
     assert np.bincount(LABELS_N[train]).tolist() == [5, 24, 11]
     assert sorted([*train, *search_val]) == list(range(50))
@@ -44,9 +43,10 @@ def test_a_small_class_gives_one_image_and_keeps_one() -> None:
 
 def test_the_seed_decides_and_the_limit_leaves_search_validation_alone() -> None:
     def split(seed: int, limit: int | None) -> tuple[list[int], list[int]]:
-        train, search_val = split_train(
-            LABELS_N, NAMES, search_val_fraction=0.2, split_seed=seed, max_train_images=limit
+        request = DataRequest(
+            "data", search_val_fraction=0.2, split_seed=seed, max_train_images=limit
         )
+        train, search_val = split_train(LABELS_N, NAMES, request)
         return train.tolist(), search_val.tolist()
 
     assert split(1, None) == split(1, None)
@@ -63,4 +63,4 @@ def test_too_few_images_are_named() -> None:
     with pytest.raises(ValueError, match=r"class 'c' has 1 training image\(s\); at least 2"):
         carve(np.array([0, 0, 1, 1, 2]), 0.2, NAMES, seed=0, stream=0)
     with pytest.raises(ValueError, match="max_train_images is 2, but there are 3 classes"):
-        split_train(LABELS_N, NAMES, search_val_fraction=0.1, split_seed=0, max_train_images=2)
+        split_train(LABELS_N, NAMES, DataRequest("data", max_train_images=2))

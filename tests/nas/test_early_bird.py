@@ -47,7 +47,6 @@ def test_distance_matrix_and_similarity_by_hand() -> None:
     np.testing.assert_allclose(distances_EE, expected)
     np.testing.assert_allclose(similarity(distances_EE), 1 - np.array(expected) / root10)
     assert max_rank_distance(scores_ELN[0]) == pytest.approx(root10)
-    np.testing.assert_allclose(similarity(distances_EE, 2 * root10)[0, 1], 0.5)
     np.testing.assert_array_equal(similarity(np.zeros((2, 2))), np.ones((2, 2)))
 
 

@@ -17,19 +17,16 @@ from nas.search import (
     RandomSearch,
     Suggester,
     check_indicator,
-    evolution_search,
     exact_search,
-    get_searcher,
     legal_mask,
     optimality_gap,
-    random_search,
     run_search,
 )
 from nas.space import Architecture, load_space
 
 SPACE = load_space("spos")
 FLOPS = flops_table(SPACE)
-BUDGETS = [Budget.from_cost(FLOPS, max_cost=475e6)]
+BUDGETS = [Budget(FLOPS, max_cost=475e6)]
 
 
 def scores(seed: int) -> FloatTable:
@@ -44,11 +41,9 @@ def evaluate(archs: Sequence[Architecture]) -> list[float]:
 
 def test_evolution_sees_a_thousand_distinct_legal_architectures() -> None:
     generations: list[float] = []
-    result = evolution_search(
+    result = run_search(
+        Evolution(SPACE, BUDGETS, seed=0),
         evaluate,
-        SPACE,
-        BUDGETS,
-        seed=0,
         on_iteration=lambda _, suggester: generations.append(suggester.ranked[0].score),
     )
     archs = [ranked.arch for ranked in result.ranked]
@@ -67,7 +62,7 @@ def test_evolution_sees_a_thousand_distinct_legal_architectures() -> None:
     for point in result.front:
         best = max(p.score for p in exact.front if p.cost <= point.cost)
         assert point.score <= best
-    by_chance = random_search(evaluate, SPACE, BUDGETS, seed=0)
+    by_chance = run_search(RandomSearch(SPACE, BUDGETS, seed=0), evaluate)
     assert len({r.arch for r in by_chance.ranked}) == 1000
     gaps = [optimality_gap(r.ranked[0].score, exact.ranked[0].score) for r in (result, by_chance)]
     assert 0 <= gaps[0] < gaps[1]
@@ -75,8 +70,7 @@ def test_evolution_sees_a_thousand_distinct_legal_architectures() -> None:
 
 def test_deterministic_by_seed() -> None:
     first, again, other = (
-        evolution_search(evaluate, SPACE, BUDGETS, seed=seed, num_iterations=4)
-        for seed in (5, 5, 6)
+        run_search(Evolution(SPACE, BUDGETS, seed=seed), evaluate, 4) for seed in (5, 5, 6)
     )
     assert first == again
     assert first != other
@@ -114,9 +108,9 @@ def test_children_come_from_the_parents() -> None:
 
 
 def test_a_small_space_runs_out_and_stops() -> None:
-    few = [Budget.from_cost(FLOPS, max_cost=1.003 * FLOPS.minimum)]
-    by_chance = random_search(evaluate, SPACE, few, seed=0, num_iterations=50)
-    evolved = evolution_search(evaluate, SPACE, few, seed=0, num_iterations=50)
+    few = [Budget(FLOPS, max_cost=1.003 * FLOPS.minimum)]
+    by_chance = run_search(RandomSearch(SPACE, few, seed=0), evaluate, 50)
+    evolved = run_search(Evolution(SPACE, few, seed=0), evaluate, 50)
     assert 1 < len(by_chance.ranked) < 2500
     assert evolved.ranked == by_chance.ranked
     best = exact_search(scores(0), FLOPS.table_LN, few[0].max_cost, constant=FLOPS.constant)
@@ -147,7 +141,7 @@ def test_a_state_from_another_search_is_refused() -> None:
         Evolution(SPACE, BUDGETS, seed=0, mutation_prob=0.2).load_state_dict(state)
     with pytest.raises(ValueError, match="searcher 'Evolution'"):
         RandomSearch(SPACE, BUDGETS, seed=0).load_state_dict(state)
-    tighter = [Budget.from_cost(FLOPS, max_cost=470e6)]
+    tighter = [Budget(FLOPS, max_cost=470e6)]
     with pytest.raises(ValueError, match="the saved search has limits"):
         Evolution(SPACE, tighter, seed=0).load_state_dict(state)
 
@@ -174,7 +168,7 @@ def test_optimality_gap() -> None:
 def test_registry() -> None:
     assert list(SEARCHERS) == ["exact", "evolution", "random"]
     with pytest.raises(ValueError, match="known ones are exact, evolution, random"):
-        get_searcher("anneal")
+        check_indicator("anneal", "bn", additive=True)
     with pytest.raises(ValueError, match="'exact' needs .* 'accuracy' .* evolution or random"):
         check_indicator("exact", "accuracy", additive=False)
     check_indicator("exact", "bn", additive=True)

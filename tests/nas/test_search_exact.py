@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from nas.cost import FloatTable, flops_table, gather_sum, params_table
+from nas.cost import CostTable, FloatTable, flops_table, gather_sum, params_table
 from nas.search import Budget, InfeasibleBudgetError, SearchResult, exact_search
 from nas.space import Architecture, load_space
 
@@ -28,10 +28,10 @@ def brute_force(
     archs = all_archs(scores_LN)
     legal_B = np.ones(len(archs), dtype=bool)
     for budget in budgets:
-        total_B = budget.constant + gather_sum(budget.table_LN, archs)
+        total_B = budget.cost.of_many(archs)
         legal_B &= (budget.min_cost <= total_B) & (total_B <= budget.max_cost)
     scores = gather_sum(scores_LN, archs)[legal_B].tolist()
-    costs = (budgets[0].constant + gather_sum(budgets[0].table_LN, archs))[legal_B].tolist()
+    costs = budgets[0].cost.of_many(archs)[legal_B].tolist()
     legal = list(itertools.compress(archs, legal_B.tolist()))
     found = list(zip(scores, costs, legal, strict=True))
     found.sort(key=lambda item: (-item[0], item[1], item[2]))
@@ -51,10 +51,10 @@ def run(scores_LN: FloatTable, budgets: list[Budget], top_k: int) -> SearchResul
     first = budgets[0]
     return exact_search(
         scores_LN,
-        first.table_LN,
+        first.cost.table_LN,
         first.max_cost,
         top_k,
-        constant=first.constant,
+        constant=first.cost.constant,
         min_cost=first.min_cost,
         name=first.name,
         also=budgets[1:],
@@ -82,12 +82,12 @@ def random_problem(rng: np.random.Generator) -> tuple[FloatTable, list[Budget]]:
         if rng.random() < 0.2:
             table_LN = rng.random(shape)
         table_LN[~exists_LN] = np.nan
-        loose = Budget(f"cost{index}", table_LN, float(rng.integers(0, 3)))
-        reach = rng.uniform(loose.cost.minimum, loose.cost.maximum, size=2)
+        cost = CostTable(f"cost{index}", table_LN, float(rng.integers(0, 3)))
+        reach = rng.uniform(cost.minimum, cost.maximum, size=2)
         reach = np.sort(np.round(reach) if rng.random() < 0.7 else reach)
         low = reach[0] if rng.random() < 0.4 else -math.inf
         high = reach[1] if rng.random() < 0.7 else math.inf
-        budgets.append(Budget(loose.name, table_LN, loose.constant, float(low), float(high)))
+        budgets.append(Budget(cost, min_cost=float(low), max_cost=float(high)))
     return scores_LN, budgets
 
 
@@ -143,8 +143,8 @@ def milp_optimum(scores_LN: FloatTable, budgets: list[Budget]) -> float:
     one_each = (layer_V == np.unique(layer_V)[:, None]).astype(float)
     constraints = [LinearConstraint(one_each, 1, 1)]
     for budget in budgets:
-        low, high = budget.min_cost - budget.constant, budget.max_cost - budget.constant
-        row_V = budget.table_LN[exists_LN] / 1e6
+        low, high = (limit - budget.cost.constant for limit in (budget.min_cost, budget.max_cost))
+        row_V = budget.cost.table_LN[exists_LN] / 1e6
         constraints.append(LinearConstraint(row_V, low / 1e6, high / 1e6))
     solution = milp(
         -scores_LN[exists_LN],
@@ -164,9 +164,9 @@ def test_equals_an_integer_program_on_spos(seed: int) -> None:
     scores_LN = np.random.default_rng(seed).random(flops.table_LN.shape)
     scores_LN[np.isnan(flops.table_LN)] = np.nan
     for budgets in (
-        [Budget.from_cost(flops, max_cost=475e6)],
-        [Budget.from_cost(flops, max_cost=475e6), Budget.from_cost(params, max_cost=5.6e6)],
-        [Budget.from_cost(params, max_cost=6e6), Budget.from_cost(flops, min_cost=500e6)],
+        [Budget(flops, max_cost=475e6)],
+        [Budget(flops, max_cost=475e6), Budget(params, max_cost=5.6e6)],
+        [Budget(params, max_cost=6e6), Budget(flops, min_cost=500e6)],
     ):
         best = run(scores_LN, budgets, 1).ranked[0]
         assert best.score == pytest.approx(milp_optimum(scores_LN, budgets), abs=1e-7)
@@ -204,7 +204,7 @@ def test_infeasible_says_the_cheapest_possible_cost() -> None:
         InfeasibleBudgetError, match=f"flops of at most 100000000 .*cheapest.*{int(flops.minimum)}"
     ):
         exact_search(scores_LN, flops.table_LN, 100e6, constant=flops.constant, name="flops")
-    with pytest.raises(InfeasibleBudgetError, match=f"dearest.*{int(flops.maximum)}"):
+    with pytest.raises(InfeasibleBudgetError, match=f"most expensive.*{int(flops.maximum)}"):
         exact_search(
             scores_LN, flops.table_LN, math.inf, constant=flops.constant, min_cost=1e9, name="flops"
         )
@@ -212,9 +212,14 @@ def test_infeasible_says_the_cheapest_possible_cost() -> None:
 
 def test_jointly_infeasible_names_every_range() -> None:
     tables = np.array([[0.0, 4.0]]), np.array([[4.0, 0.0]])
+    other = CostTable("b", tables[1], 0.0)
     with pytest.raises(InfeasibleBudgetError) as caught:
         exact_search(
-            np.zeros((1, 2)), tables[0], 1, name="a", also=[Budget("b", tables[1], max_cost=3)]
+            np.zeros((1, 2)),
+            tables[0],
+            1,
+            name="a",
+            also=[Budget(CostTable("b", tables[1], 0.0), max_cost=3)],
         )
     message = str(caught.value)
     assert "a of at most 1 and b of at most 3 together" in message

@@ -44,7 +44,7 @@ def legal_archs(space: SearchSpace, budgets: list[Budget]) -> list[Architecture]
 def budgets_of(space: SearchSpace, share: float) -> list[Budget]:
     flops = flops_table(space)
     limit = flops.minimum + share * (flops.maximum - flops.minimum)
-    return [Budget.from_cost(flops, max_cost=limit), Budget.from_cost(params_table(space))]
+    return [Budget(flops, max_cost=limit), Budget(params_table(space))]
 
 
 @pytest.mark.parametrize("counted", [False, True])
@@ -83,15 +83,15 @@ def test_excluded_architectures_are_never_drawn_and_the_rest_is() -> None:
 def test_tight_budgets_come_to_an_end_with_everything_there_is() -> None:
     space = load_space("spos")
     flops = flops_table(space)
-    only_cheapest = [Budget.from_cost(flops, max_cost=flops.minimum)]
+    only_cheapest = [Budget(flops, max_cost=flops.minimum)]
     cheapest = tuple(-1 if layer.fixed_identity else 0 for layer in space.layers)
     assert draw_legal(space, only_cheapest, np.random.default_rng(0), 50) == (cheapest,)
 
     # A room smaller than any step up: counting alone finds that one architecture is left.
-    almost = LegalSampler(space, [Budget.from_cost(flops, max_cost=1.0005 * flops.minimum)])
+    almost = LegalSampler(space, [Budget(flops, max_cost=1.0005 * flops.minimum)])
     assert almost._counts.total == 1
 
-    tight = [Budget.from_cost(flops, max_cost=1.02 * flops.minimum)]
+    tight = [Budget(flops, max_cost=1.02 * flops.minimum)]
     drawn = draw_legal(space, tight, np.random.default_rng(0), 300)
     assert len(set(drawn)) == len(drawn) == 300
     assert legal_mask(tight, drawn).all()
@@ -104,8 +104,8 @@ def test_a_window_too_narrow_for_rejection_still_gives_legal_architectures() -> 
     space = load_space("spos")
     flops, params = flops_table(space), params_table(space)
     budgets = [
-        Budget.from_cost(flops, min_cost=420e6, max_cost=420.2e6),
-        Budget.from_cost(params, max_cost=5.5e6),
+        Budget(flops, min_cost=420e6, max_cost=420.2e6),
+        Budget(params, max_cost=5.5e6),
     ]
     drawn = draw_legal(space, budgets, np.random.default_rng(0), 50)
     assert len(set(drawn)) == 50
@@ -129,27 +129,27 @@ def test_impossible_budgets_raise() -> None:
     flops, params = flops_table(space), params_table(space)
     rng = np.random.default_rng(0)
     with pytest.raises(InfeasibleBudgetError, match=str(int(flops.minimum))):
-        draw_legal(space, [Budget.from_cost(flops, max_cost=1e6)], rng, 1)
+        draw_legal(space, [Budget(flops, max_cost=1e6)], rng, 1)
     both = [
-        Budget.from_cost(flops, max_cost=flops.minimum),
-        Budget.from_cost(params, min_cost=params.maximum),
+        Budget(flops, max_cost=flops.minimum),
+        Budget(params, min_cost=params.maximum),
     ]
     with pytest.raises(InfeasibleBudgetError, match="together"):
         draw_legal(space, both, rng, 1)
     with pytest.raises(ValueError, match="at least one budget"):
         draw_legal(space, [], rng, 1)
     with pytest.raises(ValueError, match="compute it for this space"):
-        draw_legal(small_space(), [Budget.from_cost(flops, max_cost=math.inf)], rng, 1)
+        draw_legal(small_space(), [Budget(flops, max_cost=math.inf)], rng, 1)
 
 
 def test_one_and_many_agree_on_what_is_legal() -> None:
     space = load_space("spos")
     flops = flops_table(space)
-    sampler = LegalSampler(space, [Budget.from_cost(flops, max_cost=620e6)])
+    sampler = LegalSampler(space, [Budget(flops, max_cost=620e6)])
     archs_BL = sampler._uniform(np.random.default_rng(0), 300)
     mask_B = legal_mask(sampler.budgets, archs_BL)
     assert 50 < mask_B.sum() < 250
     assert [sampler.is_legal(tuple(arch)) for arch in archs_BL.tolist()] == mask_B.tolist()
     at_the_limit = tuple(archs_BL[0].tolist())
-    exact = [Budget.from_cost(flops, max_cost=flops.of(at_the_limit))]
+    exact = [Budget(flops, max_cost=flops.of(at_the_limit))]
     assert LegalSampler(space, exact).is_legal(at_the_limit)

@@ -24,7 +24,7 @@ def strata_of(archs: tuple[tuple[int, ...], ...], low: float, high: float, num: 
 
 @pytest.mark.parametrize("num_strata", [1, 4, 7])
 def test_every_stratum_gives_as_many(num_strata: int) -> None:
-    budget = Budget.from_cost(FLOPS)
+    budget = Budget(FLOPS)
     archs = draw_stratified(
         MICRO, [budget], np.random.default_rng(0), 3 * num_strata, num_strata=num_strata
     )
@@ -34,7 +34,7 @@ def test_every_stratum_gives_as_many(num_strata: int) -> None:
 
 
 def test_uniform_draws_would_not() -> None:
-    archs = draw_legal(MICRO, [Budget.from_cost(FLOPS)], np.random.default_rng(0), 40)
+    archs = draw_legal(MICRO, [Budget(FLOPS)], np.random.default_rng(0), 40)
     counts = Counter(strata_of(archs, FLOPS.minimum, FLOPS.maximum, 4))
     assert max(counts.values()) > 15
 
@@ -42,8 +42,8 @@ def test_uniform_draws_would_not() -> None:
 def test_strata_lie_between_the_limits_and_other_limits_hold() -> None:
     low, high = FLOPS.minimum * 1.5, FLOPS.maximum * 0.7
     params = params_table(MICRO)
-    few = Budget.from_cost(params, max_cost=(params.minimum + params.maximum) / 2)
-    budget = Budget.from_cost(FLOPS, min_cost=low, max_cost=high)
+    few = Budget(params, max_cost=(params.minimum + params.maximum) / 2)
+    budget = Budget(FLOPS, min_cost=low, max_cost=high)
     archs = draw_stratified(MICRO, [budget, few], np.random.default_rng(1), 12, num_strata=3)
     assert Counter(strata_of(archs, low, high, 3)) == {0: 4, 1: 4, 2: 4}
     assert few.allows(archs).all()
@@ -52,15 +52,13 @@ def test_strata_lie_between_the_limits_and_other_limits_hold() -> None:
 def test_what_a_stratum_lacks_the_next_ones_give() -> None:
     flops = flops_table(TINY)
     total = TINY.num_architectures
-    archs = draw_stratified(
-        TINY, [Budget.from_cost(flops)], np.random.default_rng(0), total, num_strata=5
-    )
+    archs = draw_stratified(TINY, [Budget(flops)], np.random.default_rng(0), total, num_strata=5)
     assert len(set(archs)) == len(archs) <= total
     assert len(archs) > total // 2
 
 
 def test_the_same_generator_draws_the_same() -> None:
-    budget = Budget.from_cost(FLOPS)
+    budget = Budget(FLOPS)
     one, two = (
         draw_stratified(MICRO, [budget], np.random.default_rng(9), 8, num_strata=4)
         for _ in range(2)
@@ -69,8 +67,8 @@ def test_the_same_generator_draws_the_same() -> None:
 
 
 def test_limits_that_nothing_meets_are_named() -> None:
-    budget = Budget.from_cost(FLOPS, max_cost=FLOPS.minimum - 1)
+    budget = Budget(FLOPS, max_cost=FLOPS.minimum - 1)
     with pytest.raises(InfeasibleBudgetError, match="cheapest"):
         draw_stratified(MICRO, [budget], np.random.default_rng(0), 4, num_strata=2)
     with pytest.raises(ValueError, match="strata is 0"):
-        draw_stratified(MICRO, [Budget.from_cost(FLOPS)], np.random.default_rng(0), 4, num_strata=0)
+        draw_stratified(MICRO, [Budget(FLOPS)], np.random.default_rng(0), 4, num_strata=0)

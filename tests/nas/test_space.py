@@ -240,7 +240,10 @@ def _drop(*keys: str | int) -> Callable[[dict[str, Any]], None]:
         (_set("head", "channels", value=True), "head: channels must be a whole number above 0"),
         (_set("head", "channels", value=0), "head: channels must be .* got 0"),
         (_set("stem", "stride", value=3), "stem: stride must be 1 or 2, got 3"),
-        (_set("first_block", "kernel", value=4), "first_block: kernel must be odd, got 4"),
+        (
+            _set("first_block", "kernel", value=4),
+            "kernel must be an odd number, got 4",
+        ),
         (_set("stages", value=[]), "stages must be a list with at least one stage"),
         (_set("stages", value={"a": 1}), "stages must be a list with at least one stage"),
         (_set("stages", 0, value=8), r"stages\[0\] must be a mapping, got 8"),
@@ -253,7 +256,7 @@ def _drop(*keys: str | int) -> Callable[[dict[str, Any]], None]:
         (_set("stages", 0, "candidates", value=[[3, 6], [3, 6]]), "is listed twice"),
         (
             _set("stages", 0, "candidates", value={"kernels": 3, "expansions": [3]}),
-            "must be lists of ints",
+            "kernels must be a list of ints",
         ),
         (
             _set("stages", 0, "candidates", value={"kernels": [3]}),
