@@ -1,6 +1,4 @@
-"""Which candidates the BN indicator scores high (Eq. 3).
-
-Everything is read off final metrics.
+"""Which candidates the BN indicator scores high (Eq. 3), read off the final metrics of supernets.
 
 Shape legend: L layers, N candidate operations.
 """
@@ -8,8 +6,8 @@ Shape legend: L layers, N candidate operations.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import pandas as pd
 
@@ -37,8 +35,6 @@ from experiments.report.tables import (
     decimals,
     mean_std,
 )
-from nas.early_bird import FloatArray
-from nas.space import SearchSpace
 
 _MISSING = "`bnnas run experiments/configs/quickstart.yaml` trains a supernet with BN scores."
 _NOTE = (
@@ -49,8 +45,8 @@ _NOTE = (
 _gamma = decimals(4)
 _signed = Format("{:+.2f}".format, 100)  # percent
 
-# Kernel, expansion or layer → mean over seeds.
-_Means: TypeAlias = Mapping[int, Number]
+# Trainable → kernel, expansion or layer → mean over seeds.
+_Means: TypeAlias = Mapping[str, Mapping[int, Number]]
 
 
 def preference_section(runs: Runs) -> Section:
@@ -62,138 +58,121 @@ def preference_section(runs: Runs) -> Section:
     for title, group in groups:
         drawn = group["start_time"].max() in starts[:MOST_PICTURES]
         blocks += _blocks(runs, title, group, draw=drawn)
-    return Section(
-        "preference",
-        "What the indicator prefers",
-        "Eq. 3",
-        tuple(blocks),
-        "" if blocks else _MISSING,
-    )
+    missing = "" if blocks else _MISSING
+    return Section("preference", "What the indicator prefers", "Eq. 3", tuple(blocks), missing)
 
 
 def _blocks(runs: Runs, title: str, group: pd.DataFrame, *, draw: bool) -> list[Block]:
-    """The longest supernets of a group that have all their scores."""
-    space = space_of(runs, runs.by_id[group.index[0]])
-    if space is None:
+    candidates = _candidates(runs, group)
+    if not len(candidates):
         return []
-    scores = {run_id: scores_of(runs.by_id[run_id].metrics, space) for run_id in group.index}
-    scored = group[[scores[run_id] is not None for run_id in group.index]]
     # The longest that train BN, where some do: the indicator was made for these.
-    epochs = (scored[scored["trainable"] == "bn"] if "bn" in set(scored["trainable"]) else scored)[
-        "epochs"
-    ].max()
-    means = {
-        str(trainable): _means([s for i in own.index if (s := scores[i]) is not None], space)
-        for trainable, own in scored[scored["epochs"] == epochs].groupby("trainable", sort=False)
-    }
-    if not means:
-        return []
+    trains_bn = candidates["trainable"] == "bn"
+    epochs = (candidates[trains_bn] if trains_bn.any() else candidates)["epochs"].max()
+    longest = candidates[candidates["epochs"] == epochs]
+    shares, scores = (
+        {kind: _over_seeds(longest, kind, column, form) for kind in ("kernel", "expansion")}
+        for column, form in (("share", _signed), ("score", _gamma))
+    )
+    layers = _over_seeds(longest.assign(score=longest["layer_mean"]), "layer", "score", _gamma)
     where = f"{title}, {epochs} epochs"
     picture = Picture(
         "preference",
         f"{where}: BN score by kernel, by expansion and by layer",
-        _alt(means),
-        lambda: preference_figure({name: _preference(each) for name, each in means.items()}),
+        _alt({**shares, "layer": layers}),
+        lambda: preference_figure(
+            {
+                trainable: Preference(
+                    *(
+                        {key: Spread(cell.value, cell.spread) for key, cell in found.items()}
+                        for found in (*(means[trainable] for means in shares.values()), layer)
+                    )
+                )
+                for trainable, layer in layers.items()
+            }
+        ),
     )
     operations = []
-    for kind in ("kernel", "expansion"):
-        for key in _keys(means, kind):
+    for kind, means in scores.items():
+        for key in _keys(means):
             row: dict[str, Cell] = {"candidates with": f"{kind} {key}"}
-            for trainable, each in means.items():
-                share = each[kind].get(key, NOTHING)
+            for trainable, found in means.items():
+                share = shares[kind][trainable].get(key, NOTHING)
                 row[f"{trainable}: from the layer's mean (%)"] = share
-                row[f"{trainable}: mean |γ|"] = each[f"plain {kind}"].get(key, NOTHING)
+                row[f"{trainable}: mean |γ|"] = found.get(key, NOTHING)
             operations.append(row)
-    layers = (
-        {
-            "layer": str(key),
-            **{name: each["layer"].get(key, NOTHING) for name, each in means.items()},
-        }
-        for key in _keys(means, "layer")
-    )
+    rows: list[dict[str, Cell]] = [
+        {"layer": str(key), **{name: found.get(key, NOTHING) for name, found in layers.items()}}
+        for key in _keys(layers)
+    ]
+    note = "Layers differ in scale; only candidates of one layer compete."
+    name = f"{where}: mean |γ| of each layer's candidates"
     return [
         *([picture] if draw else []),
         Table.of("preference", f"{where}: BN score by kernel and expansion", operations, _NOTE),
-        Table.of(
-            "preference-layers",
-            f"{where}: mean |γ| of each layer's candidates",
-            layers,
-            "Layers differ in scale; only candidates of one layer compete.",
-            folded=True,
-        ),
+        Table.of("preference-layers", name, rows, note, folded=True),
     ]
 
 
-def _keys(means: Mapping[str, Mapping[str, _Means]], kind: str) -> list[int]:
-    return sorted({key for each in means.values() for key in each[kind]})
+def _candidates(runs: Runs, group: pd.DataFrame) -> pd.DataFrame:
+    """A row a candidate of a supernet, of those that have tracked all their scores.
 
-
-def _means(scores: Sequence[FloatArray], space: SearchSpace) -> Mapping[str, _Means]:
-    """Of one trainable's seeds, by what the candidates are told apart by."""
-    layers = [_layer_means(scores_LN, space) for scores_LN in scores]
-    found = {"layer": _over_seeds(layers, _gamma)}
-    for field in ("kernel", "expansion"):
-        shares = [_by(scores_LN, space, field, as_share=True) for scores_LN in scores]
-        plain = [_by(scores_LN, space, field, as_share=False) for scores_LN in scores]
-        found[field] = _over_seeds(shares, _signed)
-        found[f"plain {field}"] = _over_seeds(plain, _gamma)
-    return found
-
-
-def _over_seeds(by_seed: Sequence[Mapping[int, float]], form: Format) -> _Means:
-    found = {
-        key: mean_std([values[key] for values in by_seed if key in values], form)
-        for key in sorted({key for values in by_seed for key in values})
-    }
-    return {key: cell for key, cell in found.items() if isinstance(cell, Number)}
-
-
-def _layer_means(scores_LN: FloatArray, space: SearchSpace) -> dict[int, float]:
-    return {
-        layer: float(scores_LN[layer, : len(space.layers[layer].candidates)].mean())
-        for layer in space.searched_layers
-    }
-
-
-def _by(
-    scores_LN: FloatArray,
-    space: SearchSpace,
-    field: Literal["kernel", "expansion"],
-    *,
-    as_share: bool,
-) -> dict[int, float]:
-    """Kernel or expansion → the mean score of its candidates.
-
-    As a share it is how far each is from its layer's mean.
+    `layer_mean` is the mean score of its layer, `share` how far it is from that as a share of it;
+    NaN where every γ of the layer has vanished.
     """
-    found: dict[int, list[float]] = {}
-    for layer, mean in _layer_means(scores_LN, space).items():
-        if as_share and mean == 0:  # every γ of the layer has vanished
+    space = space_of(runs, runs.by_id[group.index[0]])
+    rows = []
+    for run_id, trainable, epochs in zip(
+        group.index, group["trainable"], group["epochs"], strict=True
+    ):
+        scores_LN = None if space is None else scores_of(runs.by_id[run_id].metrics, space)
+        if space is None or scores_LN is None:
             continue
-        for choice, candidate in enumerate(space.layers[layer].candidates):
-            score = float(scores_LN[layer, choice])
-            value = score / mean - 1 if as_share else score
-            found.setdefault(getattr(candidate, field), []).append(value)
-    return {key: statistics.fmean(values) for key, values in found.items()}
+        for layer in space.searched_layers:
+            candidates = space.layers[layer].candidates
+            mean = float(scores_LN[layer, : len(candidates)].mean())
+            for choice, candidate in enumerate(candidates):
+                score = float(scores_LN[layer, choice])
+                rows.append(
+                    {
+                        "run_id": run_id,
+                        "trainable": trainable,
+                        "epochs": epochs,
+                        "layer": layer,
+                        "kernel": candidate.kernel,
+                        "expansion": candidate.expansion,
+                        "layer_mean": mean,
+                        "score": score,
+                        "share": score / mean - 1 if mean else None,
+                    }
+                )
+    return pd.DataFrame(rows)
 
 
-def _preference(means: Mapping[str, _Means]) -> Preference:
-    return Preference(
-        *(
-            {key: Spread(cell.value, cell.spread) for key, cell in means[kind].items()}
-            for kind in ("kernel", "expansion", "layer")
-        )
-    )
+def _over_seeds(candidates: pd.DataFrame, kind: str, column: str, form: Format) -> _Means:
+    """Of each seed the mean over candidates, and of these mean and standard deviation."""
+    known = candidates.dropna(subset=column)
+    by_seed = known.groupby(["trainable", kind, "run_id"], sort=False)[column].agg(statistics.fmean)
+    means: dict[str, dict[int, Number]] = {name: {} for name in candidates["trainable"].unique()}
+    for (trainable, key), values in by_seed.groupby(level=[0, 1]):
+        cell = mean_std(values, form)
+        assert isinstance(cell, Number)
+        means[trainable][key] = cell
+    return means
 
 
-def _alt(means: Mapping[str, Mapping[str, _Means]]) -> str:
+def _keys(means: _Means) -> list[int]:
+    return sorted({key for found in means.values() for key in found})
+
+
+def _alt(by_kind: Mapping[str, _Means]) -> str:
     """The highest of every panel in words."""
     said = []
-    for trainable, by_kind in means.items():
+    for trainable in by_kind["layer"]:
         best = {
-            kind: max(by_kind[kind].items(), key=lambda item: item[1].value)
-            for kind in ("kernel", "expansion", "layer")
-            if by_kind[kind]
+            kind: max(means[trainable].items(), key=lambda item: item[1].value)
+            for kind, means in by_kind.items()
+            if means[trainable]
         }
         highest = [f"{kind} {key} ({cell.form(cell.value)})" for kind, (key, cell) in best.items()]
         said.append(f"{trainable} scores highest {', '.join(highest)}")
