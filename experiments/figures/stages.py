@@ -17,47 +17,34 @@ from experiments.figures.style import COLORS, MARKERS, in_style, new_figure
 from nas.space import IDENTITY, SearchSpace, parse_architecture
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 History = Sequence[Mapping[str, float]]
 
 
+# Metric → what a legend calls it, and its colour.
+Series = Mapping[str, tuple[str, str]]
+
+
 @in_style
 def training_figure(history: History, *, title: str) -> Figure:
     """Loss (left) and top-1 in percent (right) by epoch, for whatever of them was recorded."""
-    from matplotlib.ticker import MaxNLocator
-
-    epochs = [row["epoch"] for row in history]
-    panels = [
-        ("cross-entropy", 1.0, [("train", "train/loss"), ("val", "val/loss")]),
-        ("top-1 (%)", 100.0, [("train", "train/top1"), ("val", "val/top1")]),
-    ]
-    names = {"train": "training batches", "val": "search-validation images"}
     figure = new_figure(9.0, 3.4)
-    for axes, (label, scale, series) in zip(
-        np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
-    ):
-        for split, metric in series:
-            if all(metric in row for row in history):
-                axes.plot(
-                    epochs,
-                    [row[metric] * scale for row in history],
-                    marker="o" if len(epochs) < 20 else None,
-                    markersize=3.5,
-                    color=COLORS[split],
-                    label=names[split],
-                )
-        test = history[-1].get("test/top1")
-        if test is not None and scale == 100.0:
-            axes.axhline(
-                test * scale,
-                color=COLORS["test"],
-                linestyle="--",
-                label="test images, at the end",
-            )
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylabel(label)
+    loss, top1 = figure.subplots(1, 2)
+    for axes, name, scale in ((loss, "loss", 1.0), (top1, "top1", 100.0)):
+        series = {
+            f"train/{name}": ("training batches", "train"),
+            f"val/{name}": ("search-validation images", "val"),
+        }
+        whole = {metric: of for metric, of in series.items() if all(metric in r for r in history)}
+        _draw_curves(axes, history, whole, scale)
+    if (test := history[-1].get("test/top1")) is not None:
+        color, label = COLORS["test"], "test images, at the end"
+        top1.axhline(100 * test, color=color, linestyle="--", label=label)
+    loss.set_ylabel("cross-entropy")
+    top1.set_ylabel("top-1 (%)")
+    for axes in figure.axes:
         if axes.lines:
             axes.legend()
     figure.suptitle(title)
@@ -67,38 +54,42 @@ def training_figure(history: History, *, title: str) -> Figure:
 @in_style
 def detection_figure(history: History, *, title: str) -> Figure:
     """A detector's losses (left) and its mAP in percent (right) by epoch."""
+    figure = new_figure(9.0, 3.4)
+    losses, found = figure.subplots(1, 2)
+    of_losses = {
+        "train/loss_cls": ("classes (focal)", "val"),
+        "train/loss_bbox": ("boxes (Huber)", "test"),
+    }
+    of_metrics = {
+        "coco/bbox_mAP": ("mAP, IoU 0.50 to 0.95", "val"),
+        "coco/bbox_mAP_50": ("AP at IoU 0.50", "train"),
+        "coco/bbox_mAP_75": ("AP at IoU 0.75", "test"),
+    }
+    _draw_curves(losses, history, of_losses)
+    _draw_curves(found, [row for row in history if "coco/bbox_mAP" in row], of_metrics, 100.0)
+    losses.set_ylabel("loss")
+    found.set_ylabel("validation images (%)")
+    for axes in figure.axes:
+        axes.legend()
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_curves(axes: Axes, history: History, series: Series, scale: float = 1.0) -> None:
+    """Metrics by epoch; few epochs have a mark each."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(9.0, 3.4)
-    losses, found = np.atleast_1d(figure.subplots(1, 2))
-    epochs = [row["epoch"] for row in history]
-    for metric, label, color in (
-        ("train/loss_cls", "classes (focal)", "val"),
-        ("train/loss_bbox", "boxes (Huber)", "test"),
-    ):
-        losses.plot(epochs, [row[metric] for row in history], color=COLORS[color], label=label)
-    losses.set_ylabel("loss")
-    evaluated = [row for row in history if "coco/bbox_mAP" in row]
-    for metric, label, color in (
-        ("coco/bbox_mAP", "mAP, IoU 0.50 to 0.95", "val"),
-        ("coco/bbox_mAP_50", "AP at IoU 0.50", "train"),
-        ("coco/bbox_mAP_75", "AP at IoU 0.75", "test"),
-    ):
-        found.plot(
-            [row["epoch"] for row in evaluated],
-            [100 * row[metric] for row in evaluated],
-            marker="o" if len(evaluated) < 20 else None,
+    for metric, (label, color) in series.items():
+        axes.plot(
+            [row["epoch"] for row in history],
+            [row[metric] * scale for row in history],
+            marker="o" if len(history) < 20 else None,
             markersize=3.5,
             color=COLORS[color],
             label=label,
         )
-    found.set_ylabel("validation images (%)")
-    for axes in (losses, found):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend()
-    figure.suptitle(title)
-    return figure
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 @in_style
