@@ -167,7 +167,7 @@ def _digest(runs: Runs) -> str:
     digest = hashlib.sha256()
     room = Path(__file__).parent
     for file in sorted((*room.iterdir(), *room.with_name("figures").iterdir())):
-        if file.is_file():
+        if file.suffix in (".py", ".jinja", ".yaml"):
             digest.update(file.read_bytes())
     for run in runs.tracked:
         row = (run.run_id, run.name, run.status, run.params, run.metrics, run.tags)
