@@ -193,8 +193,10 @@ def texts(rows: pd.DataFrame, column: str) -> pd.Series:
 
 def grouped(rows: pd.DataFrame, key: Callable[[str], Hashable]) -> list[pd.DataFrame]:
     """Rows whose run ids have one key, in the order of the first of each."""
-    keys = pd.Series([key(run_id) for run_id in rows.index], rows.index, object)
-    return [group for _, group in rows.groupby(keys, sort=False)]
+    places: dict[Hashable, list[int]] = {}
+    for place, run_id in enumerate(rows.index):
+        places.setdefault(key(run_id), []).append(place)
+    return [rows.iloc[group] for group in places.values()]
 
 
 def of_each_seed(rows: pd.DataFrame) -> pd.DataFrame:
