@@ -170,7 +170,7 @@ def _ablation_table(
         if cell != NOTHING:
             note += f" {heading.capitalize()}: of the sweep's random architectures {meaning}."
             rows = [{**row, heading: cell} for row in rows]
-    title = f"{sweep.name}: test top-1 of the retrained network, in percent"
+    title = f"{sweep.name}: test top-1 in percent"
     brief = ("supernet trains", "epochs", *(_RANKED + name for name in indicators))
     return Table.of(f"ablation-{sweep.name}", title, rows, note, brief=brief)
 
