@@ -145,6 +145,7 @@ def _report(
             kind=result.kind,
             elapsed_s=elapsed_s,
             page=page,
+            storage=config.storage.path,
             mlflow=where_to_look(config, named),
             failures=result.failures,
             num_executed=len(result.executed),

@@ -33,6 +33,7 @@ def print_report(
     *,
     kind: str = "report",
     elapsed_s: float | None = None,
+    storage: str | None = None,
     page: Path | None = None,
     mlflow: str | None = None,
     failures: Mapping[str, str] | None = None,
@@ -46,6 +47,7 @@ def print_report(
         console: to print to.
         kind: `run`, `sweep`, `correlate` or `detect`; `report` for all that is tracked.
         elapsed_s: how long the command took.
+        storage: where results lie.
         page: of the report.
         mlflow: the command or the address that shows the runs.
         failures: what failed, by name, and why.
@@ -71,6 +73,7 @@ def print_report(
         )
     lines = {
         "Elapsed": None if elapsed_s is None else f"{elapsed_s:.0f} s",
+        "Results": None if storage is None else escape(storage),
         "Report": None if page is None else f"[bold]{escape(os.path.relpath(page))}[/]",
         "MLflow": None if mlflow is None else f"[bold]{escape(mlflow)}[/]",
     }
