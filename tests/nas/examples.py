@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
+import yaml
 
 from nas.data import load_data
 from nas.space import Architecture, SearchSpace, space_from_dict
 
-Batch = tuple[Tensor, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Batch = tuple[Tensor, Tensor]
 
 # A user's space with all that the built-in ones do not have: candidates that differ in kind and
-# number from stage to stage, an expansion of 1, odd sides, strides in stem and first block, SE.
+# number from group to group, an expansion of 1, odd sides, strides in stem and first block, SE.
 RAGGED_YAML = """
 name: ragged
 input: {channels: 2, resolution: 29, num_classes: 7}
@@ -28,6 +32,7 @@ head: {channels: 11}
 fixed_identity: [3]
 se: true
 """
+RAGGED = space_from_dict(yaml.safe_load(RAGGED_YAML))
 
 # Three candidates in every layer, one of them without an expansion; layer 1 is a fixed identity.
 TINY = space_from_dict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.distributed as dist
@@ -25,7 +25,10 @@ from nas.training import (
     train_epoch,
     world_size,
 )
-from tests.nas.examples import TINY, Batch
+from tests.nas.examples import TINY
+
+if TYPE_CHECKING:
+    from tests.nas.examples import Batch
 
 NUM_RANKS = 2
 NUM_STEPS = 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from nas.space import (
     load_space,
     parse_architecture,
 )
-from tests.nas.examples import RAGGED_YAML, TINY, random_architectures
+from tests.nas.examples import RAGGED, TINY, random_architectures
 
 PUBLISHED = [  # architecture, FLOPs and parameters in millions, as printed
     ("3 -1 0 4 0 -1 -1 0 4 -1 4 4 1 4 2 0 0 4 0 2 2", "473.5", "5.2"),
@@ -28,12 +27,8 @@ PUBLISHED = [  # architecture, FLOPs and parameters in millions, as printed
 
 
 @pytest.fixture(params=[*built_in_spaces(), "ragged"])
-def space(request: pytest.FixtureRequest, tmp_path: Path) -> SearchSpace:
-    if request.param != "ragged":
-        return load_space(request.param)
-    path = tmp_path / "ragged.yaml"
-    path.write_text(RAGGED_YAML, encoding="utf-8")
-    return load_space(path)
+def space(request: pytest.FixtureRequest) -> SearchSpace:
+    return RAGGED if request.param == "ragged" else load_space(request.param)
 
 
 def measured(space: SearchSpace, arch: Architecture) -> tuple[float, int]:
@@ -46,15 +41,15 @@ def measured(space: SearchSpace, arch: Architecture) -> tuple[float, int]:
 
 def test_tables_equal_the_real_subnet(space: SearchSpace) -> None:
     flops, params = flops_table(space), params_table(space)
-    for arch in random_architectures(space, 3, seed=1):
+    for arch in random_architectures(space, 2, seed=1):
         assert (flops.of(arch), params.of(arch)) == measured(space, arch)
 
 
 def test_tables_equal_the_real_subnet_at_an_odd_resolution() -> None:
     space = load_space("spos").for_images(in_channels=1, resolution=75, num_classes=3)
-    for arch in random_architectures(space, 2, seed=2):
-        expected = measured(space, arch)
-        assert (flops_table(space).of(arch), params_table(space).of(arch)) == expected
+    (arch,) = random_architectures(space, 1, seed=2)
+    expected = measured(space, arch)
+    assert (flops_table(space).of(arch), params_table(space).of(arch)) == expected
 
 
 def test_layer_costs_add_up(space: SearchSpace) -> None:
@@ -103,10 +98,8 @@ def test_squeeze_and_excitation_adds_what_the_docstring_says() -> None:
 
 
 @pytest.mark.parametrize("name", COST_TABLES)
-def test_minimum_and_maximum_equal_brute_force(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "ragged.yaml"
-    path.write_text(RAGGED_YAML, encoding="utf-8")
-    for space in (TINY, load_space(path)):
+def test_minimum_and_maximum_equal_brute_force(name: str) -> None:
+    for space in (TINY, RAGGED):
         table = COST_TABLES[name](space)
         assert table.name == name
         choices = [
@@ -117,21 +110,16 @@ def test_minimum_and_maximum_equal_brute_force(name: str, tmp_path: Path) -> Non
         assert (table.minimum, table.maximum) == (min(costs), max(costs))
 
 
-def test_of_many_equals_one_by_one(space: SearchSpace) -> None:
-    table = flops_table(space)
-    archs = random_architectures(space, 20)
-    costs_B = table.of_many(archs)
-    assert costs_B.tolist() == [table.of(arch) for arch in archs]
-    assert np.array_equal(costs_B, table.of_many(np.array(archs, dtype=np.int8)))
-    assert table.of_many([]).shape == (0,)
-
-
-def test_nan_marks_exactly_the_choices_that_do_not_exist(space: SearchSpace) -> None:
-    for table in (flops_table(space), params_table(space)):
-        assert table.table_LN.shape == (len(space.layers), space.num_candidates)
-        for row_N, layer in zip(table.table_LN, space.layers, strict=True):
+def test_of_many_equals_one_by_one_and_nan_marks_what_does_not_exist() -> None:
+    archs = random_architectures(RAGGED, 20)
+    for table in (flops_table(RAGGED), params_table(RAGGED)):
+        costs_B = table.of_many(archs)
+        assert costs_B.tolist() == [table.of(arch) for arch in archs]
+        assert np.array_equal(costs_B, table.of_many(np.array(archs, dtype=np.int8)))
+        assert table.of_many([]).shape == (0,)
+        assert table.table_LN.shape == (5, 6)
+        for row_N, layer in zip(table.table_LN, RAGGED.layers, strict=True):
             num_choices = 0 if layer.fixed_identity else len(layer.candidates)
-            assert np.isfinite(row_N[:num_choices]).all()
             assert (row_N[:num_choices] > 0).all()
             assert np.isnan(row_N[num_choices:]).all()
 
@@ -142,13 +130,11 @@ def test_gather_sum_is_equation_4_by_hand() -> None:
     assert gather_sum(table_LN, [(2, -1, 0), (0, -1, 1)]).tolist() == [12.0, 17.0]
 
 
-@pytest.mark.parametrize("arch", [(0, -1, -1), (0, 0, 0), (0, -1), (0, -1, 0, 0)])
-def test_gather_sum_never_costs_what_is_no_architecture(arch: Architecture) -> None:
+def test_what_is_no_architecture_has_no_cost() -> None:
     nan = float("nan")
-    with pytest.raises(AssertionError):
-        gather_sum(np.array([[1.0, 2.0], [nan, nan], [8.0, 16.0]]), [arch])
-
-
-def test_layer_costs_refuse_what_is_no_architecture() -> None:
+    table_LN = np.array([[1.0, 2.0], [nan, nan], [8.0, 16.0]])
+    for arch in ((0, -1, -1), (0, 0, 0), (0, -1), (0, -1, 0, 0)):
+        with pytest.raises(AssertionError):
+            gather_sum(table_LN, [arch])
     with pytest.raises(ValueError, match="has 2 choices"):
         layer_costs(TINY, (0, 0))

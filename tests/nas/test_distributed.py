@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,56 +13,39 @@ from nas.network import Supernet
 from tests.nas import ranks
 from tests.nas.examples import TINY, digit_batches
 
-Found = dict[str, Any]
+Results = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def alone() -> Found:
+def alone() -> Results:
     return ranks.run(digit_batches(ranks.NUM_STEPS), rank=0, num_ranks=1)
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
+def together(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     folder = tmp_path_factory.mktemp("ranks")
     torch.save(digit_batches(ranks.NUM_STEPS), folder / "batches.pt")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")
         spawn(ranks.run_rank, (str(folder),), nprocs=ranks.NUM_RANKS)
-    return [read(folder / f"rank{rank}.pt") for rank in range(ranks.NUM_RANKS)]
+    files = [folder / f"rank{rank}.pt" for rank in range(ranks.NUM_RANKS)]
+    return [torch.load(file, weights_only=True) for file in files]
 
 
-def read(path: Path) -> Found:
-    found: Found = torch.load(path, weights_only=True)
-    return found
-
-
-def test_sums_cross_ranks(alone: Found, together: list[Found]) -> None:
+def test_sums_cross_ranks(alone: Results, together: list[Results]) -> None:
     assert (alone["world_size"], alone["sum"]) == (1, [1.0, 10.0])
-    for found in together:
-        assert (found["world_size"], found["sum"]) == (2, [2.0, 30.0])
+    for result in together:
+        assert (result["world_size"], result["sum"]) == (2, [2.0, 30.0])
 
 
 @pytest.mark.parametrize("trainable", ["all", "bn"])
 def test_ranks_on_shards_equal_one_rank_on_the_whole_batch(
-    alone: Found, together: list[Found], trainable: str
+    alone: Results, together: list[Results], trainable: str
 ) -> None:
     initial = Supernet(TINY, seed=0).double().state_dict()
     expected = alone[f"weights, {trainable}"]
     num_moved = sum(not torch.equal(initial[name], value) for name, value in expected.items())
     assert num_moved > 10
-    for name, value in expected.items():
-        first, second = (found[f"weights, {trainable}"][name] for found in together)
-        assert torch.equal(first, second), name
-        torch.testing.assert_close(first, value, rtol=1e-10, atol=1e-12)
-    for found in together:
-        assert found[f"stats, {trainable}"] == pytest.approx(alone[f"stats, {trainable}"], rel=1e-6)
-
-
-@pytest.mark.parametrize("trainable", ["all", "bn"])
-def test_a_candidate_that_no_path_used_is_bit_identical(
-    together: list[Found], trainable: str
-) -> None:
-    initial = Supernet(TINY, seed=0).double().state_dict()
     used = {(str(i), str(c)) for path in ranks.sampled_paths() for i, c in enumerate(path)}
     unused = [
         name
@@ -71,12 +53,20 @@ def test_a_candidate_that_no_path_used_is_bit_identical(
         if name.startswith("layers.") and tuple(name.split(".")[1:3]) not in used
     ]
     assert unused
-    for found in together:
+    for result in together:  # a candidate that no path used is bit-identical
         for name in unused:
-            assert torch.equal(found[f"weights, {trainable}"][name], initial[name]), name
+            assert torch.equal(result[f"weights, {trainable}"][name], initial[name]), name
+    for name, value in expected.items():
+        first, second = (result[f"weights, {trainable}"][name] for result in together)
+        assert torch.equal(first, second), name
+        torch.testing.assert_close(first, value, rtol=1e-10, atol=1e-12)
+    for result in together:
+        assert result[f"stats, {trainable}"] == pytest.approx(
+            alone[f"stats, {trainable}"], rel=1e-6
+        )
 
 
-def test_exactly_the_gradients_of_the_path_travel(alone: Found, together: list[Found]) -> None:
+def test_exactly_the_gradients_of_the_path_travel(alone: Results, together: list[Results]) -> None:
     supernet = Supernet(TINY, seed=0)
     on_path = [
         supernet.stem,
@@ -93,10 +83,10 @@ def test_exactly_the_gradients_of_the_path_travel(alone: Found, together: list[F
     assert expected["bn"] < expected["all"] < sum(p.numel() for p in supernet.parameters())
     for trainable, count in expected.items():
         assert alone[f"numbers moved, {trainable}"] == 0
-        assert [found[f"numbers moved, {trainable}"] for found in together] == [count, count]
+        assert [result[f"numbers moved, {trainable}"] for result in together] == [count, count]
 
 
-def test_statistics_of_batch_norm_are_averaged(alone: Found, together: list[Found]) -> None:
+def test_statistics_of_batch_norm_are_averaged(alone: Results, together: list[Results]) -> None:
     first, second = together
     assert alone["buffers moved"] == 0
     floats = {n: b for n, b in first["own buffers"].items() if b.is_floating_point()}
@@ -105,30 +95,25 @@ def test_statistics_of_batch_norm_are_averaged(alone: Found, together: list[Foun
     for name, buffer in floats.items():
         num_different += not torch.equal(buffer, second["own buffers"][name])
         mean = (buffer + second["own buffers"][name]) / 2
-        for found in together:
-            torch.testing.assert_close(found["averaged buffers"][name], mean)
+        for result in together:
+            torch.testing.assert_close(result["averaged buffers"][name], mean)
     assert num_different > 10
     for name, buffer in first["own buffers"].items():
         if name not in floats:  # the count of batches is the same on every rank
             assert torch.equal(first["averaged buffers"][name], buffer)
 
 
-def test_ranks_agree_after_recalibration(together: list[Found]) -> None:
-    first, second = (found["recalibrated"] for found in together)
+def test_ranks_agree_after_recalibration(alone: Results, together: list[Results]) -> None:
+    first, second = (result["recalibrated"] for result in together)
     assert first.keys() == second.keys()
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
-
-
-def test_recalibrated_means_are_those_of_the_whole_batch(
-    alone: Found, together: list[Found]
-) -> None:
     # The stem's input is the images alone, so the mean of the shards' means is the batch's mean.
     name = "stem.1.running_mean"
-    torch.testing.assert_close(together[0]["recalibrated"][name], alone["recalibrated"][name])
+    torch.testing.assert_close(first[name], alone["recalibrated"][name])
 
 
-def test_evaluation_counts_every_image_once(alone: Found, together: list[Found]) -> None:
+def test_evaluation_counts_every_image_once(alone: Results, together: list[Results]) -> None:
     assert alone["evaluation"][2] == 16 * ranks.NUM_STEPS + 1
-    for found in together:
-        assert found["evaluation"] == pytest.approx(alone["evaluation"], rel=1e-6)
+    for result in together:
+        assert result["evaluation"] == pytest.approx(alone["evaluation"], rel=1e-6)

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import yaml
 from scipy import stats
-from torch import Tensor
 
-from nas.network import Supernet
 from nas.sampling import SAMPLERS, fair_paths, step_generator, uniform_paths
-from nas.schedule import WarmupCosine
 from nas.space import load_space, space_from_dict
-from nas.training import build_optimizer, train_epoch
-from tests.nas.examples import RAGGED_YAML, TINY, digit_batches
-
-RAGGED = space_from_dict(yaml.safe_load(RAGGED_YAML))
+from tests.nas.examples import RAGGED, TINY
 
 
-@pytest.mark.parametrize("name", ["spos", "fairnas", "micro"])
-def test_fair_paths_are_one_permutation_per_layer(name: str) -> None:
-    space = load_space(name)
+def test_fair_paths_are_one_permutation_per_layer() -> None:
+    space = load_space("spos")
     orders = set()
     for step in range(20):
         paths = fair_paths(space, 3, step)
@@ -78,25 +65,6 @@ def test_uniform_frequencies_pass_chi_square() -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_seed_and_step_decide_the_paths_in_any_process(name: str) -> None:
-    program = (
-        "from nas.sampling import SAMPLERS\n"
-        "from nas.space import load_space\n"
-        f"print([SAMPLERS[{name!r}](load_space('spos'), 7, step) for step in (0, 1, 10**9)])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    space = load_space("spos")
-    ours = [SAMPLERS[name](space, 7, step) for step in (0, 1, 10**9)]
-    assert done.stdout.strip() == str(ours)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
 def test_seeds_and_steps_differ_and_are_independent_of_order(name: str) -> None:
     space = load_space("spos")
     draws = {
@@ -108,58 +76,6 @@ def test_seeds_and_steps_differ_and_are_independent_of_order(name: str) -> None:
 
 
 def test_negative_seed_or_step_is_refused() -> None:
-    with pytest.raises(ValueError, match="seed -1 and step 0"):
-        step_generator(-1, 0)
-    with pytest.raises(ValueError, match="seed 0 and step -1"):
-        step_generator(0, -1)
-
-
-def test_fair_gives_every_candidate_exactly_one_gradient_a_step() -> None:
-    supernet = Supernet(TINY, seed=0)
-    contributions: Counter[str] = Counter()
-
-    def counter(name: str) -> None:
-        parameter = supernet.get_parameter(name)
-        parameter.register_post_accumulate_grad_hook(lambda _: contributions.update([name]))
-
-    names = [name for name, _ in supernet.named_parameters()]
-    for name in names:
-        counter(name)
-    optimizer = build_optimizer(supernet)
-    for step in range(3):
-        contributions.clear()
-        train_epoch(
-            supernet,
-            digit_batches(1),
-            optimizer,
-            WarmupCosine(start=0.1, peak=0.1, warmup_steps=0, num_steps=3),
-            first_step=step,
-            passes=lambda step: [(arch,) for arch in fair_paths(TINY, 5, step)],
-        )
-        assert set(contributions) == set(names)
-        for name, count in contributions.items():
-            assert count == (1 if name.startswith("layers.") else 3), name
-
-
-def test_the_gradient_of_a_fair_step_is_the_sum_of_its_paths() -> None:
-    paths = fair_paths(TINY, 5, 0)
-
-    def gradients(archs: tuple[tuple[int, ...], ...]) -> dict[str, Tensor]:
-        supernet = Supernet(TINY, seed=0)
-        train_epoch(
-            supernet,
-            digit_batches(1),
-            build_optimizer(supernet),
-            WarmupCosine(start=0.1, peak=0.1, warmup_steps=0, num_steps=1),
-            first_step=0,
-            passes=lambda step: [(arch,) for arch in archs],
-        )
-        return {n: p.grad for n, p in supernet.named_parameters() if p.grad is not None}
-
-    together = gradients(paths)
-    alone = [gradients((path,)) for path in paths]
-    assert len(together) > len(alone[0])
-    for name, gradient in together.items():
-        parts = [single[name] for single in alone if name in single]
-        assert len(parts) == (1 if name.startswith("layers.") else 3)
-        torch.testing.assert_close(gradient, torch.stack(parts).sum(dim=0), rtol=1e-4, atol=1e-6)
+    for seed, step in ((-1, 0), (0, -1)):
+        with pytest.raises(ValueError, match=f"seed {seed} and step {step}"):
+            step_generator(seed, step)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
+import operator
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,31 +35,27 @@ def test_encoding_is_kernel_times_expansion_with_expansion_fastest() -> None:
 
 
 @pytest.mark.parametrize("name", built_in_spaces())
-def test_architectures_round_trip_through_text(name: str) -> None:
+def test_spaces_and_architectures_round_trip(name: str) -> None:
     space = load_space(name)
-    for arch in random_architectures(space, 50):
+    assert space_from_dict(space.to_dict()) == space
+    assert pickle.loads(pickle.dumps(space)) == space
+    assert hash(space_from_dict(space.to_dict())) == hash(space)
+    for arch in random_architectures(space, 20):
         space.validate(arch)
         assert parse_architecture(format_architecture(arch)) == arch
+        identities = [i for i, layer in enumerate(space.layers) if layer.fixed_identity]
+        assert [i for i, choice in enumerate(arch) if choice == IDENTITY] == identities
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["3 -1 0", "3,-1,0", "3, -1, 0", "[3, -1, 0]", "(3,-1,0)", "  3\t-1\n0 ", "+3 -1 0"],
-)
-def test_every_published_form_parses(text: str) -> None:
-    assert parse_architecture(text) == (3, -1, 0)
-
-
-@pytest.mark.parametrize("text", ["", "[]", " , "])
-def test_empty_architecture_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="the architecture is empty"):
-        parse_architecture(text)
-
-
-@pytest.mark.parametrize("text", ["3 x 0", "3 1.0 0", "3;1", "3 --1"])
-def test_text_that_is_no_architecture_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a whole number"):
-        parse_architecture(text)
+def test_every_published_form_parses_and_nothing_else() -> None:
+    for text in ("3 -1 0", "3, -1,0", "[3, -1, 0]", "(3,-1,0)", "  3\t-1\n0 ", "+3 -1 0"):
+        assert parse_architecture(text) == (3, -1, 0)
+    for text in ("", "[]", " , "):
+        with pytest.raises(ValueError, match="the architecture is empty"):
+            parse_architecture(text)
+    for text in ("3 x 0", "3 1.0 0", "3;1", "3 --1"):
+        with pytest.raises(ValueError, match="is not a whole number"):
+            parse_architecture(text)
 
 
 def test_spos_has_the_layers_of_the_design() -> None:
@@ -86,21 +83,10 @@ def test_fairnas_has_the_layers_of_the_design() -> None:
     assert space.layers[-1].out_channels == 320
 
 
-@pytest.mark.parametrize("name", ["spos", "fairnas"])
-def test_se_spaces_differ_from_their_parents_in_nothing_else(name: str) -> None:
-    plain, excited = load_space(name).to_dict(), load_space(f"{name}_se").to_dict()
-    assert excited.pop("se") is True
-    assert plain.pop("se") is False
-    assert excited.pop("name") == f"{plain.pop('name')}_se"
-    assert plain == excited
-
-
-@pytest.mark.parametrize("name", built_in_spaces())
-def test_spaces_round_trip_through_plain_data_and_pickle(name: str) -> None:
-    space = load_space(name)
-    assert space_from_dict(space.to_dict()) == space
-    assert pickle.loads(pickle.dumps(space)) == space
-    assert hash(space_from_dict(space.to_dict())) == hash(space)
+def test_se_spaces_differ_from_their_parents_in_nothing_else() -> None:
+    for name in ("spos", "fairnas"):
+        parent = load_space(name).to_dict()
+        assert load_space(f"{name}_se").to_dict() == {**parent, "name": f"{name}_se", "se": True}
 
 
 def test_for_images_changes_the_images_only() -> None:
@@ -140,32 +126,12 @@ def test_a_user_space_can_extend_another(tmp_path: Path) -> None:
     assert load_space(child).layers == load_space("spos").layers
 
 
-def test_spaces_that_extend_each_other_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("extends: b.yaml\n", encoding="utf-8")
-    (tmp_path / "b.yaml").write_text("extends: a.yaml\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="extends itself"):
-        load_space(tmp_path / "a.yaml")
-
-
-def test_extending_an_unknown_space_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.yaml"
-    path.write_text("extends: spoz\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="unknown space 'spoz'"):
-        load_space(path)
-
-
 def test_unknown_space_lists_the_known_and_suggests() -> None:
-    with pytest.raises(ValueError, match="unknown space 'sposs'") as caught:
+    known = ", ".join(built_in_spaces())
+    with pytest.raises(ValueError, match=f"unknown space 'sposs'.*{known}.*Did you mean 'spos'?"):
         load_space("sposs")
-    message = str(caught.value)
-    assert all(name in message for name in built_in_spaces())
-    assert "Did you mean 'spos'?" in message
-    with pytest.raises(ValueError, match="unknown space 'zzz'") as caught:
+    with pytest.raises(ValueError, match=r"unknown space 'zzz'.*YAML file\.$"):
         load_space("zzz")
-    assert "Did you mean" not in str(caught.value)
-
-
-def test_missing_space_file_is_refused() -> None:
     with pytest.raises(ValueError, match="there is no space file 'no/such.yaml'"):
         load_space("no/such.yaml")
 
@@ -177,29 +143,25 @@ def test_missing_space_file_is_refused() -> None:
         (b"\xff\xfe\x00", "not valid YAML"),
         (b"- spos", "expected a mapping, got list"),
         (b"", "expected a mapping, got NoneType"),
+        (b"extends: bad.yaml", "extends itself"),
+        (b"extends: spoz", "unknown space 'spoz'"),
     ],
 )
 def test_file_that_is_no_space_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=message):
         load_space(path)
-    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("arch", "message"),
     [
         ((0, -1, 0, 0), "the architecture has 4 choices, but space 'tiny' has 5 layers"),
-        ((0, -1, 0, 0, 0, 0), "the architecture has 6 choices"),
         ((0, -1, 0, 0, 3), "layer 4 of space 'tiny': index 3 is out of range.*0 to 2"),
         ((0, -1, -2, 0, 0), "layer 2 of space 'tiny': index -2 is out of range"),
         ((0, 1, 0, 0, 0), "layer 1 of space 'tiny' is fixed to the identity: expected -1, got 1"),
-        (
-            (0, -1, 0, -1, 0),
-            r"layer 3 .*cannot be the identity \(-1\), it changes the shape "
-            r"\(8 to 12 channels, stride 2\): give an index from 0 to 2",
-        ),
+        ((0, -1, 0, -1, 0), r"layer 3 .*it changes the shape \(8 to 12 channels, stride 2\): give"),
         ((0, -1, -1, 0, 0), "layer 2 .*the space does not fix it to the identity"),
     ],
 )
@@ -208,97 +170,59 @@ def test_what_is_no_architecture_of_the_space_is_refused(arch: Architecture, mes
         TINY.validate(arch)
 
 
-def _set(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
-    def edit(data: Any) -> None:
-        for key in keys[:-1]:
-            data = data[key]
-        data[keys[-1]] = value
-
-    return edit
-
-
-def _drop(*keys: str | int) -> Callable[[dict[str, Any]], None]:
-    def edit(data: Any) -> None:
-        for key in keys[:-1]:
-            data = data[key]
-        del data[keys[-1]]
-
-    return edit
+MISSING = object()
 
 
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("path", "value", "message"),
     [
-        (_set("colour", value=1), "space 'tiny': unknown key 'colour'; the known keys are name"),
-        (_set("stem", "kernel", value=3), "stem: unknown key 'kernel'; .* channels, stride"),
-        (_set("stages", 1, "depth", value=3), r"stages\[1\]: unknown key 'depth'"),
-        (_set("name", value=3), "name must be a name, got 3"),
-        (_drop("head"), "space 'tiny': the key 'head' is missing"),
-        (_set("head", value=16), "head must be a mapping, got 16"),
-        (_drop("input", "resolution"), "input: the key 'resolution' is missing"),
-        (_set("head", "channels", value="16"), "head: channels must be a whole number above 0"),
-        (_set("head", "channels", value=True), "head: channels must be a whole number above 0"),
-        (_set("head", "channels", value=0), "head: channels must be .* got 0"),
-        (_set("stem", "stride", value=3), "stem: stride must be 1 or 2, got 3"),
-        (
-            _set("first_block", "kernel", value=4),
-            "kernel must be an odd number, got 4",
-        ),
-        (_set("stages", value=[]), "stages must be a list with at least one stage"),
-        (_set("stages", value={"a": 1}), "stages must be a list with at least one stage"),
-        (_set("stages", 0, value=8), r"stages\[0\] must be a mapping, got 8"),
-        (_set("stages", 0, "layers", value=2.0), r"stages\[0\]: layers must be a whole number"),
-        (_drop("stages", 0, "candidates"), r"stages\[0\]: candidates are missing"),
-        (_set("stages", 0, "candidates", value=[]), "must name at least one operation"),
-        (_set("stages", 0, "candidates", value=[[2, 3]]), r"\[2, 3\] must be .* odd kernel"),
-        (_set("stages", 0, "candidates", value=[[3, 0]]), "expansion of at least 1"),
-        (_set("stages", 0, "candidates", value=[3]), "candidate 3 must be"),
-        (_set("stages", 0, "candidates", value=[[3, 6], [3, 6]]), "is listed twice"),
-        (
-            _set("stages", 0, "candidates", value={"kernels": 3, "expansions": [3]}),
-            "kernels must be a list of ints",
-        ),
-        (
-            _set("stages", 0, "candidates", value={"kernels": [3]}),
-            r"stages\[0\]: candidates: the key 'expansions' is missing",
-        ),
-        (
-            _set("stages", 0, "candidates", value={"kernels": [3], "expansions": [3], "se": 1}),
-            "candidates: unknown key 'se'",
-        ),
-        (_set("fixed_identity", value=[5]), "names layer 5, .* numbered 0 to 4"),
-        (_set("fixed_identity", value=[-1]), "names layer -1"),
-        (_set("fixed_identity", value=[3]), r"layer 3 cannot be fixed .*\(8 to 12 channels"),
-        (_set("fixed_identity", value=1), "must be a list of 0-based layer indices, got 1"),
-        (_set("fixed_identity", value=["1"]), "must be a list of 0-based layer indices"),
-        (_set("se", value="yes"), "se must be true or false, got 'yes'"),
+        ("colour", 1, "space 'tiny': unknown key 'colour'; the known keys are name"),
+        ("stem.kernel", 3, "stem: unknown key 'kernel'; .* channels, stride"),
+        ("stages.1.depth", 3, r"stages\[1\]: unknown key 'depth'"),
+        ("head", MISSING, "space 'tiny': the key 'head' is missing"),
+        ("input.resolution", MISSING, "input: the key 'resolution' is missing"),
+        ("name", 3, "name must be a name, got 3"),
+        ("head", 16, "head must be a mapping, got 16"),
+        ("head.channels", "16", "head: channels must be a whole number above 0"),
+        ("head.channels", True, "head: channels must be a whole number above 0"),
+        ("head.channels", 0, "head: channels must be a whole number above 0"),
+        ("stem.stride", 3, "stem: stride must be 1 or 2, got 3"),
+        ("first_block.kernel", 4, "first_block: kernel must be an odd number, got 4"),
+        ("stages", [], "stages must be a list with at least one stage"),
+        ("stages.0", 8, r"stages\[0\] must be a mapping, got 8"),
+        ("stages.0.layers", 2.0, r"stages\[0\]: layers must be a whole number"),
+        ("stages.0.candidates", MISSING, r"stages\[0\]: candidates are missing"),
+        ("stages.0.candidates", [], "must name at least one operation"),
+        ("stages.0.candidates", [[2, 3]], r"\[2, 3\] must be .* odd kernel"),
+        ("stages.0.candidates", [[3, 0]], "expansion of at least 1"),
+        ("stages.0.candidates", [3], "candidate 3 must be"),
+        ("stages.0.candidates", [[3, 6], [3, 6]], "is listed twice"),
+        ("stages.0.candidates", {"kernels": 3}, "candidates: kernels must be a list of ints"),
+        ("stages.0.candidates", {"kernels": [3]}, "the key 'expansions' is missing"),
+        ("fixed_identity", [5], "names layer 5, .* numbered 0 to 4"),
+        ("fixed_identity", [-1], "names layer -1"),
+        ("fixed_identity", [3], r"layer 3 cannot be fixed .*\(8 to 12 channels"),
+        ("fixed_identity", ["1"], "must be a list of 0-based layer indices"),
+        ("se", "yes", "se must be true or false, got 'yes'"),
     ],
 )
-def test_data_that_is_no_space_is_refused(
-    edit: Callable[[dict[str, Any]], None], message: str
-) -> None:
-    data = copy.deepcopy(TINY.to_dict())
-    edit(data)
+def test_data_that_is_no_space_is_refused(path: str, value: Any, message: str) -> None:
+    data: Any = TINY.to_dict()
+    *parents, last = (int(key) if key.isdigit() else key for key in path.split("."))
+    section = functools.reduce(operator.getitem, parents, data)
+    if value is MISSING:
+        del section[last]
+    else:
+        section[last] = value
     with pytest.raises(ValueError, match=message):
         space_from_dict(data)
 
 
-def test_a_space_needs_no_name() -> None:
+def test_a_space_needs_no_name_and_reading_leaves_the_data_alone() -> None:
     data = TINY.to_dict()
     del data["name"]
+    before = copy.deepcopy(data)
     space = space_from_dict(data)
     assert space.name == "unnamed"
     assert space.layers == TINY.layers
-
-
-def test_reading_a_space_leaves_the_data_alone() -> None:
-    data = TINY.to_dict()
-    before = copy.deepcopy(data)
-    space_from_dict(data)
     assert data == before
-
-
-def test_random_architectures_keep_fixed_identities() -> None:
-    space = load_space("spos")
-    for arch in random_architectures(space, 20):
-        assert [i for i, choice in enumerate(arch) if choice == IDENTITY] == [1, 5, 6, 9]

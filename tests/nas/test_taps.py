@@ -19,61 +19,33 @@ EXPECTED = {
 EXPECTED["spos_se"], EXPECTED["fairnas_se"] = EXPECTED["spos"], EXPECTED["fairnas"]
 
 
-def test_every_built_in_space_is_counted() -> None:
+def test_every_stride_is_tapped_behind_its_last_block() -> None:
     assert set(EXPECTED) == set(built_in_spaces())
+    for name, expected in EXPECTED.items():
+        taps = {stride: Tap(*where) for stride, where in expected.items()}
+        assert space_taps(load_space(name)) == taps, name
+        descending = sorted(expected, reverse=True)  # they come in the order asked for
+        assert select_taps(load_space(name), descending) == tuple(taps[s] for s in descending)
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_every_stride_is_tapped_behind_its_last_block(name: str) -> None:
-    taps = space_taps(load_space(name))
-    assert taps == {stride: Tap(*where) for stride, where in EXPECTED[name].items()}
+def test_strides_that_a_space_has_not_are_refused_with_those_it_has() -> None:
+    with pytest.raises(ValueError, match="'micro' has .* strides 1, 2, 4, but .* asks for 8, 16"):
+        select_taps(load_space("micro"), (8, 16))
+    with pytest.raises(ValueError, match="asks for none: take a space with more strides"):
+        select_taps(load_space("spos"), ())
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_taps_come_in_the_order_in_which_they_are_asked_for(name: str) -> None:
-    expected = EXPECTED[name]
-    for strides in (sorted(expected), sorted(expected, reverse=True)):
-        taps = select_taps(load_space(name), strides)
-        assert taps == tuple(Tap(*expected[stride]) for stride in strides)
-
-
-@pytest.mark.parametrize(
-    ("name", "strides", "message"),
-    [
-        ("micro", (8, 16, 32), "space 'micro' has .* strides 1, 2, 4, but .* asks for 8, 16, 32"),
-        ("cifar", (4, 8, 16), "space 'cifar' has .* strides 1, 2, 4, 8, but .* asks for 4, 8, 16"),
-        ("micro_detection", (64,), "strides 2, 4, 8, 16, 32, but .* asks for 64: take a space"),
-        ("spos", (), "asks for none"),
-    ],
-)
-def test_strides_that_a_space_has_not_are_refused_with_those_it_has(
-    name: str, strides: tuple[int, ...], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        select_taps(load_space(name), strides)
-
-
-# That these parts have these strides, tests/detection/test_torchvision_backbone.py shows.
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("efficientnet_b0", ["3", "5", "7"]),
-        ("mobilenet_v2", ["6", "13", "17"]),
-        ("resnet18", ["layer2", "layer3", "layer4"]),
-        ("shufflenet_v2_x1_0", ["stage2", "stage3", "stage4"]),
-    ],
-)
-def test_torchvisions_parts_come_in_the_order_of_their_strides(
-    name: str, expected: list[str]
-) -> None:
-    assert torchvision_taps(name, (8, 16, 32)) == expected
-    assert torchvision_taps(name, (32, 8)) == [expected[2], expected[0]]
-
-
-def test_other_networks_and_strides_of_torchvision_are_refused() -> None:
+def test_torchvisions_parts_come_in_the_order_of_their_strides() -> None:
+    # That these parts have these strides, tests/detection/test_backbone.py shows.
+    for name, expected in {
+        "efficientnet_b0": ["3", "5", "7"],
+        "mobilenet_v2": ["6", "13", "17"],
+        "resnet18": ["layer2", "layer3", "layer4"],
+        "shufflenet_v2_x1_0": ["stage2", "stage3", "stage4"],
+    }.items():
+        assert torchvision_taps(name, (8, 16, 32)) == expected
+        assert torchvision_taps(name, (32, 8)) == [expected[2], expected[0]]
     with pytest.raises(ValueError, match="'vgg16': expected .* efficientnet_b, mobilenet_v2, resn"):
         torchvision_taps("vgg16", (8, 16, 32))
-    with pytest.raises(
-        ValueError, match="resnet18 has .* strides 4, 8, 16, 32, but .* for 2, 4, 8"
-    ):
-        torchvision_taps("resnet18", (2, 4, 8))
+    with pytest.raises(ValueError, match="resnet18 has .* strides 4, 8, 16, 32, but .* for 2, 4"):
+        torchvision_taps("resnet18", (2, 4))

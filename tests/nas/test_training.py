@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import io
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.network import Subnet, Supernet
+from nas.data import load_data
+from nas.network import Subnet, Supernet, extract_subnet
 from nas.sampling import SAMPLERS
 from nas.schedule import WarmupCosine
+from nas.space import Architecture
 from nas.trainable import freeze_except
 from nas.training import (
     EpochStats,
     build_optimizer,
     evaluate,
     recalibrate,
+    subnet_accuracy,
     to_device,
     train_epoch,
 )
-from tests.nas.examples import TINY, Batch, digit_batches
+from tests.nas.examples import TINY, digit_batches, random_architectures
+
+if TYPE_CHECKING:
+    from tests.nas.examples import Batch
 
 SCHEDULE = WarmupCosine(start=0.1, peak=0.4, warmup_steps=2, num_steps=8)
 ARCH = (0, -1, 1, 2, 0)
@@ -78,21 +85,19 @@ def test_steps_equal_nesterov_sgd_written_out() -> None:
     assert stats.num_steps == 3
 
 
+def train_subnet(num_batches: int = 1, **arguments: Any) -> tuple[Subnet, EpochStats]:
+    """A new subnet after one epoch."""
+    subnet = Subnet(TINY, ARCH, seed=0)
+    optimizer, batches = build_optimizer(subnet), digit_batches(num_batches)
+    return subnet, train_epoch(subnet, batches, optimizer, SCHEDULE, first_step=0, **arguments)
+
+
 def test_smoothing_is_an_argument() -> None:
     images_BCHW, labels_B = digit_batches(1)[0]
-    subnet = Subnet(TINY, ARCH, seed=0)
     with torch.no_grad():
-        log_BK = subnet.train()(images_BCHW).log_softmax(dim=1)
+        log_BK = Subnet(TINY, ARCH, seed=0).train()(images_BCHW).log_softmax(dim=1)
     expected = -log_BK[torch.arange(len(labels_B)), labels_B].mean().item()
-    stats = train_epoch(
-        subnet,
-        digit_batches(1),
-        build_optimizer(subnet),
-        SCHEDULE,
-        first_step=0,
-        label_smoothing=0.0,
-    )
-    assert stats.loss == pytest.approx(expected, rel=1e-5)
+    assert train_subnet(label_smoothing=0.0)[1].loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_training_learns_real_digits() -> None:
@@ -147,8 +152,7 @@ class _Run:
         return values
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("trainable", ["all", "bn"])
+@pytest.mark.parametrize(("trainable", "sampler"), [("all", "uniform"), ("bn", "fair")])
 def test_resumed_training_equals_uninterrupted_bit_for_bit(trainable: str, sampler: str) -> None:
     whole = _Run(trainable, sampler, seed=0)
     whole.train(0, 6)
@@ -175,15 +179,7 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(trainable: str, sampl
 
 def test_clipping_limits_the_norm_of_the_whole_gradient() -> None:
     def gradient_norm(clip_norm: float | None) -> float:
-        subnet = Subnet(TINY, ARCH, seed=0)
-        train_epoch(
-            subnet,
-            digit_batches(1),
-            build_optimizer(subnet),
-            SCHEDULE,
-            first_step=0,
-            clip_norm=clip_norm,
-        )
+        subnet, _ = train_subnet(clip_norm=clip_norm)
         squares = [p.grad.square().sum() for p in subnet.parameters() if p.grad is not None]
         return float(torch.stack(squares).sum().sqrt())
 
@@ -193,17 +189,10 @@ def test_clipping_limits_the_norm_of_the_whole_gradient() -> None:
 
 
 def test_autocast_computes_in_the_lower_precision() -> None:
-    def loss(autocast: torch.dtype | None) -> float:
-        subnet = Subnet(TINY, ARCH, seed=0)
-        optimizer = build_optimizer(subnet)
-        stats = train_epoch(
-            subnet, digit_batches(2), optimizer, SCHEDULE, first_step=0, autocast=autocast
-        )
-        assert all(parameter.dtype == torch.float32 for parameter in subnet.parameters())
-        return stats.loss
-
-    assert loss(torch.bfloat16) != loss(None)
-    assert loss(torch.bfloat16) == pytest.approx(loss(None), rel=0.02)
+    (_, full), (subnet, low) = (train_subnet(2, autocast=a) for a in (None, torch.bfloat16))
+    assert all(parameter.dtype == torch.float32 for parameter in subnet.parameters())
+    assert low.loss != full.loss
+    assert low.loss == pytest.approx(full.loss, rel=0.02)
 
 
 def test_evaluation_equals_counting_by_hand() -> None:
@@ -229,31 +218,82 @@ def test_evaluation_equals_counting_by_hand() -> None:
     assert result.loss == pytest.approx(sum(losses) / 48, rel=1e-5)
 
 
-def test_recalibration_is_the_plain_average_over_batches() -> None:
-    subnet = Subnet(TINY, ARCH, seed=0).eval()
-    with torch.no_grad():
-        subnet(digit_batches(1)[0][0])
+def averages_by_hand(
+    subnet: Subnet, batches: Sequence[Batch]
+) -> dict[nn.BatchNorm2d, tuple[Tensor, Tensor]]:
+    """Means and variances over every batch norm's inputs, averaged over the batches."""
     norms = [module for module in subnet.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:  # stale statistics must leave no trace
-        assert norm.running_mean is not None
-        norm.running_mean.fill_(7.0)
-    seen: dict[int, list[tuple[Tensor, Tensor]]] = {id(norm): [] for norm in norms}
-
-    def observe(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        columns_NC = inputs[0].detach().transpose(0, 1).flatten(1).T
-        seen[id(module)].append((columns_NC.mean(dim=0), columns_NC.var(dim=0, correction=1)))
-
-    hooks = [norm.register_forward_pre_hook(observe) for norm in norms]
-    recalibrate(subnet, digit_batches(3))
+    inputs: dict[nn.Module, list[Tensor]] = {norm: [] for norm in norms}
+    hooks = [
+        norm.register_forward_pre_hook(lambda module, args: inputs[module].append(args[0]))
+        for norm in norms
+    ]
+    with torch.no_grad():
+        for images_BCHW, _ in batches:
+            subnet.train()(images_BCHW)
     for hook in hooks:
         hook.remove()
-    assert not subnet.training
+    averages = {}
     for norm in norms:
-        means, variances = zip(*seen[id(norm)], strict=True)
-        assert len(means) == 3
+        columns = [values.transpose(0, 1).flatten(1) for values in inputs[norm]]
+        assert len(columns) == len(batches)
+        means = torch.stack([values_CN.mean(dim=1) for values_CN in columns])
+        variances = torch.stack([values_CN.var(dim=1, correction=1) for values_CN in columns])
+        averages[norm] = (means.mean(dim=0), variances.mean(dim=0))
+    return averages
+
+
+def test_recalibration_is_the_plain_average_over_batches() -> None:
+    subnet = Subnet(TINY, ARCH, seed=0)
+    averages = averages_by_hand(subnet, digit_batches(3))
+    for norm in averages:  # stale statistics must leave no trace
+        assert norm.running_mean is not None
+        norm.running_mean.fill_(7.0)
+    recalibrate(subnet.eval(), digit_batches(3))
+    assert not subnet.training
+    for norm, (mean_C, variance_C) in averages.items():
         assert norm.momentum == 0.1
-        torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(dim=0))
-        torch.testing.assert_close(norm.running_var, torch.stack(variances).mean(dim=0))
+        torch.testing.assert_close(norm.running_mean, mean_C)
+        torch.testing.assert_close(norm.running_var, variance_C)
+
+
+def test_accuracy_is_of_inherited_weights_with_averaged_statistics() -> None:
+    supernet, schedule = Supernet(TINY, seed=0), WarmupCosine(0.05, 0.1, 10, 80)
+    train_epoch(
+        supernet,
+        digit_batches(80),
+        build_optimizer(supernet),
+        schedule,
+        first_step=0,
+        passes=lambda step: [(arch,) for arch in SAMPLERS["fair"](TINY, 0, step)],
+    )
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    validation = list(load_data("digits").search_val.batches(50, training=False))
+    for training, arch in zip((False, True), random_architectures(TINY, 2, seed=1), strict=True):
+        supernet.train(training)
+        once, again = (
+            subnet_accuracy(
+                supernet,
+                arch,
+                recalibration=lambda: digit_batches(10),
+                validation=lambda: validation,
+            )
+            for _ in range(2)
+        )
+        assert once == again
+        assert supernet.training == training
+        subnet = extract_subnet(supernet, arch)
+        stale = evaluate(subnet, validation)
+        for norm, statistics in averages_by_hand(subnet, digit_batches(10)).items():
+            norm.running_mean, norm.running_var = statistics
+        subnet.eval()
+        with torch.no_grad():
+            correct = [subnet(images).argmax(dim=1) == labels for images, labels in validation]
+        assert once.num_images == 144
+        assert once.top1 == int(torch.cat(correct).sum()) / 144
+        assert once.top1 > 0.15  # chance is a tenth
+        assert once.loss != stale.loss
+    assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
 
 
 def test_images_become_channels_last_and_stay_the_same() -> None:
@@ -282,3 +322,28 @@ def test_passes_are_asked_for_every_step_in_order() -> None:
     assert asked == [4, 5, 6]
     assert rates == [SCHEDULE.at(step) for step in (4, 5, 6)]
     assert {group["lr"] for group in optimizer.param_groups} == {SCHEDULE.at(6)}
+
+
+def test_the_gradient_of_a_fair_step_is_the_sum_of_its_paths() -> None:
+    """And every candidate operation gets exactly one contribution."""
+    paths = SAMPLERS["fair"](TINY, 5, 0)
+
+    def gradients(archs: Sequence[Architecture]) -> dict[str, Tensor]:
+        supernet = Supernet(TINY, seed=0)
+        train_epoch(
+            supernet,
+            digit_batches(1),
+            build_optimizer(supernet),
+            SCHEDULE,
+            first_step=0,
+            passes=lambda step: [(arch,) for arch in archs],
+        )
+        return {n: p.grad for n, p in supernet.named_parameters() if p.grad is not None}
+
+    together = gradients(paths)
+    alone = [gradients([path]) for path in paths]
+    assert set(together) == {name for name, _ in Supernet(TINY, seed=0).named_parameters()}
+    for name, gradient in together.items():
+        parts = [single[name] for single in alone if name in single]
+        assert len(parts) == (1 if name.startswith("layers.") else 3)
+        torch.testing.assert_close(gradient, torch.stack(parts).sum(dim=0), rtol=1e-4, atol=1e-6)
