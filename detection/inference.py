@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Detector:
 
     def __init__(self, config: Config, weights: str | Path, device: str | None = None) -> None:
         with DefaultScope.overwrite_default_scope("mmdet"):
-            self.network: Any = MODELS.build(config.model)
+            self.network: Any = MODELS.build(deepcopy(config.model))  # it writes into it
         load_weights(self.network, weights)
         self.network.cfg = config
         self.network.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()

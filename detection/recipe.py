@@ -7,43 +7,21 @@ chooses goes over it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 _RECIPE = Path(__file__).with_name("configs") / "efficientdet_d0_searched.py"
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class ImageFormat:
-    """What a backbone is fed: channels (grey or RGB), and (pixels in 0..1 − mean) / std."""
-
-    mean: tuple[float, ...] = _IMAGENET_MEAN
-    std: tuple[float, ...] = _IMAGENET_STD
-
-    @property
-    def channels(self) -> int:
-        """1 for grey images, 3 for RGB."""
-        return len(self.mean)
-
-
-@dataclass(frozen=True)
-class CocoFiles:
-    """A data set in COCO's layout: where it lies, and its classes in the files' order."""
-
-    root: str
-    class_names: Sequence[str]
 
 
 def detector_config(
     detect: Mapping[str, Any],
     *,
     backbone: Mapping[str, Any],
-    images: ImageFormat,
-    data: CocoFiles,
+    pixels: Mapping[str, Sequence[float]],
+    data_root: str,
+    class_names: Sequence[str],
     seed: int,
     num_workers: int = 1,
     num_loaders: int = 0,
@@ -58,15 +36,18 @@ def detector_config(
             `flip_prob`, `val_interval`, `ema_momentum`, `bn_momentum`, `precision`, and `options`:
             anything else of the config by its dotted path.
         backbone: MMDetection's `model.backbone`, such as {"type": "SearchedBackbone", …}.
-        images: what the backbone is fed.
-        data: what it is trained and evaluated on.
+        pixels: ``mean`` and ``std`` of each channel, one (grey) or three (RGB): the backbone is fed
+            (pixels in 0..1 − mean) / std.
+        data_root: of a data set in COCO's layout.
+        class_names: in the order of its files' categories.
         seed: of everything that is random.
         num_workers: processes that train together; each has its share of `batch_size`.
         num_loaders: processes that load images, for each of them.
         use_gpu: with SyncBN over several processes, which PyTorch has on GPUs only.
     """
     config = Config.fromfile(_RECIPE, import_custom_modules=False)
-    root, size = f"{Path(data.root)}/", (detect["image_size"], detect["image_size"])
+    is_grey = len(pixels["mean"]) == 1
+    root, size = f"{Path(data_root)}/", (detect["image_size"], detect["image_size"])
     strides = tuple(detect["out_strides"])
     levels = [*strides, strides[-1] * 2, strides[-1] * 4]  # of the pyramid
     norm = {"type": "BN", "momentum": detect["bn_momentum"], "eps": 1e-3}
@@ -89,12 +70,12 @@ def detector_config(
             "model.backbone": {**backbone, "out_strides": strides, "_delete_": True},
             "model.neck.norm_cfg": norm,
             "model.bbox_head.norm_cfg": norm,
-            "model.bbox_head.num_classes": len(data.class_names),
+            "model.bbox_head.num_classes": len(class_names),
             "model.bbox_head.anchor_generator.strides": levels,
             "model.data_preprocessor": {
-                "mean": [255 * value for value in images.mean],
-                "std": [255 * value for value in images.std],
-                "bgr_to_rgb": images.channels == 3,
+                "mean": [255 * value for value in pixels["mean"]],
+                "std": [255 * value for value in pixels["std"]],
+                "bgr_to_rgb": not is_grey,
                 "pad_size_divisor": levels[-1],
             },
             "model.data_preprocessor.batch_augments.0.size": size,
@@ -139,7 +120,7 @@ def detector_config(
         "RandomFlip": {"prob": detect["flip_prob"]},
         "Resize": {"scale": size},
     }
-    if images.channels == 1:
+    if is_grey:
         transforms["LoadImageFromFile"] = {"color_type": "grayscale"}
     for split, pipeline in (("train", config.train_pipeline), ("val", config.test_pipeline)):
         for transform in pipeline:
@@ -148,7 +129,7 @@ def detector_config(
         loader.update(num_workers=num_loaders, persistent_workers=num_loaders > 0)
         loader.dataset.update(
             data_root=root,
-            metainfo={"classes": tuple(data.class_names)},
+            metainfo={"classes": tuple(class_names)},
             pipeline=pipeline,
         )
     config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator

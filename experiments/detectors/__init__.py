@@ -1,5 +1,4 @@
-"""Detectors from the outside: what is asked for, what has to be made, what is done with them.
+"""Finished detectors, used: detections on images, export, a config for MMDetection's own tools.
 
-Nothing here imports MMDetection before it is needed; `detection` is where it lives, and
-`experiments.stages.detect` what trains with it.
+Nothing here imports MMDetection before it is needed.
 """

@@ -252,7 +252,7 @@ def build_config(
         num_loaders: likewise.
         use_gpu: likewise.
     """
-    from detection.recipe import CocoFiles, ImageFormat, detector_config
+    from detection.recipe import detector_config
 
     content = DetectContent.of(stage)
     backbone = dict(content.backbone)
@@ -263,8 +263,9 @@ def build_config(
     return detector_config(
         content.detect.model_dump(mode="json"),
         backbone=backbone,
-        images=ImageFormat(tuple(pixels["mean"]), tuple(pixels["std"])),
-        data=CocoFiles(root, class_names),
+        pixels=pixels,
+        data_root=root,
+        class_names=class_names,
         seed=content.seed,
         num_workers=num_workers,
         num_loaders=num_loaders,

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from detection import DETECTIONS_FILE, DETECTOR_FILE, LOSSES_FILE
 from detection.coco.digit_scenes import make_digit_scenes
 from detection.efficientdet import EfficientDet
-from detection.recipe import CocoFiles, ImageFormat, detector_config
+from detection.recipe import detector_config
 from detection.training import TRAINING_FILE, train_detector
 from orchestration.jobs.worker import LocalWorkerContext
 from tests.detection.examples import SMALL_DETECTOR, small_space
@@ -24,7 +24,8 @@ NUM_TRAIN = 13  # three steps an epoch; the image that is left over is left out
 LOG_INTERVAL = 2
 FINAL = {"detector/params": 5.0}
 CLASS_NAMES = tuple("0123456789")
-GREY = ImageFormat((0.5,), (0.25,))
+GREY = {"mean": [0.5], "std": [0.25]}
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 SMALL_BACKBONE = {"type": "SearchedBackbone", "space": small_space(1, 32), "arch": "0 0 0"}
 SMALL_DETECT: dict[str, Any] = {
     "image_size": 64,
@@ -55,7 +56,7 @@ def small_scenes(folder: Path) -> Path:
 def small_config(
     root: str | Path,
     backbone: Any = SMALL_BACKBONE,
-    images: ImageFormat = GREY,
+    pixels: Any = GREY,
     class_names: tuple[str, ...] = CLASS_NAMES,
     **changes: Any,
 ) -> Config:
@@ -71,8 +72,9 @@ def small_config(
     return detector_config(
         detect,
         backbone=backbone,
-        images=images,
-        data=CocoFiles(str(root), class_names),
+        pixels=pixels,
+        data_root=str(root),
+        class_names=class_names,
         **setting,
     )
 

@@ -16,12 +16,13 @@ from torch import nn
 
 from detection import DETECTOR_FILE
 from detection.bifpn import EFFICIENTDET_BN
-from detection.recipe import CocoFiles, ImageFormat, detector_config
+from detection.recipe import detector_config
 from detection.training import TRAINING_FILE
 from experiments.config.detect import DetectConfig
 from tests.detection.runs import (
     CLASS_NAMES,
     GREY,
+    IMAGENET,
     NUM_TRAIN,
     SMALL_BACKBONE,
     SMALL_DETECT,
@@ -179,13 +180,13 @@ def test_a_field_decides_what_it_is_for(changes: dict[str, Any], expected: dict[
 
 
 @pytest.mark.parametrize(
-    ("backbone", "images"),
-    [(SMALL_BACKBONE, GREY), (RESNET, ImageFormat())],
+    ("backbone", "pixels"),
+    [(SMALL_BACKBONE, GREY), (RESNET, IMAGENET)],
     ids=["ours", "theirs"],
 )
-def test_every_batch_norm_is_synchronised(backbone: Any, images: ImageFormat) -> None:
+def test_every_batch_norm_is_synchronised(backbone: Any, pixels: Any) -> None:
     config = small_config(
-        SCENES, use_gpu=True, backbone=backbone, images=images, out_strides=(8, 16, 32)
+        SCENES, use_gpu=True, backbone=backbone, pixels=pixels, out_strides=(8, 16, 32)
     )
     network = MODELS.build(config.model)
     parts = (network.backbone, network.neck, network.bbox_head)
@@ -201,15 +202,15 @@ def test_every_batch_norm_is_synchronised(backbone: Any, images: ImageFormat) ->
 
 
 @pytest.mark.parametrize(
-    ("images", "channels", "color_type"),
-    [(GREY, 1, "grayscale"), (ImageFormat((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), 3, "color")],
+    ("statistics", "channels", "color_type"),
+    [(GREY, 1, "grayscale"), ({"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}, 3, "color")],
     ids=["grey", "RGB"],
 )
 def test_pixels_are_fed_as_the_classifier_saw_them(
-    scenes: Path, images: ImageFormat, channels: int, color_type: str
+    scenes: Path, statistics: Any, channels: int, color_type: str
 ) -> None:
     """(pixels in 0..1 − mean) / std; mmcv reads blue first, and the first mean is that of red."""
-    config = small_config(scenes, images=images)
+    config = small_config(scenes, pixels=statistics)
     train, val = (
         DATASETS.build(config[f"{split}_dataloader"].dataset) for split in ("train", "val")
     )
@@ -221,7 +222,9 @@ def test_pixels_are_fed_as_the_classifier_saw_them(
     pixels_CHW = torch.arange(channels * 64 * 64).remainder(256).view(channels, 64, 64)
     preprocess = MODELS.build(config.model.data_preprocessor)
     fed = preprocess({"inputs": [pixels_CHW], "data_samples": None}, False)["inputs"]
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (images.mean, images.std))
+    mean, std = (
+        torch.tensor(values).view(-1, 1, 1) for values in (statistics["mean"], statistics["std"])
+    )
     torch.testing.assert_close(fed[0], (pixels_CHW.flip(0) / 255 - mean) / std)
 
 
@@ -268,12 +271,12 @@ def test_options_of_something_else_are_refused_with_what_there_is() -> None:
 def test_a_config_leaves_its_arguments_and_other_configs_alone() -> None:
     detect = {**SMALL_DETECT, "options": {"model.test_cfg.score_thr": 0.2}}
     backbone = dict(SMALL_BACKBONE)
-    data = CocoFiles(SCENES, CLASS_NAMES)
-    changed = detector_config(detect, backbone=backbone, images=GREY, data=data, seed=0)
+    given: Any = {"pixels": GREY, "data_root": SCENES, "class_names": CLASS_NAMES, "seed": 0}
+    changed = detector_config(detect, backbone=backbone, **given)
     changed.model.backbone.arch = "1 1 1"
     assert detect == {**SMALL_DETECT, "options": {"model.test_cfg.score_thr": 0.2}}
     assert backbone == SMALL_BACKBONE
-    fresh = detector_config(SMALL_DETECT, backbone=backbone, images=GREY, data=data, seed=0)
+    fresh = detector_config(SMALL_DETECT, backbone=backbone, **given)
     assert fresh.model.test_cfg.score_thr == 0.05
 
 
@@ -286,8 +289,9 @@ def test_the_defaults_are_the_published_recipe() -> None:
     config = detector_config(
         DetectConfig.model_validate({"data": {"root": "data/coco"}}).model_dump(),
         backbone=published.model.backbone,
-        images=ImageFormat(),
-        data=CocoFiles("data/coco", [f"class {number}" for number in range(80)]),
+        pixels=IMAGENET,
+        data_root="data/coco",
+        class_names=[f"class {number}" for number in range(80)],
         seed=0,
         num_workers=8,
         num_loaders=8,

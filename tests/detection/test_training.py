@@ -15,10 +15,18 @@ import torch
 from detection import DETECTIONS_FILE, DETECTOR_FILE, LOSSES_FILE
 from detection.coco.digit_scenes import make_digit_scenes
 from detection.efficientdet import EfficientDet
-from detection.recipe import ImageFormat
 from detection.training import TRAINING_FILE
 from orchestration.jobs.worker import LEDGER_NAME, LocalWorkerContext
-from tests.detection.runs import FINAL, Trained, assert_same_end, load, run, small_config, train
+from tests.detection.runs import (
+    FINAL,
+    IMAGENET,
+    Trained,
+    assert_same_end,
+    load,
+    run,
+    small_config,
+    train,
+)
 from tests.interrupted import CrashError, CrashingContext, assert_same_value, in_pieces
 
 
@@ -80,7 +88,7 @@ def test_a_training_that_dies_within_an_epoch_repeats_it(
                 "name": "efficientnet_b0",
                 "weights": None,
             },
-            "images": ImageFormat(),
+            "pixels": IMAGENET,
         },
     ],
     ids=["adamw", "stochastic depth"],
