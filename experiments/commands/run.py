@@ -147,6 +147,7 @@ def _report(
             page=page,
             storage=config.storage.path,
             mlflow=where_to_look(config, named),
+            registered=result.registered,
             failures=result.failures,
             num_executed=len(result.executed),
             num_cached=len(result.cached),

@@ -33,7 +33,8 @@ _MOST_ROWS = 12  # of cells, that the page shows unfolded
 _RANKED = "ranked by "  # before an indicator, in the headings
 _ENDED_EARLY = ("FAILED", "KILLED")
 
-Setting = tuple[str, int]  # what trains, and for how many epochs
+# What trains, for how many epochs, and the values of any further axes of the sweep.
+Setting = tuple[str, int, tuple[str, ...]]
 
 
 def ablation_section(runs: Runs) -> Section:
@@ -98,11 +99,19 @@ def _grid(cell_set: CellSet) -> dict[Setting, dict[str, pd.DataFrame]]:
         texts(cells, "params.trainable").replace("", "?"),
         texts(cells, "params.epochs").astype(int),
         texts(cells, "params.indicator").replace("", "?"),
+        *(texts(cells, f"params.{path}") for path in _further_axes(cell_set)),
     ]
     grid: dict[Setting, dict[str, pd.DataFrame]] = {}
-    for (trainable, epochs, indicator), group in cells.groupby(axes):
-        grid.setdefault((trainable, int(epochs)), {})[indicator] = group
+    for (trainable, epochs, indicator, *further), group in cells.groupby(axes):
+        grid.setdefault((trainable, int(epochs), tuple(further)), {})[indicator] = group
     return grid
+
+
+def _further_axes(cell_set: CellSet) -> list[str]:
+    """Config paths that a sweep varies beside those that have names of their own."""
+    cells = cell_set.cells
+    paths = [str(name).removeprefix("params.") for name in cells if str(name)[:7] == "params."]
+    return [path for path in paths if "." in path and texts(cells, f"params.{path}").any()]
 
 
 def _has_seeds(cell_set: CellSet) -> bool:
@@ -149,8 +158,10 @@ def _ablation_table(
         num_seeds = texts(cell_set.cells, "params.seed").nunique()
         note = f"Mean over {num_seeds} seeds ± standard deviation."
     rows: list[dict[str, Cell]] = []
-    for (trainable, epochs), by_indicator in grid.items():
+    further_axes = _further_axes(cell_set)
+    for (trainable, epochs, further), by_indicator in grid.items():
         row: dict[str, Cell] = {"supernet trains": trainable, "epochs": str(epochs)}
+        row |= zip(further_axes, further, strict=True)
         finished = []
         for indicator in indicators:
             group = by_indicator.get(indicator, cell_set.cells[:0])
@@ -171,15 +182,15 @@ def _ablation_table(
             note += f" {heading.capitalize()}: of the sweep's random architectures {meaning}."
             rows = [{**row, heading: cell} for row in rows]
     title = f"{sweep.name}: test top-1 in percent"
-    brief = ("supernet trains", "epochs", *(_RANKED + name for name in indicators))
+    brief = ("supernet trains", "epochs", *further_axes, *(_RANKED + name for name in indicators))
     return Table.of(f"ablation-{sweep.name}", title, rows, note, brief=brief)
 
 
 def _picture(sweep: TrackedRun, title: str, table: Table, settings: Sequence[Setting]) -> Picture:
     bars = {}
-    for (trainable, epochs), row in zip(settings, table.rows, strict=True):
+    for (trainable, epochs, further), row in zip(settings, table.rows, strict=True):
         cells = dict(zip(table.columns, row, strict=True))
-        bars[f"{trainable} {epochs}"] = {
+        bars[" ".join([trainable, str(epochs), *further])] = {
             heading.removeprefix(_RANKED): Bar(cell.value, cell.spread)
             for heading, cell in cells.items()
             if heading.startswith(_RANKED) and isinstance(cell, Number)
@@ -234,7 +245,7 @@ def _summary(cell_set: CellSet) -> tuple[str, ...]:
     asked = (
         "Asked: what should a supernet train, for how long, and what should rank the networks in "
         f"it? {len(cell_set.cells)} cells {where}: {trainables} trained for {epochs} epochs, "
-        f"ranked by {indicators}, seeds {seeds}."
+        f"ranked by {indicators}; seed {seeds}."
     )
     best = sweep.params.get("winner") if sweep else None
     done = cell_set.cells[is_done(cell_set.cells)]

@@ -36,6 +36,7 @@ def print_report(
     storage: str | None = None,
     page: Path | None = None,
     mlflow: str | None = None,
+    registered: str | None = None,
     failures: Mapping[str, str] | None = None,
     num_executed: int | None = None,
     num_cached: int | None = None,
@@ -50,6 +51,7 @@ def print_report(
         storage: where results lie.
         page: of the report.
         mlflow: the command or the address that shows the runs.
+        registered: the cell whose network is the newest version of the sweep's model in MLflow.
         failures: what failed, by name, and why.
         num_executed: stages that were made.
         num_cached: stages that were in the store.
@@ -67,6 +69,12 @@ def print_report(
         failed = failures_table(failures)
         console.print(failed.rich(style="red"))
         console.print(failed.note)
+    if registered is not None:
+        console.print(
+            f"Registered in MLflow: the network of {escape(registered)}, the best on the "
+            "search-validation images.",
+            highlight=False,
+        )
     if num_executed is not None:
         console.print(
             f"Stages    {num_executed} made, {num_cached} from the store", highlight=False

@@ -143,6 +143,13 @@ class Result:
         return max(done, key=lambda each: validation_top1(retrained_of(each.records)), default=None)
 
     @property
+    def registered(self) -> str | None:
+        """The cell whose network is registered in MLflow: of a sweep the winner."""
+        winner = self.winner if self.kind == "sweep" else None
+        is_tracked = winner is not None and winner.stages[-1]["mlflow_run_id"] is not None
+        return winner.task.name if winner is not None and is_tracked else None
+
+    @property
     def random_metrics(self) -> dict[str, float]:
         """Test top-1 of random architectures (section 4.5.1): of each seed's best, and of any.
 
