@@ -74,6 +74,22 @@ def test_one_seed_is_uncertain_by_what_its_test_images_leave() -> None:
     assert len(section.summary) <= 5
 
 
+def test_a_further_axis_is_a_column_and_no_seed() -> None:
+    runs = MadeUpRuns()
+    runs.add("sweep", "sweep", {"space": "micro", "data": "digits"})
+    for place, (lr, top1) in enumerate({"8.0": 0.6, "16.0": 0.9}.items(), start=1):
+        runs.cell(f"lr{lr}", 0, {}, top1=top1, parent="sweep")
+        runs.change(place, "params", **{"supernet.lr": lr})
+    (picture,) = (section := ablation_section(runs.runs)).pictures
+    found = table(section, "ablation-sweep")
+    rates = found.column("supernet.lr")
+    top1s = {
+        str(lr): value(cell) for lr, cell in zip(rates, found.column("ranked by bn"), strict=True)
+    }
+    assert top1s == {"8.0": 0.6, "16.0": 0.9}
+    assert sorted(heights(picture.draw())) == pytest.approx([60.0, 90.0])
+
+
 def test_what_is_chance_is_called_so() -> None:
     runs = MadeUpRuns()
     inputs = {"retrain": runs.retrain("retrain", 0)}
