@@ -196,7 +196,7 @@ def test_a_cell_that_fails_leaves_the_others_and_is_told(
     good, bad = result.cells
     assert "training diverged" in str(bad.error)
     assert f"✗ {bad.task.name}" in shown.export_text()
-    assert good.records == recorded.sweep.cells[2].records
+    assert good.network_json == recorded.sweep.cells[2].network_json
     assert all(each.retrained is not None for each in result.baseline)
     assert result.executed == ()
     whole = result.to_json()
