@@ -76,16 +76,14 @@ def test_start_decodes_nothing_of_what_it_leaves_out(root: Path) -> None:
     assert images_BCHW.shape == (4, 3, 16, 16)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_unreadable_image_is_named(root: Path, num_workers: int) -> None:
+def test_an_unreadable_image_is_named(root: Path) -> None:
     path = root / "val" / "bee" / "002.jpg"
     truncate(path)
-    with pytest.raises(UnreadableImageError) as unreadable:
-        list(load(root, num_workers=num_workers).test.batches(8, training=False))
-    message = str(unreadable.value)
-    assert str(path) in message
-    assert "skip_unreadable" in message
-    assert "\n" not in message
+    for num_workers in (0, 1):
+        with pytest.raises(
+            UnreadableImageError, match=f"^[^\n]*{path}[^\n]*skip_unreadable[^\n]*$"
+        ):
+            list(load(root, num_workers=num_workers).test.batches(8, training=False))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
