@@ -206,7 +206,8 @@ def test_a_cell_that_fails_leaves_the_others_and_is_told(
         (1.0, "done"),
         (1e30, "failed"),
     ]
-    (failed,) = tracked(tmp_path, f"tags.`bnnas.cell` = '{bad.task.name}'")
+    is_cell = "tags.`bnnas.stage` = 'cell'"
+    (failed,) = tracked(tmp_path, f"tags.`bnnas.cell` = '{bad.task.name}' and {is_cell}")
     assert failed.info.status == "FAILED"
     assert failed.data.params["supernet.lr"] == "1e+30"
     assert "diverged" in failed.data.tags["bnnas.error"]
