@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -36,10 +37,13 @@ def bnnas(
         monkeypatch.setattr(sys, "argv", ["bnnas", *map(str, arguments)])
         capsys.readouterr()
         status: Any = 0
+        before = signal.getsignal(signal.SIGTERM)  # a command has its own answer
         try:
             cli.main()
         except SystemExit as stop:
             status = stop.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, before)
         captured = capsys.readouterr()
         return Outcome(status, captured.out, " ".join(captured.err.split()))
 
