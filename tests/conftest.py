@@ -8,6 +8,7 @@ A test that kills nodes, ends a cluster or needs another one does so in a subpro
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -35,6 +36,19 @@ def _no_thread_is_left() -> Iterator[None]:
     """A cluster that starts while a thread uses an earlier one can end the process."""
     yield
     assert not live_threads()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_reserved() -> Iterator[None]:
+    """Ray keeps what a killed process had reserved until its cluster ends, and ours serves all."""
+    yield
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        from orchestration.jobs.progress import release
+
+        for placement_group, info in ray.util.placement_group_table().items():
+            if info["state"] != "REMOVED":
+                release(placement_group)
 
 
 @pytest.fixture(scope="session")
