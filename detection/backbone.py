@@ -12,6 +12,7 @@ Shape legend: B images, C channels, H height, W width.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -42,8 +43,9 @@ class _TappedBackbone(BaseModule):
         self.out_strides = tuple(out_strides)
         self.norm_eval = norm_eval
 
+    @abstractmethod
     def _blocks(self) -> Iterable[nn.Module]:
-        raise NotImplementedError
+        """The row, up to the last block whose features are wanted."""
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
         """The features at each stride."""

@@ -28,9 +28,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(run.run)
+app.command("sweep", help="Another name for 'run': a grid of cells.")(run.run)
 for command in (
-    run.run,
-    run.sweep,
     run.correlate,
     ask.plan,
     ask.status,

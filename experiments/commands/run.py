@@ -1,4 +1,4 @@
-"""The commands that make results: run, and its names sweep and correlate."""
+"""The commands that make results: run, whose other name is sweep, and correlate."""
 
 from __future__ import annotations
 
@@ -44,17 +44,6 @@ def run(
 
     experiment = load_experiment(config, overrides or [])
     run_and_print(experiment, arguments(config, overrides), json, quiet, max_concurrent)
-
-
-def sweep(
-    config: ConfigFile,
-    overrides: Set = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    max_concurrent: Concurrent = None,
-) -> None:
-    """Another name for 'run': a grid of cells and the random baseline."""
-    run(config, overrides, json, quiet, max_concurrent)
 
 
 def correlate(

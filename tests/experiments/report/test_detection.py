@@ -67,8 +67,9 @@ def test_seeds_are_one_row_with_what_their_backbones_came_from() -> None:
     runs = MadeUpRuns()
     for seed, mean_ap in ((0, 0.30), (1, 0.34)):
         retrained = runs.retrain(f"retrain{seed}", seed, arch="0 1 2", **{"retrain.epochs": 8})
-        settings = {"seed": seed, "mean_ap": mean_ap, "retrain": retrained}
-        detect(runs, f"d{seed}", COCO, record=IS_COCO, **settings)  # type: ignore[arg-type]
+        detect(
+            runs, f"d{seed}", COCO, record=IS_COCO, seed=seed, mean_ap=mean_ap, retrain=retrained
+        )
     section = detection_section(runs.runs)
     own = table(section, "detection-coco")
     assert own.title == "Trained here: COCO val2017"
