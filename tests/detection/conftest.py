@@ -6,6 +6,7 @@ Nothing here imports torch or MMDetection for tests of `detection.coco`, which d
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,9 @@ if TYPE_CHECKING:
     from tests.detection.runs import Trained
 
 
-@pytest.fixture(autouse=True)
-def _mmdetection(request: pytest.FixtureRequest) -> Iterator[None]:
-    if request.path.parent.name == "coco":
-        yield
-        return
+@contextmanager
+def ready() -> Iterator[None]:
+    """MMDetection's names are found, and sums are of one order."""
     import torch
     from mmengine.registry import DefaultScope
 
@@ -31,6 +30,12 @@ def _mmdetection(request: pytest.FixtureRequest) -> Iterator[None]:
     with DefaultScope.overwrite_default_scope("mmdet"):
         yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(autouse=True)
+def _mmdetection(request: pytest.FixtureRequest) -> Iterator[None]:
+    with nullcontext() if request.path.parent.name == "coco" else ready():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -45,4 +50,5 @@ def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Three epochs that nothing interrupted; nobody changes them."""
     from tests.detection.runs import Trained
 
-    return Trained.on(scenes, tmp_path_factory.mktemp("trained"))
+    with ready():  # fixtures of a session come before those of a test
+        return Trained.on(scenes, tmp_path_factory.mktemp("trained"))
