@@ -3,11 +3,15 @@
 A test that needs Ray takes `ray_cluster`: two CPUs of this process's one cluster, which
 `orchestration.cluster.connect.cluster` finds connected and uses, whatever size it is asked for.
 A test that kills nodes, ends a cluster or needs another one does so in a subprocess.
+
+`make test` runs two processes of pytest-xdist, since most of these tests wait. The tests of a file
+stay together, and so do all that read the recorded experiment, which takes a minute to make.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -20,9 +24,22 @@ from tests.orchestration.ray_head import RayHead
 _PREFIXES = ("GIT_", "MLFLOW_", "RAY_")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups for pytest-xdist, those that wait for clusters first."""
+    for item in items:
+        shared = "recorded" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("recorded" if shared else str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment() -> Iterator[None]:
-    """Forget the user's tracking server, Ray cluster and Git folder; draw without a display."""
+    """Forget the user's tracking server, Ray cluster and Git folder; draw without a display.
+
+    Ctrl-C reaches what tests start also where these are started in the background.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith(_PREFIXES)]:
             patch.delenv(name)

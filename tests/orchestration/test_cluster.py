@@ -11,6 +11,7 @@ import pytest
 from orchestration.cluster.capacity import num_workers_that_fit, require
 from orchestration.cluster.connect import ClusterError, cluster
 from orchestration.cluster.scaling import Scaling
+from tests.orchestration.ray_head import RayHead
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +75,50 @@ def test_an_unreachable_cluster_is_one_sentence() -> None:
     assert "Nothing answers at the Ray address 127.0.0.1:9" in gone
     assert "Nothing answers" in client
     assert ["HOST:PORT" in line for line in wrong] == [True, True]
+
+
+@pytest.mark.server
+def test_without_the_right_token_nobody_connects(ray_head: RayHead, tmp_path: Path) -> None:
+    program = f"""
+        from orchestration.cluster.connect import ClusterError, cluster
+        try:
+            with cluster({ray_head.gcs_address!r}):
+                print("connected")
+        except ClusterError as error:
+            print(error)
+    """
+    logins = [
+        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 32},
+        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ""},
+        {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""},
+    ]
+    clients = [ray_head.python(program, tmp_path, **login) for login in logins]
+    for client in clients:
+        answer, _ = client.communicate(timeout=60)
+        assert answer.startswith(f"The Ray cluster at {ray_head.gcs_address} wants a token")
+        assert len(answer.splitlines()) == 1
+        assert "RAY_AUTH_TOKEN_PATH" in answer
+        assert "0" * 32 not in answer
+
+
+@pytest.mark.ray
+def test_storage_that_the_nodes_do_not_share_is_refused() -> None:
+    # Every process has a memory of its own, as every node has a /tmp of its own.
+    done = _python("""
+        from ray.cluster_utils import Cluster
+        from orchestration.cluster.capacity import check_storage_is_shared
+        from orchestration.cluster.connect import ClusterError, cluster
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        nodes.add_node(num_cpus=1)
+        with cluster(nodes.address):
+            try:
+                check_storage_is_shared("mock:///runs")
+            except ClusterError as error:
+                print(error)
+        nodes.shutdown()
+    """)
+    assert done.stdout.startswith("storage.path 'mock:///runs' is not shared")
+    assert "a folder that all nodes mount" in done.stdout
 
 
 # A starved machine: Ray gives up after 30 seconds, and says so with a plain Exception.
