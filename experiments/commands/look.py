@@ -10,12 +10,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from experiments.commands.options import Json, Set, print_json
+
+if TYPE_CHECKING:
+    from orchestration.tracking.tracker import Tracker
 
 _HOST = "127.0.0.1"
 _LAST_LINES = 20  # of a server that has ended
@@ -82,16 +85,20 @@ def ui(
     overrides: Set = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
-    """Open the MLflow UI on the tracked runs, on this machine only."""
+    """Open the MLflow UI on the tracked runs, on this machine only.
+
+    It prints where the cells are listed, the best first, and compared.
+    """
     from experiments.config.load import load_experiment
     from experiments.config.places import StorageConfig, TrackingConfig, tracking_uri
+    from orchestration.tracking.tracker import Tracker
 
-    if config is None:
-        uri = tracking_uri(TrackingConfig(), StorageConfig())
-    else:
+    tracking, storage = TrackingConfig(), StorageConfig()
+    if config is not None:
         settings = load_experiment(config, overrides or [])
-        uri = tracking_uri(settings.tracking, settings.storage)
-    raise typer.Exit(serve_ui(uri, port, Console()))
+        tracking, storage = settings.tracking, settings.storage
+    tracker = Tracker(tracking_uri(tracking, storage), tracking.experiment)
+    raise typer.Exit(serve_ui(tracker, port, Console()))
 
 
 def doctor(json: Json = False) -> None:
@@ -111,14 +118,15 @@ def doctor(json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def serve_ui(uri: str, port: int, console: Console) -> int:
+def serve_ui(tracker: Tracker, port: int, console: Console) -> int:
     """Serve the UI of a database until interrupted; a server has its own already.
 
-    The address is shown once it answers. Returns the exit status. Raises ValueError when there is
+    Its pages are shown once it answers. Returns the exit status. Raises ValueError when there is
     no database yet, or the port is taken.
     """
+    uri = tracker.uri
     if uri.startswith(("http://", "https://")):
-        console.print(f"The runs are on the MLflow server [link={uri}]{uri}[/]: open it.")
+        _print_pages(tracker, uri, console)
         return 0
     artifacts = []
     if uri.startswith("sqlite:///"):
@@ -151,7 +159,8 @@ def serve_ui(uri: str, port: int, console: Console) -> int:
                     time.sleep(0.2)
             if process.poll() is None:
                 address = f"http://{_HOST}:{port}"
-                console.print(f"MLflow UI: [bold]{address}[/]  [dim](Ctrl-C stops it)[/]")
+                _print_pages(tracker, address, console)
+                console.print("[dim]Ctrl-C stops it.[/]")
             status = process.wait()
             log.seek(0)
             lines = log.read().splitlines()[-_LAST_LINES:]
@@ -162,6 +171,15 @@ def serve_ui(uri: str, port: int, console: Console) -> int:
         finally:
             process.terminate()
             process.wait()
+
+
+def _print_pages(tracker: Tracker, address: str, console: Console) -> None:
+    """Where to look first, in addresses that a terminal opens."""
+    from orchestration.tracking.pages import pages
+
+    console.print(f"MLflow: [bold]{address}[/]")
+    for title, page in pages(tracker).items():
+        console.print(f"{title}:\n  {address.rstrip('/')}{page}", markup=False, soft_wrap=True)
 
 
 def _answers(port: int) -> bool:

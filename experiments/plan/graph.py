@@ -92,7 +92,7 @@ class ExperimentPlan:
         done = [(task, records) for task, records in chains if records is not None]
         if len(done) < len(chains):
             return None
-        task, records = max(done, key=lambda each: validation_top1(each[1][-1]))
+        task, records = max(done, key=lambda each: validation_rank(each[1][-1]))
         assert task.cell is not None
         arch = parse_architecture(records[-1].result["arch"])
         return Task(
@@ -224,10 +224,13 @@ def cell_group(cell: CellPlan, *, part_of: str) -> str:
     return fingerprint("cell", key, code_version=1)
 
 
-def validation_top1(retrained: StageRecord) -> tuple[float, float]:
-    """What the best of several retrained networks is chosen by."""
+def validation_rank(retrained: StageRecord) -> tuple[float, float, float]:
+    """What the best of several retrained networks is chosen by; the largest is the best.
+
+    Top-1 on the search-validation images, of equal ones the loss there, then the FLOPs.
+    """
     last = retrained.history[-1]
-    return last["val/top1"], -last["val/loss"]
+    return last["val/top1"], -last["val/loss"], -retrained.metrics["flops"]
 
 
 def _is_same(one: CellConfig, other: CellConfig) -> bool:

@@ -31,6 +31,10 @@ from orchestration.tracking.tracker import CELL
 _MISSING = "`bnnas run experiments/configs/ablation_quickstart.yaml` makes a small ablation."
 _MOST_ROWS = 12  # of cells, that the page shows unfolded
 _RANKED = "ranked by "  # before an indicator, in the headings
+_RULE = (
+    "The winner of a sweep is the cell with the best top-1 on the search-validation images; of "
+    "equal ones that with the lower loss there, then that with fewer FLOPs."
+)
 _ENDED_EARLY = ("FAILED", "KILLED")
 
 # What trains, for how many epochs, and the values of any further axes of the sweep.
@@ -224,12 +228,13 @@ def _cells_table(name: str, title: str, cell_set: CellSet) -> Table:
                 "FLOPs": value(cell, "flops", size),
                 "params": value(cell, "params", size),
                 "test top-1 (%)": value(cell, "top1", percent),
+                "validation top-1 (%)": value(cell, "val_top1", percent),
                 "best random": value(cell, "random_baseline", percent),
             }
         )
     # Where several seeds are, the names of cells have them.
     brief = ("cell", "architecture", "FLOPs", "params", "test top-1 (%)", "best random")
-    table = Table.of(name, title, rows, folded=len(rows) > _MOST_ROWS, brief=brief)
+    table = Table.of(name, title, rows, _RULE, folded=len(rows) > _MOST_ROWS, brief=brief)
     has_random = any(cell != NOTHING for cell in table.column("best random"))
     return table if has_random else table.without("best random")
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from experiments.config.experiment import CellConfig, Experiment
 from experiments.plan.cells import CellPlan
@@ -16,6 +14,7 @@ from orchestration.store.json_text import JSON
 from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.group_run import GroupRun
 from orchestration.tracking.models import register_winner
+from orchestration.tracking.pages import compare_page
 from orchestration.tracking.stage_runs import Done
 from orchestration.tracking.tracker import CELL, INPUT, STAGE, Tracker, TrackingError
 
@@ -128,6 +127,7 @@ def cell_metrics(
     # The search may choose what the baseline has drawn: that was retrained once.
     stages = {record.fingerprint: record for record in (*chain, *baseline)}.values()
     metrics = {name: retrained.metrics[name] for name in ("top1", "flops", "params")}
+    metrics["val_top1"] = retrained.history[-1]["val/top1"]
     metrics["device_hours"] = sum(record.device_hours for record in stages)
     metrics["wall_s"] = sum(record.wall_s for record in stages)
     for record in chain:
@@ -166,11 +166,10 @@ def compare_link(tracker: Tracker, run_ids: Sequence[str]) -> str:
     """To MLflow's own page that compares runs, in Markdown; empty while it is away."""
     try:
         with tracker.session():
-            experiment_id = tracker.experiment_id()
+            page = compare_page(tracker.experiment_id(), run_ids)
     except TrackingError:
         return ""
-    query = urlencode({"runs": json.dumps(run_ids), "experiments": json.dumps([experiment_id])})
-    return f"[Compare the cells](#/compare-runs?{query})\n\n"
+    return f"[Compare the cells]({page.removeprefix('/')})\n\n"
 
 
 def register(tracker: Tracker, sweep: str, cell: str, retrain_run_id: str) -> None:

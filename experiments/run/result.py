@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.config.experiment import CellConfig
 from experiments.figures.study import Study
-from experiments.plan.graph import BASELINE, DETECTION, ExperimentPlan, validation_top1
+from experiments.plan.graph import BASELINE, DETECTION, ExperimentPlan, validation_rank
 from experiments.plan.tasks import Task
 from experiments.run.groups import axes_of, cell_metrics, note, retrained_of
 from experiments.stages.detect import coco_metrics, detection_json, format_metrics
@@ -61,6 +61,7 @@ class TaskResult:
             "flops": metrics.get("flops"),
             "params": metrics.get("params"),
             "top1": metrics.get("top1"),
+            "val_top1": None if self.retrained is None else self.retrained.history[-1]["val/top1"],
         }
 
 
@@ -140,7 +141,7 @@ class Result:
         Not on the test set: who chooses by it can no longer report it.
         """
         done = [each for each in self.cells if each.records]
-        return max(done, key=lambda each: validation_top1(retrained_of(each.records)), default=None)
+        return max(done, key=lambda each: validation_rank(retrained_of(each.records)), default=None)
 
     @property
     def registered(self) -> str | None:

@@ -130,7 +130,10 @@ def run_epochs(
         }
 
         def save(folder: Path, training: dict[str, Any] = training) -> None:
-            torch.save(network.state_dict(), folder / WEIGHTS)
+            weights = network.state_dict()
+            for name, tensor in weights.items():  # a file for any machine
+                weights[name] = tensor.cpu()
+            torch.save(weights, folder / WEIGHTS)
             torch.save(training, folder / TRAINING_FILE)
             save_more(folder)
 

@@ -46,7 +46,8 @@ def cluster(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Threads that outlive the cluster must not start another one.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # A worker that asked for no GPU sees none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     import ray
 
     for name in ("ray", "ray.train", "ray.tune"):

@@ -32,6 +32,12 @@ _PAUSE_S = 1.0
 # A connection can be dead without a word; one that was silent for so long is made anew.
 _SILENCE_S = 300.0
 _FINISHED = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
+# A node's PATH may begin with any Python, and Ray runs an entry point with that PATH. Put before it
+# is the environment from which the process that starts the entry point has loaded Ray.
+_RAYS_OWN_PATH = (
+    "core=$(grep -m1 -o '/.*/ray/_raylet[^ ]*' /proc/$PPID/maps); "
+    'export PATH="${core%/lib*/python3*}/bin:$(dirname "$(readlink /proc/$PPID/exe)"):$PATH"; '
+)
 _TOKEN = "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file that holds it)"
 
 
@@ -114,7 +120,7 @@ class Submissions:
         """Send a folder and have a command run in it; returns the submission's id.
 
         Args:
-            entrypoint: a shell command.
+            entrypoint: a shell command; its `python` is the one that runs Ray on that node.
             working_dir: all of it is sent.
             submission_id: unique on the cluster; Ray's choice if None.
             metadata: shown to everybody who may ask the cluster.
@@ -122,7 +128,7 @@ class Submissions:
         """
         with self._asking():
             return self._client.submit_job(
-                entrypoint=entrypoint,
+                entrypoint=_RAYS_OWN_PATH + entrypoint,
                 submission_id=submission_id,
                 metadata=dict(metadata or {}),
                 runtime_env={"working_dir": str(working_dir), "env_vars": dict(env_vars or {})},
@@ -255,7 +261,7 @@ def _submission(job: JobDetails) -> Submission:
         id=job.submission_id,
         status=str(job.status),
         message=job.message or "",
-        entrypoint=job.entrypoint,
+        entrypoint=job.entrypoint.removeprefix(_RAYS_OWN_PATH),
         started_at=_time(job.start_time),
         finished_at=_time(job.end_time),
         metadata=dict(job.metadata or {}),

@@ -15,6 +15,7 @@ from orchestration.tracking.live_run import LiveRun
 if TYPE_CHECKING:
     from ray.train import Checkpoint
 
+JOBS = "jobs"  # the folder of all jobs below a storage path
 Progress = Callable[[dict[str, float]], None]
 Follow = Callable[[], LiveRun]
 KeepGoing = Callable[[], bool]
@@ -112,4 +113,4 @@ def forget_job(name: str, storage_path: str) -> None:
 
 def job_folder(name: str) -> str:
     """Where a job keeps its checkpoints: beside the stages, under the same storage path."""
-    return f"jobs/{name}"
+    return f"{JOBS}/{name}"

@@ -4,13 +4,15 @@ An item's score is a function of the item alone, and scores come back in the ord
 many actors there are, which one scored what, and which of them died on the way cannot be seen in
 them. An actor takes its next item when it is done with one, so a slow item holds up no other.
 
-All actors of a pool are reserved together, in one placement group. Two pools that each held one of
-a cluster's two last cores and waited for the other would wait for ever.
+Nothing is reserved for all actors together: each begins as soon as there is room for it, and one is
+enough to go on. So two pools that share a cluster's last cores do not wait for each other, and as
+actors end with the process that started them, nothing stays reserved for one that was killed.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -21,10 +23,10 @@ from orchestration.cluster.scaling import Scaling
 from orchestration.jobs import failure
 from orchestration.jobs.failure import Decision, JobError
 from orchestration.jobs.job import KeepGoing, always, stopped
+from orchestration.jobs.worker import naming_batch_sizes
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-    from ray.util.placement_group import PlacementGroup
 
 Score = Callable[[Any], float]
 MakeScorer = Callable[[dict[str, Any], str], Score]
@@ -43,7 +45,7 @@ class ScorerPool:
             once in every actor; what it returns scores one item. ``device`` is ``cuda`` where Ray
             gave the actor a GPU, else ``cpu``.
         config: its first argument; must pickle.
-        scaling: the least number of workers is how many actors there are.
+        scaling: the least number of workers is how many actors there are, once all have room.
         name: of the job, for messages.
         max_failures: how often one item, or the loading of one actor, may fail for reasons that
             may go away.
@@ -68,26 +70,15 @@ class ScorerPool:
         self._max_failures = max_failures
         self._keep_going = keep_going
         self._load_failures: Counter[int] = Counter()
-        self._group: PlacementGroup | None = None
         self._actors: dict[int, Any] = {}
         self._idle: deque[int] = deque()
         # What each busy actor is doing: its number, and the item's position or None for loading.
         self._busy: dict[ObjectRef[Any], tuple[int, int | None]] = {}
-        self._started_s = 0.0
+        self._began_s: dict[int, float] = {}  # when each of those that are loaded got its room
+        self._first_began_s = math.inf
+        self._ended_s = 0.0  # what those that were replaced have taken
 
     def __enter__(self) -> Self:
-        from ray.util.placement_group import placement_group
-
-        needs = self._scaling.resources_per_worker
-        bundle = {name: amount for name, amount in needs.items() if amount > 0}
-        self._group = placement_group([bundle] * self.num_actors)
-        try:
-            while not self._group.wait(_WAKE_UP_S):
-                self.check()
-        except BaseException:
-            self._release()
-            raise
-        self._started_s = time.monotonic()
         for actor in range(self.num_actors):
             self._start(actor)
         return self
@@ -98,12 +89,22 @@ class ScorerPool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._release()
+        import ray
+
+        if ray.is_initialized():
+            for actor in self._actors.values():
+                ray.kill(actor)
 
     @property
     def wall_s(self) -> float:
-        """Seconds since the actors' cores were reserved."""
-        return time.monotonic() - self._started_s
+        """Seconds since the first actor had room."""
+        return max(0.0, time.monotonic() - self._first_began_s)
+
+    @property
+    def device_s(self) -> float:
+        """Seconds for which actors had room, summed over them."""
+        now_s = time.monotonic()
+        return self._ended_s + sum(now_s - began_s for began_s in self._began_s.values())
 
     def score(self, items: Sequence[Any]) -> list[float]:
         """The scores of the items, in their order.
@@ -124,7 +125,7 @@ class ScorerPool:
             for ref in self._done():
                 actor, done = self._busy.pop(ref)
                 try:
-                    score = ray.get(ref)
+                    value = ray.get(ref)
                 except failure.attempt_errors() as error:
                     if done is None:
                         self._load_failures[actor] += 1
@@ -135,8 +136,11 @@ class ScorerPool:
                         waiting.appendleft(done)
                 else:
                     self._idle.append(actor)
-                    if done is not None:
-                        scores[done] = score
+                    if done is None:
+                        self._began_s[actor] = time.monotonic() - value
+                        self._first_began_s = min(self._first_began_s, self._began_s[actor])
+                    else:
+                        scores[done] = value
         return [scores[item] for item in range(len(items))]
 
     def check(self) -> None:
@@ -153,17 +157,11 @@ class ScorerPool:
 
     def _start(self, actor: int) -> None:
         import ray
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        assert self._group is not None
         needs = self._scaling.resources_per_worker
         self._actors[actor] = (
             ray.remote(_Scorer)
-            .options(
-                num_cpus=needs["CPU"],
-                num_gpus=needs.get("GPU", 0.0),
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, actor),
-            )
+            .options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0.0))
             .remote()
         )
         load = self._actors[actor].load.remote(self._make_scorer, self._config)
@@ -194,25 +192,30 @@ class ScorerPool:
         _log.warning("%s: %s; trying again.", self._name, failure.describe(causes))
         self.check()
         ray.kill(self._actors[actor])
+        if (began_s := self._began_s.pop(actor, None)) is not None:
+            self._ended_s += time.monotonic() - began_s
         self._start(actor)
-
-    def _release(self) -> None:
-        import ray
-        from ray.util.placement_group import remove_placement_group
-
-        if self._group is not None and ray.is_initialized():
-            remove_placement_group(self._group)  # and with it the actors
 
 
 class _Scorer:
     """One actor."""
 
-    def load(self, make_scorer: MakeScorer, config: dict[str, Any]) -> None:
-        """A method and not the constructor, whose errors Ray would wrap beyond recognition."""
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def load(self, make_scorer: MakeScorer, config: dict[str, Any]) -> float:
+        """Seconds since the actor had room.
+
+        A method and not the constructor, whose errors Ray would wrap beyond recognition.
+        """
         import ray
 
         has_gpu = ray.get_runtime_context().get_accelerator_ids().get("GPU")
-        self._score = make_scorer(config, "cuda" if has_gpu else "cpu")
+        self._config = config
+        with naming_batch_sizes(config):
+            self._score = make_scorer(config, "cuda" if has_gpu else "cpu")
+        return time.monotonic() - self._began_s
 
     def score(self, item: Any) -> float:
-        return float(self._score(item))
+        with naming_batch_sizes(self._config):
+            return float(self._score(item))

@@ -6,8 +6,8 @@ was interrupted goes on after its last full round when it is started again, and 
 uninterrupted one would. As the name says what decides its result, it can never inherit another
 job's rounds.
 
-Device time is the time that the actors were reserved, times their number. What is lost together
-with a driver, at most a round, is not known to anybody.
+Device time is the time for which actors had room, summed over them. What is lost together with a
+driver, at most a round, is not known to anybody.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def run_scoring_job(
         rounds: stays in this process.
         name: the job's name, with the fingerprint of what decides its result.
         storage_path: folder or URI; only this process writes there.
-        scaling: the actors, as many as the least number of workers; one on a CPU if not given.
+        scaling: the actors, at most as many as the least number of workers; one on a CPU if not
+            given.
         follow: begins to follow it in MLflow, from this process.
         on_progress: called in this thread with each round's metrics. A job that is continued
             starts with the rounds that are done.
@@ -122,9 +123,8 @@ def run_scoring_job(
         ) as pool:
             while items:
                 row = ledger.append(rounds.update(items, pool.score(items)))
-                spent_s = pool.wall_s
-                ledger.wall_s = before_s + spent_s
-                ledger.device_s = before_device_s + spent_s * pool.num_actors
+                ledger.wall_s = before_s + pool.wall_s
+                ledger.device_s = before_device_s + pool.device_s
                 pool.check()  # who must stop does not overwrite what another one has written
                 checkpoint.write(rounds, ledger)
                 observer.show(row)

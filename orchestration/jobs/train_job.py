@@ -29,6 +29,7 @@ from orchestration.cluster.threads import start_thread
 from orchestration.jobs import failure
 from orchestration.jobs.failure import Decision, JobError
 from orchestration.jobs.job import (
+    JOBS,
     Follow,
     JobResult,
     KeepGoing,
@@ -39,7 +40,13 @@ from orchestration.jobs.job import (
     job_folder,
     stopped,
 )
-from orchestration.jobs.worker import LEDGER_NAME, Ledger, RayWorkerContext, WorkerContext
+from orchestration.jobs.worker import (
+    LEDGER_NAME,
+    Ledger,
+    RayWorkerContext,
+    WorkerContext,
+    naming_batch_sizes,
+)
 from orchestration.store import json_text
 from orchestration.store.storage import Storage
 
@@ -104,7 +111,7 @@ def run_train_job(
     observer = Observer(follow, on_progress)
     for row in _done_so_far(storage_path, name):
         observer.show(row)
-    job = _Job(work, config, name, _jobs_path(storage_path), scaling or Scaling(), keep_going)
+    job = _Job(work, config, name, Storage(storage_path), scaling or Scaling(), keep_going)
     num_failures = 0
     while True:
         try:
@@ -133,7 +140,7 @@ class _Job:
     work: Work
     config: dict[str, Any]
     name: str
-    jobs_path: str
+    storage: Storage
     scaling: Scaling
     keep_going: KeepGoing
     lost: Ledger = field(default_factory=Ledger)
@@ -214,7 +221,7 @@ class _Job:
                 "config": self.config,
                 "lost_wall_s": self.lost.wall_s,
                 "lost_device_s": self.lost.device_s,
-                "upload_later": "://" in self.jobs_path,
+                "upload_later": self.storage.is_remote,
             },
             scaling_config=ScalingConfig(
                 num_workers=self.scaling.num_workers,
@@ -223,7 +230,8 @@ class _Job:
             ),
             run_config=RunConfig(
                 name=self.name,
-                storage_path=self.jobs_path,
+                storage_path=self.storage.place(JOBS),
+                storage_filesystem=self.storage.filesystem,
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
                 failure_config=FailureConfig(max_failures=0),
                 callbacks=callbacks,
@@ -242,7 +250,8 @@ def _work_in_ray(payload: dict[str, Any]) -> str:
         import torch
 
         torch.cuda.set_device(context.device)  # a setting of this thread
-    payload["work"](payload["config"], context)
+    with naming_batch_sizes(payload["config"]):
+        payload["work"](payload["config"], context)
     return json_text.dumps(vars(context.ledger()))
 
 
@@ -256,7 +265,7 @@ def _done_so_far(storage_path: str, name: str) -> list[dict[str, float]]:
     from ray.train.v2.api.result import Result
 
     storage = Storage(storage_path)
-    storage.check("jobs")
+    storage.check(JOBS)
     try:
         checkpoint = Result.from_path(
             storage.place(job_folder(name)), storage.filesystem
@@ -273,11 +282,3 @@ def _done_so_far(storage_path: str, name: str) -> list[dict[str, float]]:
         return []
     with storage.filesystem.open_input_stream(f"{checkpoint.path}/{LEDGER_NAME}") as stream:
         return Ledger(**json_text.loads(stream.read())).history
-
-
-def _jobs_path(storage_path: str) -> str:
-    """The same for Ray, which takes a folder from the root or a URI."""
-    folder, _, _ = job_folder("").rpartition("/")
-    if "://" in storage_path:
-        return f"{storage_path.rstrip('/')}/{folder}"
-    return Storage(storage_path).place(folder)

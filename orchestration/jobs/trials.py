@@ -27,7 +27,8 @@ Task = Callable[[dict[str, Any], Report], dict[str, Any]]
 OnEnd = Callable[[int, "TrialResult"], None]
 OnEvent = Callable[[int, Mapping[str, Any]], None]
 
-DRIVER_BYTES = 300 * 1024**2  # what a driver with MLflow and Ray Train was seen to take, rounded up
+# What a driver and the processes that Ray starts for its job were seen to take, rounded up.
+DRIVER_BYTES = 600 * 1024**2
 _INDEX, _EVENT = "index", "event"  # keys of a trial's config and of its reports
 _VALUE, _ERROR = "value", "error"
 # Settings that Tune reads from the environment; what the user has set stays.

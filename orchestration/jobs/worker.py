@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestration.store import json_text
+from orchestration.store.storage import reason_of
 
 # The ledger's file inside a checkpoint folder; the name is taken, work must not write it.
 LEDGER_NAME = "ledger.json"
@@ -243,6 +245,34 @@ class RayWorkerContext:
             wall_s=self._before.wall_s + spent_s,
             device_s=self._before.device_s + spent_s * self.world_size,
         )
+
+
+@contextlib.contextmanager
+def naming_batch_sizes(config: Mapping[str, Any]) -> Iterator[None]:
+    """Within it, a GPU that is too small is a wrong request, which nobody tries again.
+
+    Raises:
+        ValueError: with every `batch_size` in ``config``.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+        sizes = ", ".join(f"{path} is {size}" for path, size in _batch_sizes(config))
+        raise ValueError(
+            f"The GPU's memory is too small ({reason_of(error)}): use a smaller batch"
+            f"{f' ({sizes})' if sizes else ''}, more workers, or GPUs with more memory."
+        ) from error
+
+
+def _batch_sizes(config: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _batch_sizes(value, key)
+        elif key == "batch_size":
+            yield (f"{section}.{key}" if section else key), value
 
 
 def _ray_device() -> str:

@@ -40,7 +40,9 @@ _log = logging.getLogger(__name__)
 
 BEAT_S = 5.0
 STALE_S = 30.0
-_POLL_S = 0.4  # how often one looks again who waits for somebody else's result
+# How often one looks again who waits for somebody else's result. Remote storage is asked ever less
+# often, for every look is a few requests, and hundreds may wait.
+_POLL_S, _MOST_POLL_S = 0.4, 10.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Claims:
         Returns:
             What ``look`` has found, or the claim, under which it has to be asked once more.
         """
-        waited_for = None
+        waited_for, poll_s = None, _POLL_S
         while (result := look()) is None:
             claim = self.attempt(fingerprint)
             if claim is not None:
@@ -132,7 +134,9 @@ class Claims:
                 return claim
             holder = self.holder(fingerprint)
             waited_for = waited_for if holder is None else holder.owner
-            time.sleep(random.uniform(0.5, 1.5) * _POLL_S)
+            time.sleep(random.uniform(0.5, 1.5) * poll_s)
+            if self._storage.is_remote:
+                poll_s = min(1.5 * poll_s, _MOST_POLL_S)
         return result
 
     def holder(self, fingerprint: str) -> Holder | None:

@@ -46,6 +46,13 @@ class Storage:
                 ) from error
         self.root = root.rstrip("/")
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether every look at it is a request to a server."""
+        from pyarrow import fs as pafs
+
+        return not isinstance(self.filesystem, pafs.LocalFileSystem)
+
     def place(self, name: str) -> str:
         """A relative place as a path within the file system."""
         return f"{self.root}/{name}"

@@ -48,8 +48,8 @@ class RayHead:
         command.append("--metrics-export-port=0")
         environment = {
             **os.environ,
-            # An entry point's `python` is the first one of the head's path.
-            "PATH": f"{ray.parent}{os.pathsep}{os.environ['PATH']}",
+            # Somebody else's: its `python`, if there is one, knows neither Ray nor this project.
+            "PATH": os.defpath,
             "OMP_NUM_THREADS": "1",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,

@@ -101,6 +101,20 @@ def make_hill(config: dict[str, Any], device: str) -> Score:
     return score
 
 
+class _Blocker:
+    def ready(self) -> bool:
+        return True
+
+
+def take_core() -> Any:
+    """An actor that has one core and does nothing."""
+    import ray
+
+    actor: Any = ray.remote(_Blocker).options(num_cpus=1).remote()
+    ray.get(actor.ready.remote())
+    return actor
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     """Return when it holds; fail if it never does."""
     end_s = time.monotonic() + 100

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestration.jobs.worker import LEDGER_NAME, Ledger, LocalWorkerContext
+from orchestration.jobs.worker import (
+    LEDGER_NAME,
+    Ledger,
+    LocalWorkerContext,
+    naming_batch_sizes,
+)
 from tests.interrupted import assert_same_value, in_pieces
 from tests.orchestration import jobs
 
@@ -54,6 +59,20 @@ def test_a_failed_save_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     with LocalWorkerContext(tmp_path).restore() as folder:
         assert folder is not None
         assert (folder / "a").read_text() == "1"
+
+
+def test_a_gpu_that_is_too_small_is_a_wrong_request() -> None:
+    import torch
+
+    config = {"stage": {"supernet": {"batch_size": 512, "lr": 1.0}}, "place": {"root": "/data"}}
+    for error, words in (
+        (torch.OutOfMemoryError("9 GiB wanted"), "^The GPU's memory is too small .9 GiB wanted."),
+        (torch.OutOfMemoryError(), r"smaller batch \(supernet.batch_size is 512\), more workers"),
+    ):
+        with pytest.raises(ValueError, match=words), naming_batch_sizes(config):
+            raise error
+    with pytest.raises(RuntimeError, match="^another$"), naming_batch_sizes(config):
+        raise RuntimeError("another")
 
 
 def test_epochs_are_reported_in_order() -> None:

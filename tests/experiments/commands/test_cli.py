@@ -24,8 +24,10 @@ from experiments.config.places import open_tracker
 from experiments.stages import retrain
 from nas.indicators import INDICATORS
 from nas.space import built_in_spaces
+from orchestration.tracking.pages import pages
 from tests.experiments.command import PROGRAM, assert_refused, environment
 from tests.experiments.configs import small_plan, write_config, write_yaml
+from tests.experiments.report.browser import visit
 from tests.experiments.stage_work import payload, run
 from tests.nas.examples import RAGGED_YAML
 from tests.orchestration.ray_head import RayHead
@@ -194,7 +196,14 @@ def processes_naming(folder: Path) -> list[int]:
 def test_the_ui_serves_the_tracked_runs(tmp_path: Path) -> None:
     config = write_config(tmp_path, tracking__experiment="shown")
     (tmp_path / "runs").mkdir()
-    open_tracker(load_experiment(config).shared).check()
+    tracker = open_tracker(load_experiment(config).shared)
+    tracker.check()
+    sweep = tracker.start_group("grid", {"bnnas.stage": "sweep"}, {}, group="grid")
+    for top1 in (0.5, 0.75):
+        cell = tracker.start_group(
+            f"cell {top1}", {"bnnas.stage": "cell"}, {}, group=f"{top1}", parent_run_id=sweep
+        )
+        tracker.finish_group(cell, metrics={"top1": top1})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -220,6 +229,18 @@ def test_the_ui_serves_the_tracked_runs(tmp_path: Path) -> None:
         assert answer is not None
         assert answer.ok
         assert answer.json()["experiment"]["name"] == "shown"
+        listed, compared = pages(tracker).values()
+        for page in (listed, compared):
+            with visit(f"http://127.0.0.1:{port}{page}", width=1280) as seen:
+                best, other = (seen.page.get_by_text(f"cell {top1}") for top1 in (0.75, 0.5))
+                best.first.wait_for(timeout=60_000)
+                other.first.wait_for(timeout=60_000)
+                if page == listed:
+                    heights = [each.first.bounding_box() for each in (best, other)]
+                    assert heights[0] is not None
+                    assert heights[1] is not None
+                    assert heights[0]["y"] < heights[1]["y"]
+                    assert seen.page.get_by_text("grid", exact=True).count() == 0
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         with pytest.raises(requests.ConnectionError):

@@ -25,8 +25,8 @@ class Visit:
 
 
 @contextmanager
-def visit(path: Path, *, width: int) -> Iterator[Visit]:
-    """Open a file in Chromium, in a window of so many pixels."""
+def visit(address: Path | str, *, width: int) -> Iterator[Visit]:
+    """Open a file or an address in Chromium, in a window of so many pixels."""
     browser = next(filter(None, map(shutil.which, _NAMES)), None)
     if browser is None:
         pytest.skip("there is no Chromium: on Debian, 'apt install chromium' brings one")
@@ -38,6 +38,6 @@ def visit(path: Path, *, width: int) -> Iterator[Visit]:
         page.on("request", lambda request: found.requests.append(request.url))
         page.on("console", lambda message: found.complaints.append(message.text))
         page.on("pageerror", lambda error: found.complaints.append(str(error)))
-        page.goto(path.as_uri(), wait_until="load")
+        page.goto(address.as_uri() if isinstance(address, Path) else address, wait_until="load")
         yield found
         opened.close()
