@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -24,12 +25,13 @@ from tests.orchestration.ray_head import RayHead
 _PREFIXES = ("GIT_", "MLFLOW_", "RAY_")
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    shared = "recorded" in getattr(item, "fixturenames", ())
+    item.add_marker(pytest.mark.xdist_group("recorded" if shared else str(item.path)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups for pytest-xdist, those that wait for clusters first."""
-    for item in items:
-        shared = "recorded" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("recorded" if shared else str(item.path)))
+    """Those that wait for clusters first, so that both processes end at about the same time."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
@@ -60,12 +62,17 @@ def _nothing_stays_reserved() -> Iterator[None]:
     """Ray keeps what a killed process had reserved until its cluster ends, and ours serves all."""
     yield
     ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        from orchestration.jobs.progress import release
+    if ray is None or not ray.is_initialized():
+        return
+    from orchestration.jobs.progress import release
 
-        for placement_group, info in ray.util.placement_group_table().items():
-            if info["state"] != "REMOVED":
-                release(placement_group)
+    for placement_group, info in ray.util.placement_group_table().items():
+        if info["state"] != "REMOVED":
+            release(placement_group)
+    end_s = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < end_s, "cores are still taken"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
