@@ -32,7 +32,7 @@ demo: $(STAMP) ## the paper's ablation in small, detection, and a report, on rea
 	@$(BIN)/bnnas report
 
 test: $(STAMP) ## run the tests
-	@$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/pytest -n 2 --no-loadscope-reorder
 
 lint: $(STAMP) ## check style, format, types and import contracts
 	@$(BIN)/ruff check $(CODE)

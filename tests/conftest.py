@@ -5,7 +5,9 @@ A test that needs Ray takes `ray_cluster`: two CPUs of this process's one cluste
 A test that kills nodes, ends a cluster or needs another one does so in a subprocess.
 
 `make test` runs two processes of pytest-xdist, since most of these tests wait. The tests of a file
-stay together, and so do all that read the recorded experiment, which takes a minute to make.
+stay together, and so do the files that read the recorded experiment, which takes a minute to make.
+Each process has one thread: networks this small lose more to threads that wait for each other than
+they gain, and sums have one order.
 """
 
 from __future__ import annotations
@@ -15,19 +17,37 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from orchestration.cluster.connect import cluster
 from orchestration.cluster.threads import live_threads
 from tests.orchestration.ray_head import RayHead
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, here and in what tests start
+
 _PREFIXES = ("GIT_", "MLFLOW_", "RAY_")
+_RECORDED = {
+    "tests/experiments/commands/test_detect.py",
+    "tests/experiments/report/test_make.py",
+    "tests/experiments/run/test_detector.py",
+    "tests/experiments/run/test_study.py",
+    "tests/experiments/run/test_sweep.py",
+    "tests/experiments/stages/test_logged_model.py",
+}
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    shared = "recorded" in getattr(item, "fixturenames", ())
-    item.add_marker(pytest.mark.xdist_group("recorded" if shared else str(item.path)))
+class _Scheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "recorded" if file in _RECORDED else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """See pytest-xdist: how tests are shared among its processes."""
+    return _Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

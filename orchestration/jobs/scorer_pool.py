@@ -95,16 +95,11 @@ class ScorerPool:
             for actor in self._actors.values():
                 ray.kill(actor)
 
-    @property
-    def wall_s(self) -> float:
-        """Seconds since the first actor had room."""
-        return max(0.0, time.monotonic() - self._first_began_s)
-
-    @property
-    def device_s(self) -> float:
-        """Seconds for which actors had room, summed over them."""
+    def spent_s(self) -> tuple[float, float]:
+        """Seconds since the first actor had room; and for which actors had it, summed over them."""
         now_s = time.monotonic()
-        return self._ended_s + sum(now_s - began_s for began_s in self._began_s.values())
+        device_s = self._ended_s + sum(now_s - began_s for began_s in self._began_s.values())
+        return max(0.0, now_s - self._first_began_s), device_s
 
     def score(self, items: Sequence[Any]) -> list[float]:
         """The scores of the items, in their order.

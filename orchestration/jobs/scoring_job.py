@@ -123,8 +123,9 @@ def run_scoring_job(
         ) as pool:
             while items:
                 row = ledger.append(rounds.update(items, pool.score(items)))
-                ledger.wall_s = before_s + pool.wall_s
-                ledger.device_s = before_device_s + pool.device_s
+                wall_s, device_s = pool.spent_s()
+                ledger.wall_s = before_s + wall_s
+                ledger.device_s = before_device_s + device_s
                 pool.check()  # who must stop does not overwrite what another one has written
                 checkpoint.write(rounds, ledger)
                 observer.show(row)

@@ -1,4 +1,4 @@
-"""One thread, MMDetection's names where it looks for them, and one small training for all tests.
+"""MMDetection's names where it looks for them, and one small training for all tests.
 
 Nothing here imports torch or MMDetection for tests of `detection.coco`, which do without.
 """
@@ -6,7 +6,6 @@ Nothing here imports torch or MMDetection for tests of `detection.coco`, which d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,23 +17,15 @@ if TYPE_CHECKING:
     from tests.detection.runs import Trained
 
 
-@contextmanager
-def ready() -> Iterator[None]:
-    """MMDetection's names are found, and sums are of one order."""
-    import torch
+@pytest.fixture(autouse=True)
+def _mmdetection(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.path.parent.name == "coco":
+        yield
+        return
     from mmengine.registry import DefaultScope
 
     detection.register()
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with DefaultScope.overwrite_default_scope("mmdet"):
-        yield
-    torch.set_num_threads(num_threads)
-
-
-@pytest.fixture(autouse=True)
-def _mmdetection(request: pytest.FixtureRequest) -> Iterator[None]:
-    with nullcontext() if request.path.parent.name == "coco" else ready():
         yield
 
 
@@ -50,5 +41,4 @@ def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Three epochs that nothing interrupted; nobody changes them."""
     from tests.detection.runs import Trained
 
-    with ready():  # fixtures of a session come before those of a test
-        return Trained.on(scenes, tmp_path_factory.mktemp("trained"))
+    return Trained.on(scenes, tmp_path_factory.mktemp("trained"))

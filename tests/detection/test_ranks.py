@@ -75,7 +75,6 @@ def trained_by_rank(config: Config, folder: Path) -> dict[str, Any]:
 
 def run_rank(rank: int, folder: str) -> None:
     """One rank of the group; finds the scenes in the folder and leaves its results there."""
-    torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(NUM_RANKS))
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=NUM_RANKS

@@ -15,8 +15,8 @@ PROGRAM = [sys.executable, "-c", "from experiments.cli import main; main()"]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's own, with the project importable and one thread a worker."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+    """This process's own, with the project importable."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
 
 
 def start(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:

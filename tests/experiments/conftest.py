@@ -1,10 +1,10 @@
-"""What the tests of this package share: one thread, and the command line in this process."""
+"""What the tests of this package share: the command line in this process, recorded experiments."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,16 +14,6 @@ from tests.experiments.command import Outcome
 if TYPE_CHECKING:
     from tests.experiments.detectors import Detected
     from tests.experiments.recorded import Recorded
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Networks this small lose more to threads that wait for each other than they gain."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        if (torch := sys.modules.get("torch")) is not None:
-            torch.set_num_threads(1)
-        yield
 
 
 @pytest.fixture

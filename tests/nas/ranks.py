@@ -110,7 +110,6 @@ def run(whole_batches: Sequence[Batch], rank: int, num_ranks: int) -> dict[str, 
 
 def run_rank(rank: int, folder: str) -> None:
     """One rank of the group; finds batches.pt in the folder and leaves its results there."""
-    torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=NUM_RANKS
     )

@@ -43,7 +43,6 @@ def train_torch(config: dict[str, Any], context: WorkerContext) -> None:
     """Ten steps an epoch of a linear model on noise; momentum and noise survive a restart."""
     import torch
 
-    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(config["seed"])
     model = torch.nn.Linear(4, 2)
     with torch.no_grad():

@@ -50,7 +50,6 @@ class RayHead:
             **os.environ,
             # Somebody else's: its `python`, if there is one, knows neither Ray nor this project.
             "PATH": os.defpath,
-            "OMP_NUM_THREADS": "1",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
             # As orchestration.cluster.connect does it: every server binds to 127.0.0.1.

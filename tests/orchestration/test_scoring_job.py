@@ -69,7 +69,7 @@ def test_any_number_of_actors_gives_the_same(
     rounds, result = climb(tmp_path, num_actors, 0.5, together=num_actors, item_s=0.02)
     assert (rounds.state_dict(), result.history) == (alone[0].state_dict(), alone[1])
     # Actors have room one after another, and each counts from then on.
-    assert 0 < result.wall_s < 3600 * result.device_hours + 1e-9
+    assert 0 < result.wall_s <= 3600 * result.device_hours + 1e-9
     assert 3600 * result.device_hours <= num_actors * result.wall_s + 1e-9
     assert Counter(item for _, item in logged(tmp_path / "log")) == Counter(
         item for item, _ in rounds.scores

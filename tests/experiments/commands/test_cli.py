@@ -278,9 +278,10 @@ def test_an_unreadable_image_is_named_and_skipping_it_is_a_choice(
         "data": {"name": "imagefolder", "root": str(broken.parents[2]), "resolution": 16},
         "search": {"indicator": "flops"},
         "retrain": {"epochs": 1, "batch_size": 4, "warmup_epochs": 0},
-        "random_baseline__num_architectures": 1,
+        "random_baseline__num_architectures": 0,
     }
     assert_refused(bnnas("run", write_config(tmp_path, **changes), "--quiet"), str(broken))
+    changes["random_baseline__num_architectures"] = 1
     cell = small_plan(tmp_path, **changes, data__skip_unreadable=True)
     config = payload(cell.retrain(cell.baseline_archs[0]), tmp_path)
     config["place"]["data_root"] = str(broken.parents[2])

@@ -141,7 +141,7 @@ def load_elsewhere(model: str, images_BCHW: Images, folder: Path) -> Callable[[s
     user = subprocess.run(
         [sys.executable, "-c", USER, model, str(folder / "images.npy")],
         cwd=folder,
-        env={**environment, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"},
+        env={**environment, "PYTHONSAFEPATH": "1"},
         capture_output=True,
         text=True,
         check=False,
