@@ -156,7 +156,11 @@ class ScorerPool:
         needs = self._scaling.resources_per_worker
         self._actors[actor] = (
             ray.remote(_Scorer)
-            .options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0.0))
+            .options(
+                num_cpus=needs["CPU"],
+                num_gpus=needs.get("GPU", 0.0),
+                scheduling_strategy="DEFAULT",  # not in the room of the trial that drives this job
+            )
             .remote()
         )
         load = self._actors[actor].load.remote(self._make_scorer, self._config)

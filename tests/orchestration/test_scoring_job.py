@@ -132,7 +132,8 @@ def test_a_killed_driver_and_the_same_command_again(
 
     rounds, result = climb(tmp_path, 2)
     assert (rounds.state_dict(), result.history) == (alone[0].state_dict(), alone[1])
-    assert before_s < result.wall_s < 3600 * result.device_hours <= 2 * result.wall_s
+    assert before_s < result.wall_s <= 3600 * result.device_hours + 1e-9
+    assert 3600 * result.device_hours <= 2 * result.wall_s + 1e-9
     # What the third round had begun, and nothing else, is begun again.
     assert 24 + begun - 12 <= len(logged(log)) <= 24 + begun - 12 + 1
 

@@ -146,7 +146,9 @@ def test_an_interrupted_search_on_actors_is_the_one_in_this_process(
     history = done.record.history
     assert [row["search/num_evaluated"] for row in history] == [8, 16, 24]
     assert history[-1]["search/best"] == max(evaluated(here).values())
-    assert done.record.device_hours == pytest.approx(2 * done.record.wall_s / 3600)
+    wall_hours = done.record.wall_s / 3600
+    assert 0 < wall_hours <= done.record.device_hours + 1e-9
+    assert done.record.device_hours <= 2 * wall_hours + 1e-9  # of two actors
     assert not list((tmp_path / "runs" / "jobs").iterdir())
     assert len(set(evaluated(here).values())) > 1
 
