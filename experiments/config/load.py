@@ -251,15 +251,20 @@ def _at_point(values: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, 
     return cell
 
 
+def value_at(cell: CellConfig, field: str) -> Any:
+    """The value of a config path."""
+    value: Any = cell
+    for part in field.split("."):
+        value = getattr(value, part)
+    return value
+
+
 def _cell_name(cell: CellConfig, axes: Mapping[str, Any], with_seed: bool) -> str:
     """Such as `bn-accuracy-10`: what trains, what ranks, epochs; a file name and a run name."""
     name = f"{cell.supernet.trainable}-{cell.search.indicator}-{cell.supernet.epochs}"
     for field in axes:
         if field not in AXES.values():
-            value: Any = cell
-            for part in field.split("."):
-                value = getattr(value, part)
-            name += f"-{field.rpartition('.')[2]}{value}".replace("/", "_")
+            name += f"-{field.rpartition('.')[2]}{value_at(cell, field)}".replace("/", "_")
     return f"{name}-seed{cell.seed}" if with_seed else name
 
 

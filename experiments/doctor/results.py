@@ -88,7 +88,7 @@ def check_tracking(uri: str) -> Check:
 
 
 def tracking_verdict(uri: str, server_version: str, client_version: str | None) -> Check:
-    """Judge what a server's ``/version`` page said; the major versions must agree.
+    """Judge what a server's ``/version`` page output; the major versions must agree.
 
     Without a client (``None``) there is nothing to compare; its absence is another check's line.
     """
@@ -111,8 +111,8 @@ def check_commit(folder: Path) -> Check:
         detail = "git is not installed: results cannot name the commit they came from"
         return Check("commit", "warn", detail, "apt-get install git")
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
-        reason = (said or str(error)).strip().splitlines()[0]
+        output = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
+        reason = (output or str(error)).strip().splitlines()[0]
         detail = f"git names no commit for {folder}, so results cannot either: {reason}"
         return Check("commit", "warn", detail, "work in a git clone, and commit before long runs")
     return Check("commit", "ok", f"{commit} with uncommitted changes" if changed else commit)

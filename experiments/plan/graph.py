@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from experiments.config.experiment import AnyConfig, CellConfig, Experiment
+from experiments.config.experiment import AnyConfig, Experiment
 from experiments.plan.budgets import budgets
 from experiments.plan.cells import CellPlan, describe_images, plan_cell
 from experiments.plan.detector import DetectorPlan, plan_detector
@@ -78,7 +78,9 @@ class ExperimentPlan:
         stages: list[JSON] = [*sorted(stage.fingerprint for stage in self.known)]
         key: dict[str, JSON] = {"name": name, "stages": stages}
         if kind == "sweep":
-            key["retrain"] = self.experiment.cells[0].retrain.identity()
+            recipes = [cell.retrain.identity() for cell in self.experiment.cells]
+            several = any(recipe != recipes[0] for recipe in recipes)
+            key["retrain"] = recipes if several else recipes[0]
         return fingerprint(kind, key, code_version=1)
 
     def last_task(self, store: StageStore) -> Task | None:
@@ -175,24 +177,33 @@ def plan_experiment(experiment: Experiment) -> ExperimentPlan:
     """
     if experiment.detector is not None:
         return _plan_detector(experiment)
-    images = describe_images(experiment.cells[0].data)
+    images: dict[str, ImageSpec] = {}  # of each data set once; a sweep may have several
+    for config in experiment.cells:
+        data = config.data.model_dump_json()
+        images[data] = images.get(data) or describe_images(config.data)
     if experiment.kind == "correlate":
-        return _plan_study(experiment, images)
-    cells = tuple(plan_cell(config, images) for config in experiment.cells)
+        return _plan_study(experiment, *images.values())
+    cells = tuple(
+        plan_cell(config, images[config.data.model_dump_json()]) for config in experiment.cells
+    )
     first: dict[str, CellPlan] = {}
     for cell in cells:
         same = first.setdefault(cell.search.fingerprint, cell)
-        if same is not cell and _is_same(same.config, cell.config):
+        if same is not cell and _retrains_alike(same, cell):
             raise ValueError(
                 f"grid: the cells {same.config.name} and {cell.config.name} are the same, because "
-                f"the indicator {cell.config.search.indicator!r} reads no supernet: give it a "
-                "sweep of its own, with one value of trainable and of epochs."
+                + (
+                    "what they differ in decides no result: sweep another field."
+                    if cell.supernet is not None
+                    else f"the indicator {cell.config.search.indicator!r} reads no supernet: give "
+                    "it a sweep of its own, with one value of trainable and of epochs."
+                )
             )
     tasks = [_cell_task(cell, experiment) for cell in cells]
-    of_seed = {cell.config.seed: cell for cell in cells}
+    with_baseline = {(cell.config.seed, _recipe(cell)): cell for cell in cells}
     tasks += [
         _retrain_task(cell, arch, BASELINE, BASELINE)
-        for cell in of_seed.values()
+        for cell in with_baseline.values()
         for arch in cell.baseline_archs
     ]
     return ExperimentPlan(experiment, tuple(tasks), cells)
@@ -233,9 +244,15 @@ def validation_rank(retrained: StageRecord) -> tuple[float, float, float]:
     return last["val/top1"], -last["val/loss"], -retrained.metrics["flops"]
 
 
-def _is_same(one: CellConfig, other: CellConfig) -> bool:
+def _retrains_alike(one: CellPlan, other: CellPlan) -> bool:
     """Of two cells with one search: whether they retrain what it finds in the same way."""
-    return (one.retrain, one.data) == (other.retrain, other.data)
+    arch = one.some_architecture()
+    return one.retrain(arch).fingerprint == other.retrain(arch).fingerprint
+
+
+def _recipe(cell: CellPlan) -> str:
+    """Where cells differ in it, each has a random baseline of its own: space, data, recipe."""
+    return cell.config.model_dump_json(include={"space", "data", "retrain"})
 
 
 def _cell_task(cell: CellPlan, experiment: Experiment) -> Task:

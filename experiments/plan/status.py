@@ -1,7 +1,8 @@
-"""How far an experiment is: what is done, running, failed and missing, read from its storage.
+"""How far an experiment is: what is done, running, failed or interrupted, read from its storage.
 
-No cluster is asked. A result is done, a claim that gives signs of life is running, and why a stage
-has failed is written beside the results.
+No cluster is asked. A result is done, a claim that gives signs of life is running, why a stage has
+failed is written beside the results, and where a job has left something to go on from, it was
+interrupted.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from experiments.plan.graph import PlannedStage, StageList
 from nas.indicators import INDICATORS
 from orchestration.store.claims import BEAT_S, Claims, Holder
 from orchestration.store.failure_log import FailureLog, FailureNote
+from orchestration.store.stage import JOBS
+from orchestration.store.storage import Storage
 
-State = Literal["done", "running", "failed", "missing"]
-CellState = Literal["done", "running", "failed", "waiting"]
+State = Literal["done", "running", "failed", "interrupted", "missing"]
+CellState = Literal["done", "running", "failed", "interrupted", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class StageStatus:
         holder: who makes it, or was about to.
         is_silent: whether that one gives no sign of life.
         failure: why it failed last.
+        is_begun: whether a job has left something that it goes on from.
     """
 
     listed: PlannedStage
     holder: Holder | None = None
     is_silent: bool = False
     failure: FailureNote | None = None
+    is_begun: bool = False
 
     @property
     def state(self) -> State:
@@ -45,7 +50,9 @@ class StageStatus:
             return "done"
         if self.holder is not None and not self.is_silent:
             return "running"
-        return "missing" if self.failure is None else "failed"
+        if self.failure is not None:
+            return "failed"
+        return "interrupted" if self.is_begun else "missing"
 
     @property
     def machine(self) -> str | None:
@@ -111,6 +118,7 @@ class ExperimentStatus:
             "num_done": self.count("done"),
             "num_running": self.count("running"),
             "num_failed": self.count("failed"),
+            "num_interrupted": self.count("interrupted"),
             "num_missing": self.count("missing"),
         }
 
@@ -134,13 +142,17 @@ def look_up(
         silent = {key for key, holder in later.items() if holder == holders.get(key)}
         silent = {key for key in silent if later[key].machine != here}
         holders = later
+    begun = {info.base_name for info in Storage(storage_path).list(JOBS)}
     stages = []
     for one in listed.stages:
         key = one.fingerprint
         if key is None or one.record is not None:
             stages.append(StageStatus(one))
         else:
-            stages.append(StageStatus(one, holders.get(key), key in silent, failures.get(key)))
+            is_begun = one.stage.job_name in begun
+            stages.append(
+                StageStatus(one, holders.get(key), key in silent, failures.get(key), is_begun)
+            )
     cells = {name: _cell_state(name, stages) for name in listed.cells}
     return ExperimentStatus(listed, tuple(stages), cells)
 
@@ -156,4 +168,6 @@ def _cell_state(name: str, stages: list[StageStatus]) -> CellState:
         return "running"
     if "failed" in states:
         return "failed"
+    if "interrupted" in states:
+        return "interrupted"
     return "done" if states == {"done"} else "waiting"

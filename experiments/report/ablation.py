@@ -86,8 +86,10 @@ def failures_table(failures: Mapping[str, str], name: str = "failed") -> Table:
 def _failures(cell_set: CellSet, sweep: TrackedRun) -> dict[str, str]:
     """The cells that ended early, and the stages outside of cells that did."""
     frame = cell_set.runs.frame
-    ended = frame[(frame["parent_run_id"] == sweep.run_id) & frame["status"].isin(_ENDED_EARLY)]
-    found = [cell_set.runs.by_id[run_id] for run_id in ended.index]
+    unfinished = frame[
+        (frame["parent_run_id"] == sweep.run_id) & frame["status"].isin(_ENDED_EARLY)
+    ]
+    found = [cell_set.runs.by_id[run_id] for run_id in unfinished.index]
     cells = set(cell_set.cells["name"])
     return {
         run.name: run.error or run.status.lower()
@@ -113,9 +115,9 @@ def _grid(cell_set: CellSet) -> dict[Setting, dict[str, pd.DataFrame]]:
 
 def _further_axes(cell_set: CellSet) -> list[str]:
     """Config paths that a sweep varies beside those that have names of their own."""
-    cells = cell_set.cells
-    paths = [str(name).removeprefix("params.") for name in cells if str(name)[:7] == "params."]
-    return [path for path in paths if "." in path and texts(cells, f"params.{path}").any()]
+    params = {} if cell_set.sweep is None else cell_set.sweep.params
+    axes = [name.removeprefix("grid.") for name in params if name.startswith("grid.")]
+    return [axis for axis in axes if axis not in ("trainable", "indicator", "epochs")]
 
 
 def _has_seeds(cell_set: CellSet) -> bool:
@@ -201,7 +203,7 @@ def _picture(sweep: TrackedRun, title: str, table: Table, settings: Sequence[Set
         }
     best = mean_value(sweep, "random_baseline", percent)
     baseline = None if isinstance(best, str) else Bar(best.value, best.spread)
-    said = [
+    readings = [
         f"{setting} ranked by {indicator} {100 * bar.mean:.1f} ± {100 * bar.spread:.1f}"
         for setting, row in bars.items()
         for indicator, bar in row.items()
@@ -209,7 +211,7 @@ def _picture(sweep: TrackedRun, title: str, table: Table, settings: Sequence[Set
     return Picture(
         f"ablation-{sweep.name}",
         f"{title}, test top-1 of the retrained networks",
-        f"Bars of test top-1 in percent: {', '.join(said)}; random baseline {best}.",
+        f"Bars of test top-1 in percent: {', '.join(readings)}; random baseline {best}.",
         lambda: ablation_figure(bars, baseline, sweep.params.get("num_random", "")),
     )
 
@@ -248,9 +250,9 @@ def _summary(cell_set: CellSet) -> tuple[str, ...]:
     )
     where = f"in the space {cell_set.label('space')} on {cell_set.label('data')}"
     asked = (
-        "Asked: what should a supernet train, for how long, and what should rank the networks in "
-        f"it? {len(cell_set.cells)} cells {where}: {trainables} trained for {epochs} epochs, "
-        f"ranked by {indicators}; seed {seeds}."
+        "Asked: what a supernet should train, for how long, and what should rank the networks in "
+        f"it, by {len(cell_set.cells)} cells {where} ({trainables} trained for {epochs} epochs, "
+        f"ranked by {indicators}, seed {seeds})."
     )
     best = sweep.params.get("winner") if sweep else None
     done = cell_set.cells[is_done(cell_set.cells)]
@@ -298,11 +300,11 @@ def _certainty(cell_set: CellSet, cell: TrackedRun) -> list[str]:
     num_classes = int(retrained.params.get("space.input.num_classes", "0") or 0)
     if num_classes and _is_chance(cell.metrics["top1"], retrained, num_classes):
         sentence += (
-            f". That is chance for {num_classes} classes: train longer before reading anything "
+            f"; that is chance for {num_classes} classes, so train longer before reading anything "
             "into it"
         )
     if skipped := retrained.metrics.get("num_skipped"):
-        sentence += f". {skipped:.0f} unreadable images were left out"
+        sentence += f"; {skipped:.0f} unreadable images were left out"
     return [f"{sentence}."]
 
 

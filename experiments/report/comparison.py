@@ -14,6 +14,7 @@ import pandas as pd
 
 from experiments.report.cells import CellGroup, CellSet, cell_sets, is_done
 from experiments.report.published import (
+    all_on_imagenet,
     counted,
     on_imagenet,
     published,
@@ -63,7 +64,7 @@ def comparison_section(runs: Runs) -> Section:
         _Own(group.setting, group.label("space"), group.cells, group.stages["retrain"], group)
         for cell_set in sets
         for group in cell_set.groups
-        if _is_imagenet(runs, group.cells)
+        if all_on_imagenet(runs, group.stages["retrain"].index)
     ]
     own += _given(runs)
     if own:
@@ -74,10 +75,14 @@ def comparison_section(runs: Runs) -> Section:
         title = "Retrained here, on ImageNet"
         blocks.append(Table.of("comparison-own", title, map(_own_row, own), note))
         blocks += [_published_table(own), released_table()]
+
+    def is_imagenet(cell_set: CellSet) -> bool:
+        return all_on_imagenet(runs, runs.inputs(cell_set.cells, "retrain").index)
+
     elsewhere: dict[tuple[str, str], dict[str, Cell]] = {}
     for cell_set in sets:  # sweeps before cells that were run alone
         where = (_images(cell_set), cell_set.label("space"))
-        if where in elsewhere or not cell_set.groups or _is_imagenet(runs, cell_set.cells):
+        if where in elsewhere or not cell_set.groups or is_imagenet(cell_set):
             continue
         if (chosen := _winner(cell_set)) is not None:
             elsewhere[where] = _elsewhere_row(cell_set, *chosen)
@@ -95,11 +100,6 @@ class _Own(NamedTuple):
     results: pd.DataFrame
     retrained: pd.DataFrame
     group: CellGroup | None
-
-
-def _is_imagenet(runs: Runs, cells: pd.DataFrame) -> bool:
-    retrained = runs.inputs(cells, "retrain").index
-    return len(retrained) > 0 and all(on_imagenet(runs.by_id[run_id]) for run_id in retrained)
 
 
 def _given(runs: Runs) -> list[_Own]:

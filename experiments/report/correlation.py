@@ -198,10 +198,11 @@ def _summary(run: TrackedRun) -> tuple[str, ...]:
     seeds = ", ".join(_values(params.get("seeds", "[]"))) or "?"
     num = params.get("num_architectures", "?")
     asked = (
-        "Asked: do indicators order architectures as retraining does? A supernet trains "
-        f"{params.get('trainable', '?')} for {params.get('supernet_epochs', '?')} epochs in the "
-        f"space {params.get('space', '?')} on {params.get('data', '?')}, {num} architectures are "
-        f"retrained for {params.get('retrain_epochs', '?')} epochs, seeds {seeds}."
+        f"Asked: whether indicators order {num} architectures of the space "
+        f"{params.get('space', '?')} on {params.get('data', '?')} as retraining them for "
+        f"{params.get('retrain_epochs', '?')} epochs does, with a supernet that trains "
+        f"{params.get('trainable', '?')} for {params.get('supernet_epochs', '?')} epochs (seeds "
+        f"{seeds})."
     )
     sentences = [asked]
     for metric, start in (

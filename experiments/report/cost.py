@@ -11,7 +11,7 @@ import pandas as pd
 from experiments.figures.numbers import count
 from experiments.figures.stages import front_figure
 from experiments.report.cells import CellGroup, CellSet, by_size, cell_sets
-from experiments.report.published import on_imagenet, published_table
+from experiments.report.published import all_on_imagenet, published_table
 from experiments.report.runs import Runs, average, grouped, numbers, reduced, texts
 from experiments.report.tables import (
     MOST_PICTURES,
@@ -112,7 +112,12 @@ def cost_section(runs: Runs) -> Section:
     """Cells with their cost, the paper's Table 1 where they belong there, and the searchers."""
     sets = [cell_set for cell_set in cell_sets(runs) if cell_set.groups]
     blocks: list[Block] = [_cells_table(cell_set) for cell_set in sets]
-    measured = [_published_row(g) for each in sets for g in each.groups if _is_on_imagenet(g)]
+    measured = [
+        _published_row(group)
+        for each in sets
+        for group in each.groups
+        if all_on_imagenet(runs, group.stages["retrain"].index)
+    ]
     if measured:
         blocks.append(published_table("table_1", "cost-published", _TABLE_1, measured))
     additive, scored = (search_groups(runs, additive=is_so) for is_so in (True, False))
@@ -178,11 +183,6 @@ def _candidates(searches: pd.DataFrame, searcher: str) -> Cell:
         return "none"
     found = average(searches, "num_evaluated", plain)
     return found if found != NOTHING else average(searches, f"{searcher}/num_evaluated", plain)
-
-
-def _is_on_imagenet(group: CellGroup) -> bool:
-    retrained = group.stages["retrain"].index
-    return len(retrained) > 0 and all(on_imagenet(group.runs.by_id[i]) for i in retrained)
 
 
 def _published_row(group: CellGroup) -> dict[str, Cell]:

@@ -149,7 +149,7 @@ def _picture(title: str, courses: Sequence[_Course]) -> Picture:
     panels = {
         f"{course.trainable}, seed {course.run.params[SEED]}": course for course in drawn.values()
     }
-    said = "; ".join(
+    readings = "; ".join(
         f"{label}: {len(course.scores_ELN)} epochs, "
         + (
             "not settled by the rule"
@@ -161,7 +161,7 @@ def _picture(title: str, courses: Sequence[_Course]) -> Picture:
     return Picture(
         "early-bird",
         f"{title}: similarity of the rank vectors between epochs",
-        f"A matrix of epochs by epochs for each trainable, dark where ranks are alike. {said}.",
+        f"A matrix of epochs by epochs for each trainable, dark where ranks are alike. {readings}.",
         lambda: early_bird_figure(
             [
                 Similarity(

@@ -74,8 +74,11 @@ class Report:
     @property
     def summary(self) -> tuple[str, ...]:
         """What was asked, what was found, and how sure that is."""
-        sentences = [each for section in self.shown for each in section.summary]
-        return tuple(sentences[:_MOST_SENTENCES]) or ("" if self.shown else _EMPTY,)
+        sentences: tuple[str, ...] = ()
+        for section in self.shown:
+            if len(sentences) + len(section.summary) <= _MOST_SENTENCES:  # all of them or none
+                sentences += section.summary
+        return sentences or ("" if self.shown else _EMPTY,)
 
     @property
     def headline(self) -> Picture | None:

@@ -167,7 +167,7 @@ def _keys(means: _Means) -> list[int]:
 
 def _alt(by_kind: Mapping[str, _Means]) -> str:
     """The highest of every panel in words."""
-    said = []
+    readings = []
     for trainable in by_kind["layer"]:
         best = {
             kind: max(means[trainable].items(), key=lambda item: item[1].value)
@@ -175,8 +175,8 @@ def _alt(by_kind: Mapping[str, _Means]) -> str:
             if means[trainable]
         }
         highest = [f"{kind} {key} ({cell.form(cell.value)})" for kind, (key, cell) in best.items()]
-        said.append(f"{trainable} scores highest {', '.join(highest)}")
+        readings.append(f"{trainable} scores highest {', '.join(highest)}")
     return (
         "Deviation from the layer's mean in percent by kernel and by expansion, and mean score by "
-        f"layer: {'; '.join(said)}."
+        f"layer: {'; '.join(readings)}."
     )

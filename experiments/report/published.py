@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from experiments.report.runs import Runs
 from experiments.report.tables import NOTHING, Cell, Format, Number, Table, decimals
 from orchestration.tracking.reader import TrackedRun
 
@@ -22,6 +23,12 @@ def on_imagenet(run: TrackedRun) -> bool:
     """Whether a retraining's images are ImageNet's: what the published networks are compared on."""
     named, classes = (run.params.get(p) for p in ("data.name", "space.input.num_classes"))
     return named == "imagefolder" and classes == _IMAGENET_CLASSES
+
+
+def all_on_imagenet(runs: Runs, retrained: Iterable[str]) -> bool:
+    """Whether that holds of some retrainings, and there are any."""
+    run_ids = list(retrained)
+    return bool(run_ids) and all(on_imagenet(runs.by_id[run_id]) for run_id in run_ids)
 
 
 def published_table(

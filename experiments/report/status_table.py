@@ -8,7 +8,14 @@ from rich.table import Table
 
 from experiments.plan.status import ExperimentStatus, StageStatus
 
-_STYLES = {"done": "green", "running": "cyan", "failed": "red", "waiting": "dim", "missing": "dim"}
+_STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "interrupted": "yellow",
+    "waiting": "dim",
+    "missing": "dim",
+}
 
 
 def print_status(status: ExperimentStatus, console: Console) -> None:
@@ -28,9 +35,11 @@ def print_status(status: ExperimentStatus, console: Console) -> None:
             console.print(f"{escape(stage.listed.name)}: {escape(detail)}", highlight=False)
     counts = [f"{status.count('done')} done", f"{status.count('running')} running"]
     counts += [f"{status.count('failed')} failed", f"{status.count('missing')} missing"]
+    if num_interrupted := status.count("interrupted"):
+        counts.append(f"{num_interrupted} interrupted")
     console.print(f"Stages  {', '.join(counts)}", highlight=False)
-    if status.count("failed"):
-        console.print("The same command tries again what failed, and nothing else.")
+    if status.count("failed") or status.count("interrupted"):
+        console.print("The same command tries again what failed, and goes on with the rest.")
 
 
 def _cells_table(status: ExperimentStatus) -> Table:

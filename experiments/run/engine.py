@@ -145,7 +145,7 @@ class _Drivers:
 
     def run(self, tasks: Sequence[Task], num_at_once: int, first: int = 0) -> list[TaskResult]:
         """Have or make some tasks, whose lines in the display begin with the number `first`."""
-        ended: dict[int, tuple[Mapping[str, Any] | None, str | None]] = {}
+        outcomes: dict[int, tuple[Mapping[str, Any] | None, str | None]] = {}
         arguments = [self._argument(task) for task in tasks]
 
         def on_event(index: int, event: Mapping[str, Any]) -> None:
@@ -156,7 +156,7 @@ class _Drivers:
 
         def on_end(index: int, value: Mapping[str, Any] | None, error: str | None) -> None:
             error = error if value is None else value.get("error")
-            ended[index] = (value, error)
+            outcomes[index] = (value, error)
             self._display.on_end(first + index, error)
 
         missing = []
@@ -175,7 +175,8 @@ class _Drivers:
                 on_end=lambda number, end: on_end(missing[number], end.value, end.error),
             )
         return [
-            self._result(task, arguments[index], *ended[index]) for index, task in enumerate(tasks)
+            self._result(task, arguments[index], *outcomes[index])
+            for index, task in enumerate(tasks)
         ]
 
     def _argument(self, task: Task) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.experiment import CellConfig, Experiment
+from experiments.config.load import AXES, value_at
 from experiments.plan.cells import CellPlan
 from experiments.plan.graph import ExperimentPlan, cell_group
 from orchestration.store.json_text import JSON
@@ -20,8 +21,6 @@ from orchestration.tracking.tracker import CELL, INPUT, STAGE, Tracker, Tracking
 
 _log = logging.getLogger(__name__)
 NOTE = "mlflow.note.content"
-# The axes that every cell has, by the names of its params.
-_AXES = {"supernet.trainable", "search.indicator", "supernet.epochs"}
 
 
 def cell_run(
@@ -103,14 +102,7 @@ def run_key(fingerprint: str) -> str:
 
 def axes_of(experiment: Experiment, cell: CellConfig) -> dict[str, Any]:
     """The values of a sweep's further axes in one of its cells, by config path."""
-    found: dict[str, Any] = {}
-    for path in experiment.axes:
-        if path not in _AXES:
-            value: Any = cell
-            for name in path.split("."):
-                value = getattr(value, name)
-            found[path] = value
-    return found
+    return {path: value_at(cell, path) for path in experiment.axes if path not in AXES.values()}
 
 
 def cell_metrics(
@@ -188,7 +180,7 @@ def register(tracker: Tracker, sweep: str, cell: str, retrain_run_id: str) -> No
 def _sweep_params(plan: ExperimentPlan) -> dict[str, JSON]:
     experiment = plan.experiment
     first = experiment.cells[0]
-    short = {path: path.rpartition(".")[2] for path in _AXES}
+    short = {path: name for name, path in AXES.items()}
     grid: dict[str, JSON] = {
         short.get(path, path): list(values) for path, values in experiment.axes.items()
     }

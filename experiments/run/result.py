@@ -152,19 +152,22 @@ class Result:
 
     @property
     def random_metrics(self) -> dict[str, float]:
-        """Test top-1 of random architectures (section 4.5.1): of each seed's best, and of any.
+        """Test top-1 of random architectures (section 4.5.1): the best of each draw, and any.
 
         Means, and with `_std` the standard deviation where there are several.
         """
-        by_seed: dict[int, list[float]] = {}
+        drawn_together: dict[str, list[float]] = {}
         for each in self.baseline:
             if each.retrained is not None:
                 top1 = each.retrained.metrics["top1"]
-                by_seed.setdefault(each.task.config.seed, []).append(top1)
+                config = each.task.config.model_dump_json(
+                    include={"seed", "space", "data", "retrain"}
+                )
+                drawn_together.setdefault(config, []).append(top1)
         metrics = {}
         for name, found in (
-            ("random_baseline", [max(top1) for top1 in by_seed.values()]),
-            ("random_top1", list(itertools.chain(*by_seed.values()))),
+            ("random_baseline", [max(top1) for top1 in drawn_together.values()]),
+            ("random_top1", list(itertools.chain(*drawn_together.values()))),
         ):
             if found:
                 metrics[name] = statistics.fmean(found)

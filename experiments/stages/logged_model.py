@@ -2,8 +2,8 @@
 
 The driver that writes it has no torch. So the weights are the very file that the worker saved, a
 `state_dict` that is read back without unpickling code, and the folder brings the source of the
-network itself: the modules of `nas` that it consists of, and `experiments/subnet_model.py`, which
-puts the two together. `mlflow.pyfunc.load_model(...).predict(images)` then gives logits.
+network itself: the modules of `nas` that it consists of, and `experiments/stages/subnet_model.py`,
+which puts the two together. `mlflow.pyfunc.load_model(...).predict(images)` then gives logits.
 """
 
 from __future__ import annotations

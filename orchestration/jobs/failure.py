@@ -45,6 +45,10 @@ class JobError(RuntimeError):
         self.details = details
 
 
+class JobStoppedError(JobError):
+    """A job was interrupted, and can be continued: nothing is known to be wrong with it."""
+
+
 def decide(causes: Iterable[BaseException], num_failures: int, max_failures: int) -> Decision:
     """Whether to start again from the last checkpoint.
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestration.jobs.failure import JobError
+from orchestration.jobs.failure import JobStoppedError
 from orchestration.jobs.worker import LEDGER_NAME, Ledger
+from orchestration.store.stage import JOBS
 from orchestration.store.storage import Storage, StorageError
 from orchestration.tracking.live_run import LiveRun
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
 
-JOBS = "jobs"  # the folder of all jobs below a storage path
 Progress = Callable[[dict[str, float]], None]
 Follow = Callable[[], LiveRun]
 KeepGoing = Callable[[], bool]
@@ -97,9 +97,9 @@ def always() -> bool:
     return True
 
 
-def stopped(name: str) -> JobError:
-    """The error of a job whose ``keep_going`` said no; what it has reached stays."""
-    return JobError(f"Job {name} was stopped: it may not go on in this process.")
+def stopped(name: str) -> JobStoppedError:
+    """The error of a job that may not go on here, or whose cluster is gone."""
+    return JobStoppedError(f"Job {name} was stopped; what it has reached stays.")
 
 
 def forget_job(name: str, storage_path: str) -> None:

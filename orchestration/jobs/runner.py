@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.cluster.scaling import Scaling
-from orchestration.jobs.failure import JobError
+from orchestration.jobs.failure import JobError, JobStoppedError
 from orchestration.jobs.job import JobResult, Progress, forget_job
 from orchestration.jobs.scorer_pool import MakeScorer
 from orchestration.jobs.scoring_job import Rounds, run_scoring_job
@@ -162,7 +162,7 @@ class StageRunner:
                 on_progress(row)
 
         return {
-            "name": _job_name(stage),
+            "name": stage.job_name,
             "storage_path": self.store.path,
             "scaling": self.scaling,
             "follow": self.runs.follow(stage, inputs),
@@ -182,7 +182,7 @@ class StageRunner:
         read = {kind: done.record for kind, done in (inputs or {}).items() if kind in stage.inputs}
         record, cached = self._load_or_make(stage, make, read)
         # What a job keeps to go on from, also what a driver left that died before this.
-        forget_job(_job_name(stage), self.store.path)
+        forget_job(stage.job_name, self.store.path)
         return self.runs.done(stage, record, cached=cached, inputs=inputs, draw=draw, model=model)
 
     def _load_or_make(
@@ -221,6 +221,8 @@ class StageRunner:
             folder = Path(temporary)
             try:
                 outcome, job = make(folder, claim)
+            except JobStoppedError:
+                raise  # no failure of the stage
             except Exception as error:
                 self.failures.put(
                     stage.fingerprint,
@@ -250,7 +252,3 @@ class StageRunner:
             )
         self.failures.forget(stage.fingerprint)
         return record
-
-
-def _job_name(stage: Stage) -> str:
-    return f"{stage.kind}-{stage.fingerprint}"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from orchestration.cluster.scaling import Scaling
 from orchestration.jobs import failure
-from orchestration.jobs.failure import Decision, JobError
+from orchestration.jobs.failure import Decision
 from orchestration.jobs.job import KeepGoing, always, stopped
 from orchestration.jobs.worker import naming_batch_sizes
 
@@ -139,16 +139,14 @@ class ScorerPool:
         return [scores[item] for item in range(len(items))]
 
     def check(self) -> None:
-        """Raise JobError where the pool must stop, or has lost the cluster.
+        """Raise JobStoppedError where the pool must stop, or has lost the cluster.
 
         Without a connection this process is about to end, and Ray would start a new cluster.
         """
         import ray
 
-        if not self._keep_going():
+        if not self._keep_going() or not ray.is_initialized():
             raise stopped(self._name)
-        if not ray.is_initialized():
-            raise JobError(f"Job {self._name} lost its connection to the Ray cluster.")
 
     def _start(self, actor: int) -> None:
         import ray

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestration.cluster.scaling import Scaling
+from orchestration.jobs.failure import JobStoppedError
 from orchestration.jobs.job import (
     Follow,
     JobResult,
@@ -131,7 +132,7 @@ def run_scoring_job(
                 observer.show(row)
                 items = rounds.suggest()
     except Exception as error:
-        if keep_going():
+        if keep_going() and not isinstance(error, JobStoppedError):
             observer.fail(error)
         raise
     return JobResult.of(ledger)

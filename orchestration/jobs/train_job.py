@@ -29,7 +29,6 @@ from orchestration.cluster.threads import start_thread
 from orchestration.jobs import failure
 from orchestration.jobs.failure import Decision, JobError
 from orchestration.jobs.job import (
-    JOBS,
     Follow,
     JobResult,
     KeepGoing,
@@ -48,6 +47,7 @@ from orchestration.jobs.worker import (
     naming_batch_sizes,
 )
 from orchestration.store import json_text
+from orchestration.store.stage import JOBS
 from orchestration.store.storage import Storage
 
 if TYPE_CHECKING:
@@ -117,15 +117,17 @@ def run_train_job(
         try:
             result = job.attempt(observer)
         except failure.attempt_errors() as error:
-            if not keep_going():
+            # Without a connection the process is about to end; a retry would start a new cluster.
+            if not keep_going() or not ray.is_initialized():
                 raise stopped(name) from error
             num_failures += 1
             causes = failure.causes_of(error)
             decision = failure.decide(causes.values(), num_failures, max_failures)
-            # Without a connection the process is about to end; a retry would start a new cluster.
-            if decision is Decision.RETRY and ray.is_initialized():
+            if decision is Decision.RETRY:
                 _log.warning("%s: %s; trying again.", name, failure.describe(causes))
                 continue
+            if any(isinstance(cause, ray.exceptions.RaySystemError) for cause in causes.values()):
+                raise stopped(name) from error  # the cluster has gone, and nothing has failed
             final = failure.final_error(name, causes, num_failures, details=str(error))
             observer.fail(final)
             raise final from error

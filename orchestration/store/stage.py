@@ -9,6 +9,8 @@ from typing import Any
 
 from orchestration.store.fingerprint import fingerprint
 
+JOBS = "jobs"  # the folder, below a storage path, of what unfinished jobs go on from
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -32,3 +34,8 @@ class Stage:
     def fingerprint(self) -> str:
         """SHA-256 of kind, code version, config and inputs."""
         return fingerprint(self.kind, self.config, self.inputs, code_version=self.code_version)
+
+    @property
+    def job_name(self) -> str:
+        """Of the job that makes it; its folder below `JOBS` is there until the stage is."""
+        return f"{self.kind}-{self.fingerprint}"

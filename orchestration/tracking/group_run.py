@@ -73,10 +73,13 @@ class GroupRun:
             raise
 
     def _kill(self, run_id: str) -> None:
-        """Show it as killed; after Ctrl-C a server that is away is not waited for long."""
+        """Show it and all below it as killed.
+
+        After Ctrl-C a server that is away is not waited for long.
+        """
 
         def kill() -> str:
-            self.tracker.finish_group(run_id, "KILLED")
+            self.tracker.kill(run_id)
             return run_id
 
         thread = threading.Thread(target=self._attempt, args=(kill, "KILLED"), daemon=True)

@@ -203,7 +203,7 @@ class Tracker:
 
         Args:
             run_id: what that returned.
-            status: ``FINISHED``, ``FAILED`` or ``KILLED``.
+            status: ``FINISHED`` or ``FAILED``.
             metrics: final numbers; those that are shown already are not logged again.
             params: what is known only now, as in :meth:`start_group`.
             artifacts: a folder of files.
@@ -222,6 +222,19 @@ class Tracker:
             if artifacts is not None:
                 client.log_artifacts(run_id, str(artifacts))
             client.set_terminated(run_id, status)
+
+    def kill(self, run_id: str) -> None:
+        """Show a run as killed, and with it all below it that are shown as running.
+
+        Raises:
+            TrackingError: the server is away or refuses.
+        """
+        below = f"tags.`{PARENT}` = '{run_id}' and attributes.status = 'RUNNING'"
+        with self.session() as client:
+            client.set_terminated(run_id, "KILLED")
+            running = client.search_runs([self.experiment_id()], filter_string=below)
+        for run in running:
+            self.kill(run.info.run_id)
 
     @contextmanager
     def session(self, timeout_s: int = 20, num_retries: int = 2) -> Iterator[MlflowClient]:

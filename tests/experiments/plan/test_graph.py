@@ -13,7 +13,7 @@ import pytest
 
 from experiments.config.load import load_experiment
 from experiments.plan.forecast import forecast
-from experiments.plan.graph import PlannedStage, StageList, list_stages, plan_experiment
+from experiments.plan.graph import BASELINE, PlannedStage, StageList, list_stages, plan_experiment
 from nas.cost import flops_table
 from nas.space import format_architecture
 from orchestration.store.stage_store import StageStore
@@ -249,3 +249,28 @@ def test_people_read_a_table_of_the_plan(
     theirs = bnnas("plan", path, "--no-probe", "--json", longer).json()["stages"]
     common = {s["fingerprint"] for s in ours} & {s["fingerprint"] for s in theirs} - {None}
     assert {s["kind"] for s in ours if s["fingerprint"] in common} == {"supernet", "search"}
+
+
+# --- further axes ---
+
+
+def test_every_cell_is_planned_with_its_own_images(tmp_path: Path) -> None:
+    grid = {"data.name": ["digits", "fashion_mnist"]}
+    cells = plan_file(write_config(tmp_path, grid=grid)).cells
+    sizes = [(cell.config.data.name, cell.space.resolution) for cell in cells]
+    assert sorted(sizes) == [("digits", 8), ("fashion_mnist", 28)]
+
+
+def test_each_recipe_has_a_random_baseline_of_its_own(tmp_path: Path) -> None:
+    grid = {"retrain.lr": [1.0, 2.0], "indicator": ["bn", "flops"]}
+    plan = plan_file(write_config(tmp_path, grid=grid))
+    drawn = [task for task in plan.tasks if task.member == BASELINE]
+    assert sorted(task.config.retrain.lr for task in drawn) == [1.0, 1.0, 2.0, 2.0]
+    other = plan_file(write_config(tmp_path, grid={**grid, "retrain.lr": [1.0, 3.0]}))
+    assert plan.group != other.group
+
+
+def test_what_decides_no_result_is_no_axis(tmp_path: Path) -> None:
+    path = write_config(tmp_path, grid={"data.num_workers": [0, 1]})
+    with pytest.raises(ValueError, match=r"what they differ in decides no result"):
+        plan_file(path)

@@ -75,19 +75,23 @@ def test_one_seed_is_uncertain_by_what_its_test_images_leave() -> None:
     assert len(section.summary) <= 5
 
 
-def test_a_further_axis_is_a_column_and_no_seed() -> None:
+@pytest.mark.parametrize(
+    ("axis", "one", "other"), [("supernet.lr", "8.0", "16.0"), ("space", "micro", "nano")]
+)
+def test_a_further_axis_is_a_column_and_no_seed(axis: str, one: str, other: str) -> None:
     runs = MadeUpRuns()
-    runs.add("sweep", "sweep", {"space": "micro", "data": "digits"})
-    for place, (lr, top1) in enumerate({"8.0": 0.6, "16.0": 0.9}.items(), start=1):
-        runs.cell(f"lr{lr}", 0, {}, top1=top1, parent="sweep")
-        runs.change(place, "params", **{"supernet.lr": lr})
+    grid = {f"grid.{axis}": f'["{one}", "{other}"]'}
+    runs.add("sweep", "sweep", {"space": "micro", "data": "digits", **grid})
+    for place, (setting, top1) in enumerate({one: 0.6, other: 0.9}.items(), start=1):
+        runs.cell(f"cell {setting}", 0, {}, top1=top1, parent="sweep")
+        runs.change(place, "params", **{axis: setting})
     (picture,) = (section := ablation_section(runs.runs)).pictures
     found = table(section, "ablation-sweep")
-    rates = found.column("supernet.lr")
     top1s = {
-        str(lr): value(cell) for lr, cell in zip(rates, found.column("ranked by bn"), strict=True)
+        str(setting): value(cell)
+        for setting, cell in zip(found.column(axis), found.column("ranked by bn"), strict=True)
     }
-    assert top1s == {"8.0": 0.6, "16.0": 0.9}
+    assert top1s == {one: 0.6, other: 0.9}
     assert sorted(heights(picture.draw())) == pytest.approx([60.0, 90.0])
 
 

@@ -82,7 +82,9 @@ def test_what_was_found_stands_first_and_where_it_comes_from_last(page: Path) ->
     assert header is not None
     assert main is not None
     assert footer is not None
-    assert 1 <= header[1].count("<p>") <= 5
+    told = re.findall("<p>(.*?)</p>", header[1], re.DOTALL)
+    assert 1 <= len(told) <= 5
+    assert all(len(re.findall(r"[.?!](?:\s+(?=[A-Z])|$)", each.strip())) == 1 for each in told)
     assert header[1].count("<img") == 1
     sections = re.findall(r'<section id="([^"]+)"', main[1])
     # Nobody has retrained random architectures, and nothing says so but a line at the end.

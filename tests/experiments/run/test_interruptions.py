@@ -17,6 +17,8 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
+from experiments.plan.graph import list_stages
+from experiments.plan.status import look_up
 from experiments.run.display import Display
 from experiments.run.result import Result
 from experiments.stages import supernet
@@ -24,7 +26,7 @@ from experiments.stages.setting import WEIGHTS
 from orchestration.jobs.worker import LocalWorkerContext
 from orchestration.store.stage_store import StageStore
 from tests.experiments import command
-from tests.experiments.configs import small_plan, write_config
+from tests.experiments.configs import plan_file, small_plan, write_config
 from tests.experiments.recorded import run_file, tracked
 from tests.experiments.stage_work import payload, run, saved, supernet_of
 from tests.interrupted import assert_same_value, without_timings
@@ -92,6 +94,15 @@ def check_end(folder: Path, result: Result, uninterrupted: LocalWorkerContext) -
     ]
 
 
+def is_interrupted(config: Path) -> bool:
+    """What `bnnas status` says of the supernet and the cell."""
+    storage = config.parent / "runs"
+    status = look_up(list_stages(plan_file(config), StageStore(storage)), str(storage))
+    states = [each.state for each in status.stages]
+    assert states[1:] == ["missing", "missing"]
+    return [states[0], *status.cells.values()] == ["interrupted", "interrupted"]
+
+
 @pytest.mark.timeout(600)
 def test_a_command_that_is_interrupted_again_and_again_goes_on_where_it_stopped(
     ray_cluster: None, uninterrupted: LocalWorkerContext, tmp_path: Path
@@ -111,11 +122,12 @@ def test_a_command_that_is_interrupted_again_and_again_goes_on_where_it_stopped(
             assert "interrupted; the same command goes on where this one stopped." in err
             assert "Traceback" not in err
             (parent,) = tracked(tmp_path, "tags.`bnnas.stage` = 'cell'")
-            assert parent.info.status == "KILLED"
+            assert {each.info.status for each in tracked(tmp_path)} == {"KILLED"}
         # It was stopped in the middle, and later than the one before.
         assert newest_checkpoint(tmp_path) > before
         before = newest_checkpoint(tmp_path)
         assert not list(StageStore(tmp_path / "runs").list())
+        wait_for(partial(is_interrupted, config), limit_s=30)  # a killed cluster ends by itself
     result = run_file(config)
     assert result.run_id == parent.info.run_id
     check_end(tmp_path, result, uninterrupted)
