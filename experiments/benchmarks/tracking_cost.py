@@ -31,7 +31,7 @@ from experiments.run.driver import drive
 from experiments.run.provenance import provenance, source_tags
 from orchestration.cluster.connect import cluster
 from orchestration.jobs import train_job
-from orchestration.jobs.job import Observer
+from orchestration.jobs.job_result import Observer
 from orchestration.store.stage_store import StageStore
 from orchestration.tracking.tracker import Tracker
 

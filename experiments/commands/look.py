@@ -175,7 +175,7 @@ def serve_ui(tracker: Tracker, port: int, console: Console) -> int:
 
 def _print_pages(tracker: Tracker, address: str, console: Console) -> None:
     """Where to look first, in addresses that a terminal opens."""
-    from orchestration.tracking.pages import pages
+    from orchestration.tracking.links import pages
 
     console.print(f"MLflow: [bold]{address}[/]")
     for title, page in pages(tracker).items():

@@ -48,7 +48,7 @@ def report(
         where_to_look,
     )
     from experiments.report.make import build_report, require_report_or_nothing, write_report
-    from experiments.report.runs import Runs
+    from experiments.report.run_table import Runs
 
     settings = None
     tracking, storage = TrackingConfig(), StorageConfig()

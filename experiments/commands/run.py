@@ -108,7 +108,7 @@ def _report(
     """Print what was found; returns the path of the page, None where it could not be made."""
     from experiments.config.places import report_folder, where_to_look
     from experiments.report.make import build_report, keep_report
-    from experiments.report.runs import Runs
+    from experiments.report.run_table import Runs
     from experiments.report.terminal import print_report
     from experiments.run.tracked import tracked_runs
 

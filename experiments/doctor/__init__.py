@@ -22,7 +22,7 @@ from experiments.doctor.libraries import (
     check_python,
     declared_requirements,
 )
-from experiments.doctor.results import check_commit, check_storage, check_tracking
+from experiments.doctor.storage import check_commit, check_storage, check_tracking
 
 __all__ = ["Check", "Status", "diagnose"]
 

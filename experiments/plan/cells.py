@@ -11,7 +11,6 @@ from experiments.config.data import DataConfig
 from experiments.config.detect import DetectConfig
 from experiments.config.experiment import CellConfig
 from experiments.config.places import scaling
-from experiments.plan.budgets import budgets, search_within
 from experiments.plan.decides import (
     detect_stage,
     retrain_stage,
@@ -20,6 +19,7 @@ from experiments.plan.decides import (
     searched_backbone,
     supernet_stage,
 )
+from experiments.plan.limits import budgets, search_within
 from nas.data import ImageSpec, MissingDataError, describe_data
 from nas.indicators import INDICATORS
 from nas.search import draw_legal

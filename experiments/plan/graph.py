@@ -15,9 +15,9 @@ from functools import cached_property
 import numpy as np
 
 from experiments.config.experiment import AnyConfig, Experiment
-from experiments.plan.budgets import budgets
 from experiments.plan.cells import CellPlan, describe_images, plan_cell
 from experiments.plan.detector import DetectorPlan, plan_detector
+from experiments.plan.limits import budgets
 from experiments.plan.tasks import Task, current_record
 from nas.data import ImageSpec
 from nas.indicators import INDICATORS

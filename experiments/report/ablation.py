@@ -10,7 +10,7 @@ import pandas as pd
 from experiments.figures.ablation import Bar, ablation_figure
 from experiments.figures.numbers import standard_error
 from experiments.report.cells import CellSet, cell_sets, is_done, listed
-from experiments.report.runs import Runs, mean_value, numbers, texts, value
+from experiments.report.run_table import Runs, mean_value, numbers, texts, value
 from experiments.report.tables import (
     MOST_PICTURES,
     NOTHING,

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from experiments.report.runs import Runs, grouped, numbers, of_each_seed, texts
+from experiments.report.run_table import Runs, grouped, numbers, of_each_seed, texts
 from orchestration.tracking.reader import TrackedRun
 
 # The params of a stage that may differ among the cells of a group: what was drawn or found.

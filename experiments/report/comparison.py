@@ -21,7 +21,7 @@ from experiments.report.published import (
     published_table,
     quoted,
 )
-from experiments.report.runs import Runs, average, grouped, mean_value, texts, value
+from experiments.report.run_table import Runs, average, grouped, mean_value, texts, value
 from experiments.report.tables import (
     NOTHING,
     Block,

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.figures.correlation import correlation_figure
 from experiments.figures.study import Study
-from experiments.report.runs import Runs, value
+from experiments.report.run_table import Runs, value
 from experiments.report.tables import (
     MOST_PICTURES,
     NOTHING,

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from experiments.figures.detections import detections_figure
+from experiments.figures.boxes import detections_figure
 from experiments.report.detection_table import PARTS, parts_table
 from experiments.report.published import published_table
-from experiments.report.runs import Runs, average, grouped, numbers, of_each_seed, texts, value
+from experiments.report.run_table import Runs, average, grouped, numbers, of_each_seed, texts, value
 from experiments.report.tables import (
     MOST_PICTURES,
     Block,

@@ -18,9 +18,9 @@ import pandas as pd
 
 from experiments.config.training import EarlyBirdConfig
 from experiments.figures.early_bird import Similarity, early_bird_figure
-from experiments.plan.budgets import budgets, search_within
-from experiments.report.runs import Runs, texts, value
-from experiments.report.supernets import (
+from experiments.plan.limits import budgets, search_within
+from experiments.report.run_table import Runs, texts, value
+from experiments.report.supernet_groups import (
     EARLY_BIRD,
     EPOCHS,
     SEED,

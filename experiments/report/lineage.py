@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from experiments.report.runs import Runs, numbers
+from experiments.report.run_table import Runs, numbers
 from experiments.report.tables import Cell, Section, Table, decimals, number
 from orchestration.tracking.reader import TrackedRun
 

@@ -21,7 +21,7 @@ from experiments.report.early_bird import early_bird_section
 from experiments.report.lineage import lineage_section
 from experiments.report.page import ENTRIES, GENERATOR, PAGE, write_page
 from experiments.report.preference import preference_section
-from experiments.report.runs import Runs
+from experiments.report.run_table import Runs
 from experiments.report.tables import Block, Picture, Section
 from orchestration.store.whole_folder import whole_folder
 from orchestration.tracking.tracker import CELL, Tracker

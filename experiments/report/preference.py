@@ -12,8 +12,8 @@ from typing import TypeAlias
 import pandas as pd
 
 from experiments.figures.preference import Preference, Spread, preference_figure
-from experiments.report.runs import Runs
-from experiments.report.supernets import (
+from experiments.report.run_table import Runs
+from experiments.report.supernet_groups import (
     EPOCHS,
     SEED,
     TRAINABLE,

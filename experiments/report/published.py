@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from experiments.report.runs import Runs
+from experiments.report.run_table import Runs
 from experiments.report.tables import NOTHING, Cell, Format, Number, Table, decimals
 from orchestration.tracking.reader import TrackedRun
 

@@ -14,8 +14,8 @@ from experiments.plan.graph import ExperimentPlan, cell_group
 from orchestration.store.json_text import JSON
 from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.group_run import GroupRun
+from orchestration.tracking.links import compare_page
 from orchestration.tracking.models import register_winner
-from orchestration.tracking.pages import compare_page
 from orchestration.tracking.stage_runs import Done
 from orchestration.tracking.tracker import CELL, INPUT, STAGE, Tracker, TrackingError
 

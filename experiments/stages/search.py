@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.plan.budgets import budgets, search_within
 from experiments.plan.decides import SearchContent
+from experiments.plan.limits import budgets, search_within
 from experiments.stages.scoring import make_scorer
 from experiments.stages.setting import Setting
 from experiments.stages.supernet import recorded_scores
@@ -208,8 +208,8 @@ def _described(ranked: Ranked, space: SearchSpace) -> dict[str, Any]:
 
 def draw_search(record: StageRecord, folder: Path) -> None:
     """Write the figures of a finished stage into a folder."""
-    from experiments.figures.stages import front_figure, scores_figure
     from experiments.figures.style import save_figure
+    from experiments.figures.training_curves import front_figure, scores_figure
 
     result, config = record.result, record.config
     indicator = INDICATORS[result["indicator"]]

@@ -19,7 +19,7 @@ from typing import Any
 
 from orchestration.cluster.scaling import Scaling
 from orchestration.jobs.failure import JobError, JobStoppedError
-from orchestration.jobs.job import JobResult, Progress, forget_job
+from orchestration.jobs.job_result import JobResult, Progress, forget_job
 from orchestration.jobs.scorer_pool import MakeScorer
 from orchestration.jobs.scoring_job import Rounds, run_scoring_job
 from orchestration.jobs.train_job import Work, run_train_job

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from orchestration.cluster.scaling import Scaling
 from orchestration.jobs import failure
 from orchestration.jobs.failure import Decision
-from orchestration.jobs.job import KeepGoing, always, stopped
+from orchestration.jobs.job_result import KeepGoing, always, stopped
 from orchestration.jobs.worker import naming_batch_sizes
 
 if TYPE_CHECKING:

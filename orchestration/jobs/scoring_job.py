@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from orchestration.cluster.scaling import Scaling
 from orchestration.jobs.failure import JobStoppedError
-from orchestration.jobs.job import (
+from orchestration.jobs.job_result import (
     Follow,
     JobResult,
     KeepGoing,

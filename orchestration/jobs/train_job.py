@@ -28,7 +28,7 @@ from orchestration.cluster.scaling import Scaling
 from orchestration.cluster.threads import start_thread
 from orchestration.jobs import failure
 from orchestration.jobs.failure import Decision, JobError
-from orchestration.jobs.job import (
+from orchestration.jobs.job_result import (
     Follow,
     JobResult,
     KeepGoing,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from experiments.report.runs import Runs
+from experiments.report.run_table import Runs
 from experiments.report.tables import Cell, Number, Section, Table
 from orchestration.tracking.params import flatten_params
 from orchestration.tracking.reader import TrackedRun

@@ -17,7 +17,7 @@ import pytest
 
 from orchestration.cluster.scaling import Scaling
 from orchestration.jobs.failure import JobError
-from orchestration.jobs.job import JobResult, forget_job
+from orchestration.jobs.job_result import JobResult, forget_job
 from orchestration.jobs.scoring_job import run_scoring_job
 from orchestration.store.storage import StorageError
 from tests.orchestration import scorers

@@ -19,7 +19,7 @@ import pytest
 
 from orchestration.cluster.scaling import Scaling
 from orchestration.jobs.failure import JobError
-from orchestration.jobs.job import JobResult, forget_job
+from orchestration.jobs.job_result import JobResult, forget_job
 from orchestration.jobs.train_job import run_train_job
 from orchestration.jobs.worker import LocalWorkerContext
 from orchestration.store.stage import Stage

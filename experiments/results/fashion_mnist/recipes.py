@@ -27,8 +27,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from experiments.report.runs import Runs, texts
-from experiments.report.supernets import (
+from experiments.report.run_table import Runs, texts
+from experiments.report.supernet_groups import (
     EPOCHS,
     SEED,
     TRAINABLE,

@@ -24,7 +24,7 @@ from experiments.config.places import open_tracker
 from experiments.stages import retrain
 from nas.indicators import INDICATORS
 from nas.space import built_in_spaces
-from orchestration.tracking.pages import pages
+from orchestration.tracking.links import pages
 from tests.experiments.command import PROGRAM, assert_refused, environment
 from tests.experiments.configs import small_plan, write_config, write_yaml
 from tests.experiments.report.browser import visit

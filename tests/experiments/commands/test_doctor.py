@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from experiments.doctor import diagnose, results
+from experiments.doctor import diagnose, storage
 from experiments.doctor.data import check_digits, check_fashion_mnist
 from experiments.doctor.devices import check_cpu, check_gpu, gpu_verdict
 from experiments.doctor.libraries import (
@@ -26,7 +26,7 @@ from experiments.doctor.libraries import (
     check_python,
     declared_requirements,
 )
-from experiments.doctor.results import (
+from experiments.doctor.storage import (
     check_commit,
     check_storage,
     check_tracking,
@@ -242,7 +242,7 @@ def test_fashion_mnist_is_complete_or_names_what_is_not_there(tmp_path: Path) ->
         assert check_fashion_mnist(folder).status == "ok"
 
 
-# --- results ---
+# --- storage ---
 
 
 def test_storage_is_tried_and_not_made(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_little_room_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "_MIN_FREE_DISK_BYTES", 10**18)
+    monkeypatch.setattr(storage, "_MIN_FREE_DISK_BYTES", 10**18)
     assert check_storage(tmp_path).status == "warn"
 
 

@@ -19,7 +19,7 @@ from experiments.config.places import open_tracker
 from experiments.report import make
 from experiments.report.make import Report, build_report, keep_report, write_report
 from experiments.report.page import PAGE
-from experiments.report.runs import Runs
+from experiments.report.run_table import Runs
 from experiments.report.tables import NOTHING, Number, Section, Table, percent
 from experiments.run.tracked import tracked_runs
 from orchestration.tracking.tracker import Tracker

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.config.training import Trainable
-from experiments.report.runs import Runs, grouped, texts
+from experiments.report.run_table import Runs, grouped, texts
 from experiments.stages.supernet import recorded_scores
 from nas.early_bird import FloatArray
 from nas.space import SearchSpace, space_from_dict
