@@ -41,11 +41,11 @@ def plan(
     listed = list_stages(plan_experiment(settings), store)
     with Console(stderr=True, quiet=json).status("Looking at earlier runs") as waiting:
         measure = Probe(lambda name: waiting.update(f"Measuring: {name}")) if probe else None
-        found = forecast(listed, store, measure)
+        expected = forecast(listed, store, measure)
     if json:
-        print_json(found.to_json())
+        print_json(expected.to_json())
     else:
-        print_plan(found, Console())
+        print_plan(expected, Console())
 
 
 def status(
@@ -99,12 +99,12 @@ def status(
     settings = load_experiment(target, overrides or [])
     listed = list_stages(plan_experiment(settings), StageStore(settings.storage.path))
     with Console(stderr=True, quiet=json).status("Looking for signs of life"):
-        found = look_up(listed, settings.storage.path)
+        progress = look_up(listed, settings.storage.path)
     if json:
-        print_json(found.to_json())
+        print_json(progress.to_json())
     else:
-        print_status(found, Console())
-    if found.count("failed"):
+        print_status(progress, Console())
+    if progress.count("failed"):
         raise typer.Exit(_FAILED)
 
 

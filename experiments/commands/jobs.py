@@ -138,14 +138,14 @@ def submissions_json(address: str | None, submission_id: str | None) -> list[dic
 
 def print_submissions(address: str | None, submission_id: str | None, console: Console) -> None:
     """The same as a table; of one submission, what Ray has to say about it too."""
-    found = _find(address, submission_id)
-    if not found:
+    known = _find(address, submission_id)
+    if not known:
         _say(console, f"Nothing was submitted at {Submissions(address).address} yet.")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("id", "status", "what", "started", "took", "results"):
         table.add_column(heading, overflow="fold")
-    for one in found:
+    for one in known:
         table.add_row(
             escape(one.id),
             f"[{_STYLES.get(one.status, 'default')}]{one.status}[/]",
@@ -155,8 +155,8 @@ def print_submissions(address: str | None, submission_id: str | None, console: C
             escape(one.metadata.get("bnnas.storage", "")),
         )
     console.print(table)
-    if submission_id is not None and found[0].message:
-        _say(console, f"\n{found[0].message}")
+    if submission_id is not None and known[0].message:
+        _say(console, f"\n{known[0].message}")
 
 
 def _find(address: str | None, submission_id: str | None) -> tuple[Submission, ...]:

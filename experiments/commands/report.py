@@ -66,11 +66,11 @@ def report(
         require_report_or_nothing(folder)
         runs = Runs.read(source, experiment or tracking.experiment, run=run)
         waiting.update(f"Drawing {len(runs.tracked)} runs")
-        made = build_report(runs)
-        page = write_report(made, folder)
+        built = build_report(runs)
+        page = write_report(built, folder)
     if json:
-        print_json(made.to_json(page))
+        print_json(built.to_json(page))
         return
     from experiments.report.terminal import print_report
 
-    print_report(made, Console(), page=page, mlflow=look)
+    print_report(built, Console(), page=page, mlflow=look)

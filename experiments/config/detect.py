@@ -72,17 +72,17 @@ def _by_path(options: Any) -> Any:
     """Nested mappings as dotted paths, so that an option has one name, however it was given."""
     if not isinstance(options, dict):
         return options
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, value in options.items():
         inner = _by_path(value)
         nested = isinstance(inner, dict) and inner
         leaves = (
             {f"{name}.{path}": leaf for path, leaf in inner.items()} if nested else {name: value}
         )
-        if twice := found.keys() & leaves.keys():
+        if twice := fields.keys() & leaves.keys():
             raise ValueError(f"{', '.join(sorted(twice))} is given twice")
-        found |= leaves
-    return dict(sorted(found.items()))
+        fields |= leaves
+    return dict(sorted(fields.items()))
 
 
 class DetectorRecipe(Section):

@@ -271,10 +271,10 @@ def _cell_name(cell: CellConfig, axes: Mapping[str, Any], with_seed: bool) -> st
 def _seeds(path: str | Path, seeds: Any) -> tuple[int, ...]:
     if seeds is None:
         return ()
-    found = _each_once(path, "seeds", seeds)
-    if any(type(seed) is not int or seed < 0 for seed in found):
+    numbers = _each_once(path, "seeds", seeds)
+    if any(type(seed) is not int or seed < 0 for seed in numbers):
         raise ConfigError(f"{path}: seeds is {seeds!r}: expected whole numbers of at least 0.")
-    return found
+    return numbers
 
 
 def _each_once(path: str | Path, name: str, values: Any) -> tuple[Any, ...]:

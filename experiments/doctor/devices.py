@@ -64,7 +64,7 @@ def check_gpu() -> Check:
     return gpu_verdict(json.loads(probe.stdout.splitlines()[-1]), shutil.which("nvidia-smi"))
 
 
-def gpu_verdict(found: Mapping[str, object], nvidia_smi: str | None) -> Check:
+def gpu_verdict(cuda: Mapping[str, object], nvidia_smi: str | None) -> Check:
     """Judge what the torch process found.
 
     Args:
@@ -73,18 +73,18 @@ def gpu_verdict(found: Mapping[str, object], nvidia_smi: str | None) -> Check:
         nvidia_smi: path of the driver's tool, if there is one; with it and without a device,
             somebody expects a GPU to work.
     """
-    devices = found["devices"]
+    devices = cuda["devices"]
     assert isinstance(devices, list)
     if devices:
         names = [f"{d['name']}, {gigabytes(d['memory_bytes'])}" for d in devices]
         return Check("gpu", "ok", f"{len(names)}: {'; '.join(names)}")
-    warnings = found["warnings"]
+    warnings = cuda["warnings"]
     assert isinstance(warnings, list)
-    if found["built_for"] is None and nvidia_smi:
+    if cuda["built_for"] is None and nvidia_smi:
         detail = "this torch was built without CUDA, although an NVIDIA driver is installed"
         return Check("gpu", "warn", detail, "install a CUDA build of torch (pytorch.org)")
     if nvidia_smi:
-        detail = warnings[0] if warnings else f"torch (CUDA {found['built_for']}) sees no device"
+        detail = warnings[0] if warnings else f"torch (CUDA {cuda['built_for']}) sees no device"
         mend = "run nvidia-smi: update a driver too old for this CUDA; check CUDA_VISIBLE_DEVICES"
         return Check("gpu", "warn", detail, mend)
     return Check("gpu", "ok", "none; training runs on the CPU")

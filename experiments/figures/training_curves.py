@@ -55,7 +55,7 @@ def training_figure(history: History, *, title: str) -> Figure:
 def detection_figure(history: History, *, title: str) -> Figure:
     """A detector's losses (left) and its mAP in percent (right) by epoch."""
     figure = new_figure(9.0, 3.4)
-    losses, found = figure.subplots(1, 2)
+    losses, precisions = figure.subplots(1, 2)
     of_losses = {
         "train/loss_cls": ("classes (focal)", "val"),
         "train/loss_bbox": ("boxes (Huber)", "test"),
@@ -66,9 +66,9 @@ def detection_figure(history: History, *, title: str) -> Figure:
         "coco/bbox_mAP_75": ("AP at IoU 0.75", "test"),
     }
     _draw_curves(losses, history, of_losses)
-    _draw_curves(found, [row for row in history if "coco/bbox_mAP" in row], of_metrics, 100.0)
+    _draw_curves(precisions, [row for row in history if "coco/bbox_mAP" in row], of_metrics, 100.0)
     losses.set_ylabel("loss")
-    found.set_ylabel("validation images (%)")
+    precisions.set_ylabel("validation images (%)")
     for axes in figure.axes:
         axes.legend()
     figure.suptitle(title)

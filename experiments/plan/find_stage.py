@@ -16,11 +16,11 @@ def find_stage(text: str, kind: str, storage: str) -> StageRecord:
     Raises ConfigError where there is none, or where several begin so.
     """
     store = StageStore(storage)
-    found = [record for record in store.list(kind) if record.fingerprint.startswith(text)]
-    if len(found) == 1:
-        return found[0]
-    what = f"{len(found)} {kind} stages" if found else f"no {kind} stage"
-    mend = "give more of it" if found else f"'bnnas status CONFIG' names the stages of {storage}"
+    matches = [record for record in store.list(kind) if record.fingerprint.startswith(text)]
+    if len(matches) == 1:
+        return matches[0]
+    what = f"{len(matches)} {kind} stages" if matches else f"no {kind} stage"
+    mend = "give more of it" if matches else f"'bnnas status CONFIG' names the stages of {storage}"
     raise ConfigError(
         f"The checkpoint {text!r} is no file, and {what} in {storage} has a fingerprint that "
         f"begins so: {mend}."

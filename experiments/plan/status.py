@@ -158,8 +158,8 @@ def look_up(
 
 
 def _holders(claims: Claims, stages: list[PlannedStage]) -> dict[str, Holder]:
-    found = {one.stage.fingerprint: claims.holder(one.stage.fingerprint) for one in stages}
-    return {key: holder for key, holder in found.items() if holder is not None}
+    holders = {one.stage.fingerprint: claims.holder(one.stage.fingerprint) for one in stages}
+    return {key: holder for key, holder in holders.items() if holder is not None}
 
 
 def _cell_state(name: str, stages: list[StageStatus]) -> CellState:

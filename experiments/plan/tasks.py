@@ -81,15 +81,15 @@ class Task:
 
     def records(self, store: StageStore) -> tuple[StageRecord, ...] | None:
         """Those of all its stages, in their order; None where one is not in the store."""
-        found: list[StageRecord] = []
-        while len(found) < self.size:
-            stage = self.stage(len(found), found)
+        records: list[StageRecord] = []
+        while len(records) < self.size:
+            stage = self.stage(len(records), records)
             assert stage is not None  # its search is among them
-            record = current_record(stage, [*self.given, *found], store)
+            record = current_record(stage, [*self.given, *records], store)
             if record is None:
                 return None
-            found.append(record)
-        return tuple(found)
+            records.append(record)
+        return tuple(records)
 
     @property
     def given(self) -> tuple[StageRecord, ...]:

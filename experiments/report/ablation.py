@@ -89,11 +89,11 @@ def _failures(cell_set: CellSet, sweep: TrackedRun) -> dict[str, str]:
     unfinished = frame[
         (frame["parent_run_id"] == sweep.run_id) & frame["status"].isin(_ENDED_EARLY)
     ]
-    found = [cell_set.runs.by_id[run_id] for run_id in unfinished.index]
+    failed_runs = [cell_set.runs.by_id[run_id] for run_id in unfinished.index]
     cells = set(cell_set.cells["name"])
     return {
         run.name: run.error or run.status.lower()
-        for run in found
+        for run in failed_runs
         if run.kind == "cell" or run.tags.get(CELL, run.name) not in cells
     }
 
@@ -127,13 +127,13 @@ def _has_seeds(cell_set: CellSet) -> bool:
 def _top1(cell_set: CellSet, group: pd.DataFrame) -> Cell:
     """Over seeds; in a sweep of one seed with the standard error that its test images leave."""
     done = group[is_done(group)]
-    found = mean_std(numbers(done, "top1"), percent)
-    if isinstance(found, str):
+    mean = mean_std(numbers(done, "top1"), percent)
+    if isinstance(mean, str):
         return _why_not(group)
     if _has_seeds(cell_set):
-        return found
+        return mean
     error = _standard_error(cell_set.runs, cell_set.runs.by_id[done.index[0]])
-    return Number(found.value, percent, error)
+    return Number(mean.value, percent, error)
 
 
 def _standard_error(runs: Runs, cell: TrackedRun) -> float | None:
@@ -260,13 +260,13 @@ def _summary(cell_set: CellSet) -> tuple[str, ...]:
     if not len(named):
         return (asked,)
     cell = runs.by_id[named.index[0]]
-    found = (
+    answer = (
         f"Found: {cell.params.get('winner')} ({cell.name}"
         f"{', the best cell on the search-validation images' if sweep else ''}), "
         f"with {value(cell, 'flops', size)} FLOPs and {value(cell, 'params', size)} parameters: "
         f"{value(cell, 'top1', percent)} % test top-1."
     )
-    return asked, found, *_beside(sweep or cell), *_certainty(cell_set, cell)
+    return asked, answer, *_beside(sweep or cell), *_certainty(cell_set, cell)
 
 
 def _beside(run: TrackedRun) -> list[str]:

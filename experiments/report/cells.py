@@ -48,13 +48,13 @@ class CellSet:
     def groups(self) -> tuple[CellGroup, ...]:
         """The finished cells that differ in nothing but the seed; of two with one the later."""
         done = self.cells[is_done(self.cells)].sort_values("start_time", kind="stable")
-        found = []
+        cell_groups = []
         for group in grouped(done, self._recipe):
             cells = of_each_seed(group)
             seeds = texts(cells, "params.seed").map(by_size)
-            found.append(CellGroup(cells.loc[seeds.sort_values().index], self.runs))
+            cell_groups.append(CellGroup(cells.loc[seeds.sort_values().index], self.runs))
         axes = ("trainable", "indicator", "epochs")
-        return tuple(sorted(found, key=lambda group: [by_size(group.label(p)) for p in axes]))
+        return tuple(sorted(cell_groups, key=lambda group: [by_size(group.label(p)) for p in axes]))
 
     def _recipe(self, run_id: str) -> tuple[object, ...]:
         cell = self.runs.by_id[run_id]
@@ -101,7 +101,7 @@ class CellGroup:
 def cell_sets(runs: Runs) -> tuple[CellSet, ...]:
     """The sweeps, and then the cells that were run alone; the newest first."""
     cells = runs.of_kind("cell")
-    found = [
+    sets = [
         CellSet(runs.by_id[sweep].name, runs.by_id[sweep], _by_axes(own), runs)
         for sweep in reversed(runs.of_kind("sweep").index)
         if len(own := cells[cells["parent_run_id"] == sweep])
@@ -109,8 +109,8 @@ def cell_sets(runs: Runs) -> tuple[CellSet, ...]:
     alone = cells[~cells["parent_run_id"].isin(runs.frame.index)][::-1]
     keys = [texts(alone, f"params.{param}") for param in _COMPARABLE]
     for (space, data, *_), own in alone.groupby(keys, sort=False):
-        found.append(CellSet(f"cells run alone, {space} on {data}", None, own, runs))
-    return tuple(found)
+        sets.append(CellSet(f"cells run alone, {space} on {data}", None, own, runs))
+    return tuple(sets)
 
 
 def _by_axes(cells: pd.DataFrame) -> pd.DataFrame:

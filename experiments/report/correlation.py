@@ -107,20 +107,20 @@ def _indicators(run: TrackedRun) -> list[str]:
 def _values(param: str) -> list[str]:
     """A param that is a list; empty where it is none, as MLflow cuts those that are too long."""
     try:
-        found = json_text.loads(param)
+        values = json_text.loads(param)
     except ValueError:
         return []
-    return [str(each) for each in found] if isinstance(found, list) else []
+    return [str(each) for each in values] if isinstance(values, list) else []
 
 
 def _intervals(run: TrackedRun, metric: str) -> Mapping[str, Interval]:
     """Of the indicators that have the metric and the ends of its interval, all finite."""
-    found = {}
+    intervals = {}
     for name in _indicators(run):
         ends = [run.metrics.get(f"{metric}{end}/{name}", math.nan) for end in ("", "_low", "_high")]
         if all(map(math.isfinite, ends)):
-            found[name] = Interval(*ends)
-    return found
+            intervals[name] = Interval(*ends)
+    return intervals
 
 
 def _read(runs: Runs, run: TrackedRun) -> Study | None:
@@ -210,8 +210,8 @@ def _summary(run: TrackedRun) -> tuple[str, ...]:
         ("tau_over_bn", "Less that of bn over the same architectures"),
         ("tau_within", "Among architectures of about one size"),
     ):
-        if found := _intervals(run, metric):
-            sentences.append(f"{start}: {_listed(found)}.")
+        if intervals := _intervals(run, metric):
+            sentences.append(f"{start}: {_listed(intervals)}.")
     top1 = [metrics.get(f"{kind}/top1") for kind in ("between", "within", "reliability")]
     between, within, reliability = top1
     if between is None or within is None or reliability is None:
@@ -227,8 +227,8 @@ def _summary(run: TrackedRun) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _listed(found: Mapping[str, Interval]) -> str:
+def _listed(intervals: Mapping[str, Interval]) -> str:
     return ", ".join(
         f"{name} {each.value:z.2f} [{each.low:z.2f}, {each.high:z.2f}]"
-        for name, each in found.items()
+        for name, each in intervals.items()
     )

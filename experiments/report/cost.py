@@ -181,8 +181,10 @@ def _candidates(searches: pd.DataFrame, searcher: str) -> Cell:
     """How many the searcher has evaluated; exact search evaluates none one by one."""
     if searcher == "exact":
         return "none"
-    found = average(searches, "num_evaluated", plain)
-    return found if found != NOTHING else average(searches, f"{searcher}/num_evaluated", plain)
+    evaluated = average(searches, "num_evaluated", plain)
+    return (
+        evaluated if evaluated != NOTHING else average(searches, f"{searcher}/num_evaluated", plain)
+    )
 
 
 def _published_row(group: CellGroup) -> dict[str, Cell]:
@@ -331,7 +333,7 @@ def _front(runs: Runs, group: SearchGroup) -> Picture | None:
     try:
         assert record is not None
         front = [_point(point) for point in record["result"]["front"]]
-        found = {
+        best_points = {
             searcher: {**best, **_point(best)}
             for searcher, best in record["result"]["found"].items()
             if searcher in ("exact", *_OTHERS)
@@ -349,7 +351,7 @@ def _front(runs: Runs, group: SearchGroup) -> Picture | None:
         of = f", supernet {trainable} of {epochs} epochs"
     bests = ", ".join(
         f"{searcher} {best['score']:.4g} at {count(best['flops'])}"
-        for searcher, best in found.items()
+        for searcher, best in best_points.items()
     )
     return Picture(
         f"front-{group.space}-{group.data}-{group.indicator}",
@@ -360,7 +362,7 @@ def _front(runs: Runs, group: SearchGroup) -> Picture | None:
         f"found {'' if max_flops is None else f'under {count(max_flops)} FLOPs'}: {bests}.",
         lambda: front_figure(
             front,
-            found,
+            best_points,
             max_flops=max_flops,
             label=f"{group.indicator} score of the architecture",
         ),
@@ -374,7 +376,7 @@ def _epochs(runs: Runs, search: TrackedRun) -> float:
 
 def _point(point: Mapping[str, float]) -> dict[str, float]:
     """Raises ValueError for what cannot be drawn."""
-    found = {name: float(point[name]) for name in ("flops", "score")}
-    if not all(map(math.isfinite, found.values())):
-        raise ValueError(f"not a point: {found}")
-    return found
+    coordinates = {name: float(point[name]) for name in ("flops", "score")}
+    if not all(map(math.isfinite, coordinates.values())):
+        raise ValueError(f"not a point: {coordinates}")
+    return coordinates

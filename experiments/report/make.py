@@ -128,8 +128,8 @@ def _title(runs: Runs) -> str:
         kinds: {run.tags.get(CELL, run.name) for run in alone if run.kind in kinds}
         for kinds in (("sweep", "correlate", "cell"), ("detect",))
     }
-    found = next(filter(None, names.values()), set())
-    return found.pop() if len(found) == 1 else runs.experiment
+    titles = next(filter(None, names.values()), set())
+    return titles.pop() if len(titles) == 1 else runs.experiment
 
 
 def _section(key: str, make: Callable[[Runs], Section], runs: Runs) -> Section:

@@ -162,7 +162,7 @@ def _over_seeds(candidates: pd.DataFrame, kind: str, column: str, form: Format) 
 
 
 def _keys(means: _Means) -> list[int]:
-    return sorted({key for found in means.values() for key in found})
+    return sorted({key for by_layer in means.values() for key in by_layer})
 
 
 def _alt(by_kind: Mapping[str, _Means]) -> str:

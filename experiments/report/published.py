@@ -71,8 +71,8 @@ def published(key: str) -> dict[str, Any]:
 
 def quoted(text: str) -> Cell:
     """What is printed: a number where it is nothing else; with a unit it stays text."""
-    found = _NUMBER.fullmatch(text)
-    return Number(float(text), decimals(len(found[1] or ""))) if found else text
+    match = _NUMBER.fullmatch(text)
+    return Number(float(text), decimals(len(match[1] or ""))) if match else text
 
 
 def counted(network: str, cost: str, form: Format) -> Cell:

@@ -100,10 +100,10 @@ class Runs:
         Raises:
             TrackingError: there is no such experiment or run, or the server is away or refuses.
         """
-        found = read_experiment(uri, experiment, run_ids)
+        tracked = read_experiment(uri, experiment, run_ids)
         if run is not None:
-            found = found.part(run)
-        return cls(uri, experiment, found.runs, found.num_foreign, found)
+            tracked = tracked.part(run)
+        return cls(uri, experiment, tracked.runs, tracked.num_foreign, tracked)
 
     @classmethod
     def of(

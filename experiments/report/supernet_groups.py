@@ -59,7 +59,7 @@ def comparable(runs: Runs, supernets: pd.DataFrame, but: Collection[str]) -> lis
         f"{_space_name(runs, runs.by_id[group.index[0]])}, {shared.get('data.name', 'no data')}"
         for shared, group in members
     ]
-    found = []
+    supernet_groups = []
     for name, (shared, group) in zip(names, members, strict=True):
         same = [other for (other, _), of in zip(members, names, strict=True) if of == name]
         apart = [
@@ -67,8 +67,8 @@ def comparable(runs: Runs, supernets: pd.DataFrame, but: Collection[str]) -> lis
             for field in sorted({field for each in same for field in each})
             if len({each.get(field) for each in same}) > 1 and field != "space.stages"
         ]
-        found.append(Group(", ".join([name, *apart]), group))
-    return found
+        supernet_groups.append(Group(", ".join([name, *apart]), group))
+    return supernet_groups
 
 
 def in_order(supernets: pd.DataFrame, *then_by: str) -> pd.DataFrame:

@@ -77,17 +77,17 @@ def drive(argument: dict[str, Any], report: Callable[[dict[str, Any]], None]) ->
         ):
             setting = _setting(task, runs, events, argument["code"])
             given = [show_retrain(stage_of(each), each, setting) for each in task.given]
-            made = _make(task, setting, given, argument["place"])
+            done_stages = _make(task, setting, given, argument["place"])
             run_id = None
             folder = argument["figures"]
             if folder is not None:
-                _keep_figures(Path(folder), task, [*given, *made])
+                _keep_figures(Path(folder), task, [*given, *done_stages])
             if run is not None:
-                run_id = finish_cell(run, made, Path(folder))
+                run_id = finish_cell(run, done_stages, Path(folder))
             return {
                 "run_id": run_id,
                 "has_run": run is not None,
-                "stages": [_described(done) for done in (*given, *made)],
+                "stages": [_described(done) for done in (*given, *done_stages)],
             }
     except Exception as error:  # noqa: BLE001  # the others go on; the caller says what failed
         details = error.details if isinstance(error, JobError) else ""
@@ -99,18 +99,18 @@ def drive(argument: dict[str, Any], report: Callable[[dict[str, Any]], None]) ->
 
 
 def _make(task: Task, setting: Setting, given: Sequence[Done], place: Place | None) -> list[Done]:
-    made: list[Done] = []
+    done_stages: list[Done] = []
     for number in range(task.size):
-        stage = task.stage(number, [done.record for done in made])
+        stage = task.stage(number, [done.record for done in done_stages])
         assert stage is not None  # its search is made
-        earlier = {done.stage.kind: done for done in (*given, *made)}
+        earlier = {done.stage.kind: done for done in (*given, *done_stages)}
         inputs = {kind: earlier[kind] for kind in inputs_of(stage) if kind in earlier}
         if stage.kind == "detect":
             assert place is not None  # the parent has looked at the images
-            made.append(make_detect(stage, setting, inputs, place))
+            done_stages.append(make_detect(stage, setting, inputs, place))
         else:
-            made.append(_MAKERS[stage.kind](stage, setting, inputs))
-    return made
+            done_stages.append(_MAKERS[stage.kind](stage, setting, inputs))
+    return done_stages
 
 
 def _runs(task: Task, tracker: Tracker, argument: Mapping[str, Any]) -> StageRuns:
@@ -139,9 +139,9 @@ def _setting(
     return Setting(runner, place, watcher)
 
 
-def _keep_figures(folder: Path, task: Task, made: Iterable[Done]) -> None:
+def _keep_figures(folder: Path, task: Task, done_stages: Iterable[Done]) -> None:
     """The figures of some stages and the resolved config, in one folder on this machine."""
-    for done in made:
+    for done in done_stages:
         shutil.copytree(done.figures, folder, dirs_exist_ok=True)
     (folder / "config.yaml").write_text(dump_config(task.config), encoding="utf-8")
 

@@ -318,14 +318,16 @@ def _finish(run: GroupRun, result: Result, tracker: Tracker, code: Mapping[str, 
 
 def _run_ids(result: Result) -> dict[str, str]:
     """The runs below an experiment's, by stage and cell; what MLflow was not told is not there."""
-    found = {
+    run_ids = {
         run_key(stage["fingerprint"]): stage["mlflow_run_id"]
         for each in result.tasks
         for stage in each.stages
     }
     if result.kind == "sweep":
-        found |= {run_key(_cell_key(result.plan, each.task)): each.run_id for each in result.cells}
-    return {key: run_id for key, run_id in found.items() if run_id is not None}
+        run_ids |= {
+            run_key(_cell_key(result.plan, each.task)): each.run_id for each in result.cells
+        }
+    return {key: run_id for key, run_id in run_ids.items() if run_id is not None}
 
 
 def _add_detector(

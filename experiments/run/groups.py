@@ -61,15 +61,15 @@ def cell_run(
     )
 
 
-def finish_cell(run: GroupRun, made: Sequence[Done], figures: Path) -> str | None:
+def finish_cell(run: GroupRun, done_stages: Sequence[Done], figures: Path) -> str | None:
     """End a cell's run with what was found; returns its id, None if MLflow could not be told."""
-    records = [done.record for done in made]
+    records = [done.record for done in done_stages]
     return run.finish(
         metrics=cell_metrics(records),
         artifacts=figures,
         params=winner_param(records),
         tags={
-            **{f"{INPUT}{done.stage.kind}": done.run_id for done in made if done.run_id},
+            **{f"{INPUT}{done.stage.kind}": done.run_id for done in done_stages if done.run_id},
             NOTE: note([(run.name, retrained_of(records))]),
         },
         parts=[record.fingerprint for record in records],
@@ -142,13 +142,13 @@ def retrained_of(chain: Iterable[StageRecord]) -> StageRecord:
 def note(rows: Iterable[tuple[str, StageRecord | str]]) -> str:
     """Retrained networks by name, or why there is none, in Markdown: a run's description."""
     lines = ["| | architecture | FLOPs | params | test top-1 |", "|---|---|--:|--:|--:|"]
-    for name, found in rows:
-        if isinstance(found, str):
-            lines.append(f"| {name} | failed: {found} | | | |")
+    for name, retrained in rows:
+        if isinstance(retrained, str):
+            lines.append(f"| {name} | failed: {retrained} | | | |")
             continue
-        metrics = found.metrics
+        metrics = retrained.metrics
         lines.append(
-            f"| {name} | `{found.result['arch']}` | {metrics['flops']:,.0f} | "
+            f"| {name} | `{retrained.result['arch']}` | {metrics['flops']:,.0f} | "
             f"{metrics['params']:,.0f} | {metrics['top1']:.2%} |"
         )
     return "\n".join(lines)

@@ -133,7 +133,7 @@ def _is_relative(uri: str) -> bool:
 
 
 def _environment(names: Sequence[str]) -> dict[str, str]:
-    found = {}
+    variables = {}
     for name in names:
         if name.startswith("RAY_"):
             raise ValueError(
@@ -145,10 +145,10 @@ def _environment(names: Sequence[str]) -> dict[str, str]:
                 f"--env {name}: there is no such environment variable here; set it, or leave it "
                 "out."
             )
-        found[name] = os.environ[name]
+        variables[name] = os.environ[name]
     if uri := os.environ.get(_TRACKING_VARIABLE):
-        found[_TRACKING_VARIABLE] = uri
-    return found
+        variables[_TRACKING_VARIABLE] = uri
+    return variables
 
 
 def _copy_source(source: Path, target: Path) -> None:

@@ -66,11 +66,11 @@ def commit() -> str | None:
 
 def _versions(libraries: Iterable[str]) -> dict[str, str]:
     """Of those that are installed."""
-    found = {}
+    versions = {}
     for library in libraries:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[library] = importlib.metadata.version(library)
-    return found
+            versions[library] = importlib.metadata.version(library)
+    return versions
 
 
 def _processor() -> str:

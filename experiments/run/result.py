@@ -131,8 +131,8 @@ class Result:
     @property
     def records(self) -> tuple[StageRecord, ...]:
         """Every stage once."""
-        found = [record for each in self.tasks for record in each.records]
-        return tuple({record.fingerprint: record for record in found}.values())
+        records = [record for each in self.tasks for record in each.records]
+        return tuple({record.fingerprint: record for record in records}.values())
 
     @property
     def winner(self) -> TaskResult | None:
@@ -165,14 +165,14 @@ class Result:
                 )
                 drawn_together.setdefault(config, []).append(top1)
         metrics = {}
-        for name, found in (
+        for name, top1s in (
             ("random_baseline", [max(top1) for top1 in drawn_together.values()]),
             ("random_top1", list(itertools.chain(*drawn_together.values()))),
         ):
-            if found:
-                metrics[name] = statistics.fmean(found)
-            if len(found) > 1:
-                metrics[f"{name}_std"] = statistics.stdev(found)
+            if top1s:
+                metrics[name] = statistics.fmean(top1s)
+            if len(top1s) > 1:
+                metrics[f"{name}_std"] = statistics.stdev(top1s)
         return metrics
 
     @property
@@ -192,8 +192,8 @@ class Result:
             **self.random_metrics,
         }
         if self.winner is not None:
-            found = retrained_of(self.winner.records).metrics
-            metrics |= {name: found[name] for name in ("top1", "flops", "params")}
+            retrained = retrained_of(self.winner.records).metrics
+            metrics |= {name: retrained[name] for name in ("top1", "flops", "params")}
         return metrics if self.detected is None else metrics | coco_metrics(self.detected)
 
     def note(self) -> str:
@@ -290,12 +290,12 @@ class Result:
         return None if self.detected is None else detection_json(self.detected)
 
     def _stages_json(self) -> list[dict[str, Any]]:
-        found = [
+        stages = [
             {**stage, "device_hours": record.device_hours}
             for each in self.tasks
             for stage, record in zip(each.stages, (*each.task.given, *each.records), strict=True)
         ]
-        return sorted(found, key=lambda stage: stage["kind"] == "detect")  # after the baseline
+        return sorted(stages, key=lambda stage: stage["kind"] == "detect")  # after the baseline
 
     def _counts_json(self) -> dict[str, Any]:
         return {

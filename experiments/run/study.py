@@ -56,7 +56,7 @@ def _scores(
     plan: ExperimentPlan, cell: CellPlan, indicators: tuple[str, ...], store: StageStore
 ) -> dict[str, list[float]] | None:
     """Indicator → score of every architecture, for one seed; None where one is missing."""
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     bn_scores_LN = None
     if cell.supernet is not None:
         supernet = store.get(cell.supernet.fingerprint)
@@ -68,10 +68,10 @@ def _scores(
             table_LN = additive_scores(
                 name, cell.space, bn_scores_LN=bn_scores_LN, seed=cell.config.seed
             )
-            found[name] = np.asarray(gather_sum(table_LN, plan.archs)).tolist()
+            values[name] = np.asarray(gather_sum(table_LN, plan.archs)).tolist()
             continue
         record = store.get(cell.score(name, plan.archs).fingerprint)
         if record is None:
             return None
-        found[name] = list(record.result["scores"])
-    return found
+        values[name] = list(record.result["scores"])
+    return values

@@ -141,10 +141,10 @@ def register_winner(
 
 def _models(client: MlflowClient, tracker: Tracker, run_id: str) -> list[LoggedModel]:
     """The run's models, the one that stays first."""
-    found = client.search_logged_models(
+    models = client.search_logged_models(
         [tracker.experiment_id()], filter_string=f"source_run_id = '{run_id}'"
     )
-    return sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
+    return sorted(models, key=lambda model: (model.creation_timestamp, model.model_id))
 
 
 def _is_ready(model: LoggedModel) -> bool:
@@ -239,9 +239,9 @@ def _ensure_version(
 def _versions(
     client: MlflowClient, name: str, model: LoggedModel, run_id: str
 ) -> list[ModelVersion]:
-    found = client.search_model_versions(f"run_id = '{run_id}'")
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
     place = model.artifact_location  # MLflow's registry forgets the model's id
-    ours = [each for each in found if each.name == name and each.source == place]
+    ours = [each for each in versions if each.name == name and each.source == place]
     return sorted(ours, key=lambda each: int(each.version))
 
 
@@ -255,5 +255,5 @@ def _link_version(client: MlflowClient, name: str, version: str, model_id: str) 
 
 def _digest(record: StageRecord) -> str:
     """Changes with what the stage has found, and not with what it cost or when it was made."""
-    found = json_text.dumps({"result": record.result, "metrics": record.metrics})
-    return hashlib.sha256(found.encode()).hexdigest()
+    content = json_text.dumps({"result": record.result, "metrics": record.metrics})
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -174,10 +174,10 @@ class TrackedExperiment:
     def sources(self, run: TrackedRun) -> tuple[TrackedRun, ...]:
         """What a run's numbers come from: its inputs, what is nested under it, what it names."""
         inputs = [self.by_id[each] for each in run.inputs.values() if each in self.by_id]
-        found = [*inputs, *self.children(run)]
+        runs = [*inputs, *self.children(run)]
         if run.fingerprint is None:
-            found += [self._by_digits[d] for d in run.part_fingerprints if d in self._by_digits]
-        return tuple({one.run_id: one for one in found}.values())
+            runs += [self._by_digits[d] for d in run.part_fingerprints if d in self._by_digits]
+        return tuple({one.run_id: one for one in runs}.values())
 
     def children(self, run: TrackedRun) -> tuple[TrackedRun, ...]:
         """The runs that are nested under a run."""
@@ -197,14 +197,14 @@ class TrackedExperiment:
         nested: dict[str, list[TrackedRun]] = {}
         for run in self.runs:
             nested.setdefault(run.parent_run_id or "", []).append(run)
-        return {run_id: tuple(found) for run_id, found in nested.items()}
+        return {run_id: tuple(run_ids) for run_id, run_ids in nested.items()}
 
     def _one(self, digits: str) -> TrackedRun:
         """The run with this id, or with the only id that begins so."""
-        found = [run for run in self.runs if digits and run.run_id.startswith(digits)]
-        if len(found) == 1:
-            return found[0]
-        what = f"{len(found)} runs" if found else "no run"
+        matches = [run for run in self.runs if digits and run.run_id.startswith(digits)]
+        if len(matches) == 1:
+            return matches[0]
+        what = f"{len(matches)} runs" if matches else "no run"
         raise TrackingError(
             f"The experiment {self.name!r} has {what} of this program whose id begins with "
             f"{digits!r}: take one from the lineage table of the whole report, or from MLflow's "

@@ -122,8 +122,8 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         location = None
         if uri.startswith(_SQLITE):
             location = (_database(uri).parent / "artifacts").as_uri()
@@ -134,11 +134,11 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.get_experiment_by_name(name)  # somebody else was a moment faster
-        assert found is not None
-    if found.lifecycle_stage != "active":
-        raise deleted(found, uri)
-    return str(found.experiment_id)
+        experiment = client.get_experiment_by_name(name)  # somebody else was a moment faster
+        assert experiment is not None
+    if experiment.lifecycle_stage != "active":
+        raise deleted(experiment, uri)
+    return str(experiment.experiment_id)
 
 
 def deleted(experiment: Experiment, uri: str) -> TrackingError:
@@ -267,10 +267,10 @@ def _check_version(uri: str) -> None:
 
     response = requests.get(f"{uri.rstrip('/')}/version", timeout=5)
     try:
-        found = Version(response.text.strip()) if response.ok else None
+        version = Version(response.text.strip()) if response.ok else None
     except InvalidVersion:
-        found = None
-    if found is None:
+        version = None
+    if version is None:
         if response.status_code in (401, 403):
             return  # it wants credentials, which MLflow's own client knows how to give
         raise TrackingError(
@@ -278,8 +278,8 @@ def _check_version(uri: str) -> None:
             "/version): mend tracking.uri."
         )
     ours = Version(mlflow.__version__)
-    if found.major != ours.major:
+    if version.major != ours.major:
         raise TrackingError(
-            f"The MLflow server at {uri} is of version {found}, this client of version {ours}: "
-            f"install mlflow {ours.major}.x on the server, or mlflow {found.major}.x here."
+            f"The MLflow server at {uri} is of version {version}, this client of version {ours}: "
+            f"install mlflow {ours.major}.x on the server, or mlflow {version.major}.x here."
         )

@@ -159,9 +159,9 @@ class StageRuns:
         def shown() -> str | None:
             return find_model(self.tracker, run_id, record)
 
-        found = self.claims.wait(f"model-{record.fingerprint}", shown)
-        if not isinstance(found, str):
-            with found:
+        result = self.claims.wait(f"model-{record.fingerprint}", shown)
+        if not isinstance(result, str):
+            with result:
                 log_model(self.tracker, run_id, record, write, name=stage.name)
 
     def _tags(self, inputs: Mapping[str, Done] | None) -> dict[str, str]:

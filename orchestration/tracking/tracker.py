@@ -279,8 +279,8 @@ class Tracker:
         if quote in value:
             raise TrackingError(f"{value} holds both kinds of quotes: name it with one at most.")
         condition = f"tags.`{key}` = {quote}{value}{quote}"
-        found = client.search_runs([experiment_id], filter_string=condition)
-        return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+        runs = client.search_runs([experiment_id], filter_string=condition)
+        return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
     def find_run(self, fingerprint: str) -> str | None:
         """The id of a stage's run in any experiment of the server; None where there is none.
@@ -291,10 +291,10 @@ class Tracker:
         with self.session() as client:
             experiments = [each.experiment_id for each in client.search_experiments()]
             condition = f"tags.`{FINGERPRINT}` = '{fingerprint}'"
-            found = client.search_runs(
+            runs = client.search_runs(
                 experiments, condition, max_results=1, order_by=["attributes.start_time ASC"]
             )
-        return str(found[0].info.run_id) if found else None
+        return str(runs[0].info.run_id) if runs else None
 
     def log_params(self, run: Run, params: Mapping[str, str]) -> None:
         """Params cannot be changed in MLflow: what is there stays."""
