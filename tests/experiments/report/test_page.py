@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
-from experiments.report.make import build_report, write_report
+from experiments.report.make import Report, build_report, write_report
+from experiments.report.tables import Picture, Section
 from tests.experiments.report.browser import visit
 from tests.experiments.report.demo_runs import DemoRuns
 
@@ -105,3 +107,12 @@ def test_the_page_needs_nothing_beside_itself(page: Path) -> None:
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(set(ids)) == len(ids)
     assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+
+
+def test_a_picture_stands_in_its_section_where_none_is_at_the_top(tmp_path: Path) -> None:
+    picture = Picture("front", "a front", "the best score of every cost", Figure)
+    sections = (Section("cost", "Cost", "Table 1", (picture,)), Section("lineage", "Lineage", ""))
+    text = write_report(Report("e", "alone", sections, "digest"), tmp_path / "report").read_text()
+    header, _, main = text.partition("</header>")
+    assert "<img" not in header
+    assert main.count("<img") == 1
