@@ -249,9 +249,10 @@ def _summary(cell_set: CellSet) -> tuple[str, ...]:
         for axis in ("trainable", "indicator", "epochs", "seed")
     )
     where = f"in the space {cell_set.label('space')} on {cell_set.label('data')}"
+    num_cells = "one cell" if len(cell_set.cells) == 1 else f"{len(cell_set.cells)} cells"
     asked = (
         "Asked: what a supernet should train, for how long, and what should rank the networks in "
-        f"it, by {len(cell_set.cells)} cells {where} ({trainables} trained for {epochs} epochs, "
+        f"it, by {num_cells} {where} ({trainables} trained for {epochs} epochs, "
         f"ranked by {indicators}, seed {seeds})."
     )
     best = sweep.params.get("winner") if sweep else None
