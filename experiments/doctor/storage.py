@@ -88,7 +88,7 @@ def check_tracking(uri: str) -> Check:
 
 
 def tracking_verdict(uri: str, server_version: str, client_version: str | None) -> Check:
-    """Judge what a server's ``/version`` page output; the major versions must agree.
+    """Judge what a server's ``/version`` page said; the major versions must agree.
 
     Without a client (``None``) there is nothing to compare; its absence is another check's line.
     """

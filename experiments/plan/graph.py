@@ -200,7 +200,7 @@ def plan_experiment(experiment: Experiment) -> ExperimentPlan:
                 )
             )
     tasks = [_cell_task(cell, experiment) for cell in cells]
-    with_baseline = {(cell.config.seed, _recipe(cell)): cell for cell in cells}
+    with_baseline = {(cell.config.seed, recipe(cell.config)): cell for cell in cells}
     tasks += [
         _retrain_task(cell, arch, BASELINE, BASELINE)
         for cell in with_baseline.values()
@@ -250,9 +250,9 @@ def _retrains_alike(one: CellPlan, other: CellPlan) -> bool:
     return one.retrain(arch).fingerprint == other.retrain(arch).fingerprint
 
 
-def _recipe(cell: CellPlan) -> str:
+def recipe(config: AnyConfig) -> str:
     """Where cells differ in it, each has a random baseline of its own: space, data, recipe."""
-    return cell.config.model_dump_json(include={"space", "data", "retrain"})
+    return config.model_dump_json(include={"space", "data", "retrain"})
 
 
 def _cell_task(cell: CellPlan, experiment: Experiment) -> Task:

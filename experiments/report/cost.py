@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from experiments.figures.numbers import count
-from experiments.figures.training_curves import front_figure
+from experiments.figures.stage_figures import front_figure
 from experiments.report.cells import CellGroup, CellSet, by_size, cell_sets
 from experiments.report.published import all_on_imagenet, published_table
 from experiments.report.run_table import Runs, average, grouped, numbers, reduced, texts

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.config.experiment import CellConfig
 from experiments.figures.study import Study
-from experiments.plan.graph import BASELINE, DETECTION, ExperimentPlan, validation_rank
+from experiments.plan.graph import BASELINE, DETECTION, ExperimentPlan, recipe, validation_rank
 from experiments.plan.tasks import Task
 from experiments.run.groups import axes_of, cell_metrics, note, retrained_of
 from experiments.stages.detect import coco_metrics, detection_json, format_metrics
@@ -156,14 +156,12 @@ class Result:
 
         Means, and with `_std` the standard deviation where there are several.
         """
-        drawn_together: dict[str, list[float]] = {}
+        drawn_together: dict[tuple[int, str], list[float]] = {}
         for each in self.baseline:
             if each.retrained is not None:
                 top1 = each.retrained.metrics["top1"]
-                config = each.task.config.model_dump_json(
-                    include={"seed", "space", "data", "retrain"}
-                )
-                drawn_together.setdefault(config, []).append(top1)
+                draw = (each.task.config.seed, recipe(each.task.config))
+                drawn_together.setdefault(draw, []).append(top1)
         metrics = {}
         for name, top1s in (
             ("random_baseline", [max(top1) for top1 in drawn_together.values()]),
@@ -192,8 +190,8 @@ class Result:
             **self.random_metrics,
         }
         if self.winner is not None:
-            retrained = retrained_of(self.winner.records).metrics
-            metrics |= {name: retrained[name] for name in ("top1", "flops", "params")}
+            best = retrained_of(self.winner.records).metrics
+            metrics |= {name: best[name] for name in ("top1", "flops", "params")}
         return metrics if self.detected is None else metrics | coco_metrics(self.detected)
 
     def note(self) -> str:

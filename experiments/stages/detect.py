@@ -279,8 +279,8 @@ def draw_detect(record: StageRecord, store: StageStore, place: Place, folder: Pa
 
     from detection.coco.annotation_file import read_annotation_file
     from detection.coco.drawing import draw_detections
+    from experiments.figures.stage_figures import detection_figure
     from experiments.figures.style import save_figure
-    from experiments.figures.training_curves import detection_figure
 
     figure = detection_figure(record.history, title="Training of the detector")
     save_figure(figure, folder / "detect_training.png")

@@ -131,8 +131,8 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
 
 def draw_retrain(record: StageRecord, folder: Path) -> None:
     """Write the figures of a finished stage into a folder."""
+    from experiments.figures.stage_figures import training_figure
     from experiments.figures.style import save_figure
-    from experiments.figures.training_curves import training_figure
 
     figure = training_figure(record.history, title=f"Retraining {record.result['arch']}")
     save_figure(figure, folder / "retrain_training.png")

@@ -208,8 +208,8 @@ def _described(ranked: Ranked, space: SearchSpace) -> dict[str, Any]:
 
 def draw_search(record: StageRecord, folder: Path) -> None:
     """Write the figures of a finished stage into a folder."""
+    from experiments.figures.stage_figures import front_figure, scores_figure
     from experiments.figures.style import save_figure
-    from experiments.figures.training_curves import front_figure, scores_figure
 
     result, config = record.result, record.config
     indicator = INDICATORS[result["indicator"]]

@@ -115,8 +115,8 @@ def _finish(job: JobResult, folder: Path) -> Outcome:
 
 def draw_supernet(record: StageRecord, folder: Path) -> None:
     """Write the figures of a finished stage into a folder."""
+    from experiments.figures.stage_figures import training_figure
     from experiments.figures.style import save_figure
-    from experiments.figures.training_curves import training_figure
 
     figure = training_figure(record.history, title="Supernet training")
     save_figure(figure, folder / "supernet_training.png")

@@ -197,7 +197,7 @@ class TrackedExperiment:
         nested: dict[str, list[TrackedRun]] = {}
         for run in self.runs:
             nested.setdefault(run.parent_run_id or "", []).append(run)
-        return {run_id: tuple(run_ids) for run_id, run_ids in nested.items()}
+        return {run_id: tuple(runs) for run_id, runs in nested.items()}
 
     def _one(self, digits: str) -> TrackedRun:
         """The run with this id, or with the only id that begins so."""

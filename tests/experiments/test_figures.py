@@ -10,8 +10,8 @@ import pytest
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from experiments.figures.stage_figures import front_figure, scores_figure, training_figure
 from experiments.figures.style import save_figure
-from experiments.figures.training_curves import front_figure, scores_figure, training_figure
 from tests.nas.examples import TINY
 
 HISTORY = [
