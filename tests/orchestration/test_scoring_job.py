@@ -172,6 +172,12 @@ def test_a_finished_job_starts_nothing_and_is_forgotten(ray_cluster: None, tmp_p
     assert not file.parent.exists()
 
 
+def echo(folder: Path, name: str, rounds: Listed, **options: Any) -> None:
+    """On two actors, where they have room."""
+    arguments = {"name": name, "storage_path": str(folder), "scaling": Scaling(2), **options}
+    run_scoring_job(scorers.make_echo, {}, rounds, **arguments)
+
+
 def failing(tmp_path: Path, **changes: Any) -> None:
     config = {"log": str(tmp_path / "log"), **changes.pop("config")}
     arguments = {"name": "failing", "storage_path": str(tmp_path), "scaling": Scaling(2)}
@@ -195,14 +201,7 @@ def test_a_wrong_request_is_not_tried_again(
     if not loading:
         assert steps(sqlite_uri, run.info.run_id, "first") == [1]
     # Whatever was reserved is free.
-    run_scoring_job(
-        scorers.make_echo,
-        {},
-        Listed([1]),
-        name="after",
-        storage_path=str(tmp_path),
-        scaling=Scaling(2),
-    )
+    echo(tmp_path, "after", Listed([1]))
 
 
 @pytest.mark.parametrize(
@@ -228,14 +227,7 @@ def test_two_jobs_that_want_the_whole_cluster_share_it(ray_cluster: None, tmp_pa
     def run(number: int) -> list[list[float]]:
         rounds = Listed([number, 2.0], [3.0])
         together.wait()
-        run_scoring_job(
-            scorers.make_echo,
-            {},
-            rounds,
-            name=f"job{number}",
-            storage_path=str(tmp_path),
-            scaling=Scaling(2),
-        )
+        echo(tmp_path, f"job{number}", rounds)
         return rounds.scores
 
     with ThreadPoolExecutor(2) as pool:
@@ -269,15 +261,7 @@ def test_one_actor_is_enough_to_go_on_and_waiting_for_room_asks_for_nothing(
         return time.monotonic() < end_s
 
     with pytest.raises(JobError, match="was stopped"):
-        run_scoring_job(
-            scorers.make_echo,
-            {},
-            Listed([1]),
-            name="waiting",
-            storage_path=str(tmp_path),
-            scaling=Scaling(2),
-            keep_going=look,
-        )
+        echo(tmp_path, "waiting", Listed([1]), keep_going=look)
     # Asked as fast as the head answers, it would be thousands, and the head remembers them all.
     assert len(seen) <= 12
     assert seen[-1] - seen[0] < 10 * 1024**2
