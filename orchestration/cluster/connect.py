@@ -66,7 +66,8 @@ def cluster(
                 "address": "local",
                 "num_cpus": num_cpus,
                 "num_gpus": num_gpus,
-                "include_dashboard": False,
+                "include_dashboard": True,
+                "dashboard_port": 0,
             }
         else:
             _check_reachable(address)

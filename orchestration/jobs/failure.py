@@ -78,7 +78,11 @@ def causes_of(error: Exception) -> dict[int, BaseException]:
     from ray.train import ControllerError, WorkerGroupError
 
     if isinstance(error, WorkerGroupError) and error.worker_failures:
-        return dict(sorted(error.worker_failures.items()))
+        # For a worker that does not answer, Ray Train wraps the reason why.
+        return {
+            rank: getattr(cause, "health_check_failure", cause)
+            for rank, cause in sorted(error.worker_failures.items())
+        }
     cause: BaseException = error
     if isinstance(cause, ControllerError):
         cause = cause.controller_failure
@@ -90,11 +94,10 @@ def causes_of(error: Exception) -> dict[int, BaseException]:
 def describe(causes: Mapping[int, BaseException]) -> str:
     """One short sentence about the first cause."""
     from ray.exceptions import RayActorError
-    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
     rank, cause = next(iter(causes.items()))
     who = "the job" if rank < 0 else f"worker {rank}"
-    if isinstance(cause, (RayActorError, WorkerHealthCheckFailedError)):
+    if isinstance(cause, RayActorError):
         return f"the process of {who} died (killed, out of memory, or its node was lost)"
     text = (str(cause).strip() or "no message").splitlines()[0]
     return f"{who} failed with {type(cause).__name__}: {text}"

@@ -1,9 +1,8 @@
 """How the driver of a job follows it: the job's controller appends lines to a file.
 
-Ray Train places a job's controller on its driver's node, so a file in the driver's temporary
-folder is all it takes; another actor would be one more process to start for every job. For the
-same reason the driver itself frees the workers' resources after a controller that was killed,
-which Ray would give to an actor of its own.
+Ray Train places a job's controller on the node of the process that calls ``fit``, and that one is
+placed on its driver's node, so a file in the driver's temporary folder is all it takes; an actor
+would be one more process to start for every job.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
-from ray.train.v2.api.callback import UserCallback
+from ray.train import UserCallback
 
 from orchestration.store import json_text
 
@@ -41,11 +38,9 @@ class Workers:
 
     Attributes:
         num_workers: how many there are.
-        placement_group: the id, in hexadecimal, of what Ray has reserved for them.
     """
 
     num_workers: int
-    placement_group: str
 
 
 class EpochWriter(UserCallback):
@@ -58,25 +53,7 @@ class EpochWriter(UserCallback):
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
     ) -> None:
         """Ray calls it when all workers have reported."""
-        _append(self._path, {"metrics": metrics[0]})
-
-
-class WorkersWriter(WorkerGroupCallback):
-    """Runs in the controller and writes every :class:`Workers`."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
-        """Ray calls it when the workers' processes answer."""
-        handle = worker_group.get_worker_group_state().placement_group_handle
-        _append(
-            self._path,
-            {
-                "num_workers": len(worker_group),
-                "placement_group": handle.placement_group.id.hex(),
-            },
-        )
+        append(self._path, Epoch(metrics[0]))
 
 
 class EventReader:
@@ -98,16 +75,9 @@ class EventReader:
                 yield Epoch(**event) if "metrics" in event else Workers(**event)
 
 
-def release(placement_group: str) -> None:
-    """Free what Ray has reserved for workers; nothing happens if it is free already."""
-    from ray._raylet import PlacementGroupID
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
-
-    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(placement_group))))
-
-
-def _append(path: str, event: dict[str, Any]) -> None:
-    line = json_text.dumps(event).replace("\n", " ")
+def append(path: str, event: Epoch | Workers) -> None:
+    """Write an event; called in the controller."""
+    line = json_text.dumps(vars(event)).replace("\n", " ")
     try:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -15,17 +15,14 @@ itself (preemption, elastic resizing) counts up to the last checkpoint.
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from orchestration.cluster.scaling import Scaling
-from orchestration.cluster.threads import start_thread
 from orchestration.jobs import failure
 from orchestration.jobs.failure import Decision, JobError
 from orchestration.jobs.job_result import (
@@ -39,21 +36,13 @@ from orchestration.jobs.job_result import (
     job_folder,
     stopped,
 )
-from orchestration.jobs.worker import (
-    LEDGER_NAME,
-    Ledger,
-    RayWorkerContext,
-    WorkerContext,
-    naming_batch_sizes,
-)
+from orchestration.jobs.worker import LEDGER_NAME, Ledger, WorkerContext
 from orchestration.store import json_text
 from orchestration.store.stage import JOBS
-from orchestration.store.storage import Storage
+from orchestration.store.storage import Storage, StorageError
 
 if TYPE_CHECKING:
-    from ray.train.v2.api.result import Result
-
-    from orchestration.jobs.torch_trainer import TorchTrainer
+    from ray.train import Result
 
 __all__ = ["JobError", "JobResult", "Scaling", "Work", "forget_job", "run_train_job"]
 
@@ -61,15 +50,8 @@ Work = Callable[[dict[str, Any], WorkerContext], None]
 
 _log = logging.getLogger(__name__)
 
-_POLL_S = 0.05
-# Settings that Ray Train reads from the environment; what the user has set stays.
-_RAY_TRAIN_ENVIRONMENT = {
-    # How often the controller collects reports. Ray's 2 s would be a lower bound for an epoch.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05",
-    # Relative paths in a config mean the user's working directory, in workers too.
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
+# How often a driver looks for news of its job, in a file on its own node.
+_POLL_S = 0.1
 
 
 def run_train_job(
@@ -107,7 +89,6 @@ def run_train_job(
     """
     import ray
 
-    os.environ.update({k: v for k, v in _RAY_TRAIN_ENVIRONMENT.items() if k not in os.environ})
     observer = Observer(follow, on_progress)
     for row in _done_so_far(storage_path, name):
         observer.show(row)
@@ -148,26 +129,32 @@ class _Job:
     lost: Ledger = field(default_factory=Ledger)
 
     def attempt(self, observer: Observer) -> Result:
-        """Run to the end or to the first failure, showing epochs as they come.
-
-        ``fit`` runs in a thread of its own: in the main thread it would take over Ctrl-C for
-        the rest of the process, and nobody could show progress meanwhile.
-        """
-        from orchestration.jobs.progress import Epoch, EventReader, Workers, release
+        """Run to the end or to the first failure, showing epochs as they come."""
+        from orchestration.jobs.fit import Fit, FitArguments
+        from orchestration.jobs.progress import Epoch, EventReader
 
         with tempfile.TemporaryDirectory(prefix="job-") as folder:
             file = Path(folder, "events.jsonl")
-            trainer, reader = self._trainer(file), EventReader(file)
-            since_s, num_workers, saved = time.monotonic(), 0, False
-            placement_group: str | None = None
-            running = True
-            future = start_thread(f"fit-{self.name}", trainer.fit)
+            fit = Fit(
+                FitArguments(
+                    work=self.work,
+                    config=self.config,
+                    name=self.name,
+                    storage=self.storage,
+                    scaling=self.scaling,
+                    events=str(file),
+                    lost_wall_s=self.lost.wall_s,
+                    lost_device_s=self.lost.device_s,
+                )
+            )
+            reader, since_s, num_workers, saved = EventReader(file), time.monotonic(), 0, False
+            is_running = True
             try:
                 observer.begin()
-                while running:
-                    if placement_group is not None and not self.keep_going():
-                        release(placement_group)  # and with it the workers, which ends the attempt
-                    running = not future.done()  # asked first: what it wrote last is still read
+                while is_running:
+                    if not self.keep_going():
+                        raise stopped(self.name)
+                    is_running = not fit.is_done(_POLL_S)  # what it wrote last is still read
                     for event in reader.read():
                         since_s = time.monotonic()
                         if isinstance(event, Epoch):
@@ -175,26 +162,13 @@ class _Job:
                             observer.show(event.metrics)
                         else:
                             num_workers = event.num_workers
-                            placement_group = event.placement_group
-                    wait([future], _POLL_S)
             except Exception:
                 # Nobody watches the job any more: it must not go on beside the one that follows.
-                while not future.done():
-                    for event in reader.read():
-                        if isinstance(event, Workers):
-                            placement_group = event.placement_group
-                    if placement_group is not None:
-                        release(placement_group)
-                    wait([future], _POLL_S)
-                raise
-            except BaseException:
-                trainer.cancel()
+                fit.stop()
                 raise
         try:
-            return cast("Result", future.result())
+            return fit.result()
         except BaseException:
-            if placement_group is not None:
-                release(placement_group)
             spent_s = (time.monotonic() - since_s) if num_workers else 0.0
             before = Ledger() if saved else self.lost  # a checkpoint has it in its ledger
             self.lost = Ledger(
@@ -203,59 +177,6 @@ class _Job:
             )
             raise
 
-    def _trainer(self, file: Path) -> TorchTrainer:
-        from ray.train.v2.api.config import (
-            CheckpointConfig,
-            FailureConfig,
-            RunConfig,
-            ScalingConfig,
-        )
-
-        from orchestration.jobs.progress import EpochWriter, WorkersWriter
-        from orchestration.jobs.torch_trainer import TorchTrainer
-
-        # Declared for the public kind of callback only; Ray takes both.
-        callbacks: list[Any] = [EpochWriter(str(file)), WorkersWriter(str(file))]
-        return TorchTrainer(
-            _work_in_ray,
-            train_loop_config={
-                "work": self.work,
-                "config": self.config,
-                "lost_wall_s": self.lost.wall_s,
-                "lost_device_s": self.lost.device_s,
-                "upload_later": self.storage.is_remote,
-            },
-            scaling_config=ScalingConfig(
-                num_workers=self.scaling.num_workers,
-                use_gpu=self.scaling.use_gpu,
-                resources_per_worker=self.scaling.resources_per_worker,
-            ),
-            run_config=RunConfig(
-                name=self.name,
-                storage_path=self.storage.place(JOBS),
-                storage_filesystem=self.storage.filesystem,
-                checkpoint_config=CheckpointConfig(num_to_keep=1),
-                failure_config=FailureConfig(max_failures=0),
-                callbacks=callbacks,
-            ),
-        )
-
-
-def _work_in_ray(payload: dict[str, Any]) -> str:
-    """The training function as Ray calls it, on every worker; rank 0's value comes back."""
-    context = RayWorkerContext(
-        lost_wall_s=payload["lost_wall_s"],
-        lost_device_s=payload["lost_device_s"],
-        upload_later=payload["upload_later"],
-    )
-    if context.device.startswith("cuda"):
-        import torch
-
-        torch.cuda.set_device(context.device)  # a setting of this thread
-    with naming_batch_sizes(payload["config"]):
-        payload["work"](payload["config"], context)
-    return json_text.dumps(vars(context.ledger()))
-
 
 def _done_so_far(storage_path: str, name: str) -> list[dict[str, float]]:
     """The history that an interrupted job of this name has reached.
@@ -263,18 +184,20 @@ def _done_so_far(storage_path: str, name: str) -> list[dict[str, float]]:
     Raises:
         StorageError: the storage cannot be used.
     """
-    from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
-    from ray.train.v2.api.result import Result
+    from ray.train import Result
 
     storage = Storage(storage_path)
     storage.check(JOBS)
     try:
-        checkpoint = Result.from_path(
-            storage.place(job_folder(name)), storage.filesystem
-        ).checkpoint
+        with storage.errors("read"):
+            checkpoint = Result.from_path(
+                storage.place(job_folder(name)), storage.filesystem
+            ).checkpoint
+    except StorageError:
+        raise
     except RuntimeError:
         return []  # there is no such job, or it saved no checkpoint yet
-    except CheckpointManagerInitializationError as error:
+    except Exception as error:  # noqa: BLE001  # Ray has no public name for it
         # Written by another version of Ray, or half a file from a crash: Ray would refuse it
         # for ever.
         _log.warning("The checkpoints of %s cannot be used (%s); it starts over.", name, error)
