@@ -27,6 +27,8 @@ from orchestration.cluster.threads import live_threads
 from tests.orchestration.ray_head import RayHead
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, here and in what tests start
+# As orchestration.cluster.connect does it, before Ray is imported: loopback only.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 _PREFIXES = ("GIT_", "MLFLOW_", "RAY_")
 _RECORDED = {

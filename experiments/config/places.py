@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, NonNegativeInt, PlainValidator, PositiveFloat
+from pydantic import Field, NonNegativeInt, PlainValidator, PositiveFloat, PositiveInt
 
 from experiments.config.section import Section
 from orchestration.cluster.scaling import Scaling
@@ -63,6 +63,27 @@ class ClusterConfig(Section):
     )
     use_gpu: bool = Field(False, description="Whether every worker has a GPU.")
     cpus_per_worker: PositiveFloat = Field(1.0, description="Cores of a worker.")
+    memory_per_worker: PositiveFloat | None = Field(
+        None, description="GiB of memory that are reserved for a worker."
+    )
+    gpus_per_scorer: PositiveFloat = Field(
+        1.0,
+        le=1.0,
+        description="GPU of a process that scores architectures: 0.25 puts four on one GPU.",
+    )
+    accelerator_type: str | None = Field(
+        None, description="The kind of GPU that a worker needs, in Ray's words, such as A100."
+    )
+    labels: dict[str, str] = Field(
+        {},
+        description="Ray's label selector for the nodes that workers may run on, such as "
+        "{ray.io/market-type: on-demand}.",
+    )
+    cluster_workers: PositiveInt | None = Field(
+        None,
+        description="How many workers the cluster may have room for, where it grows by itself; "
+        "if not given, the nodes that are there count.",
+    )
     max_failures: NonNegativeInt = Field(
         3, description="How often a job, or the process that drives a task, is started again."
     )
@@ -108,7 +129,7 @@ def where_to_look(config: AnyConfig, arguments: Sequence[str]) -> str:
 def scaling(config: AnyConfig) -> Scaling:
     """The workers of every job."""
     section = config.cluster
-    return Scaling(section.num_workers, section.use_gpu, section.cpus_per_worker)
+    return Scaling(**section.model_dump(exclude={"address", "max_failures"}))
 
 
 def absolute(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,29 +15,26 @@ from orchestration.store.storage import Storage
 def require(scaling: Scaling) -> None:
     """Make sure at once that the connected cluster can hold a job's least number of workers.
 
-    A cluster that grows by itself counts with what it may grow to.
+    A cluster that grows by itself counts with what it may grow to, `scaling.cluster_workers`.
 
     Raises:
         ClusterError: it never can; waiting would be for ever.
     """
-    nodes = [node["Resources"] for node in _nodes()]
-    fitting = num_workers_that_fit(nodes, scaling.resources_per_worker)
-    wanted = scaling.min_workers
-    if fitting < wanted and not _may_grow_to(scaling):
-        size = _format(scaling.resources_per_worker)
-        have = "; ".join(_format(node) for node in nodes) or "no node"
+    nodes = _nodes()
+    fitting = _room(nodes, scaling)
+    if fitting < scaling.min_workers:
+        have = "; ".join(_format(node["Resources"]) for node in nodes) or "no node"
         raise ClusterError(
-            f"{wanted} workers of {size} each were asked for, and the cluster holds {fitting} "
-            f"({len(nodes)} nodes: {have}): lower cluster.num_workers, set cluster.use_gpu to "
-            "false, or add nodes."
+            f"{scaling.min_workers} workers of {_format(_needs(scaling))} each were asked for, and "
+            f"the cluster holds {fitting} ({len(nodes)} nodes: {have}): lower cluster.num_workers, "
+            "set cluster.use_gpu to false, add nodes, or say in cluster.cluster_workers how far "
+            "the cluster grows by itself."
         )
 
 
 def num_jobs_at_once(scaling: Scaling) -> int:
     """How many jobs the connected cluster has room for, at their least number of workers."""
-    nodes = [node["Resources"] for node in _nodes()]
-    fitting = num_workers_that_fit(nodes, scaling.resources_per_worker)
-    return max(1, fitting // scaling.min_workers)
+    return max(1, _room(_nodes(), scaling) // scaling.min_workers)
 
 
 def driver_room(driver_bytes: int) -> int:
@@ -99,17 +97,33 @@ def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _may_grow_to(scaling: Scaling) -> bool:
-    """Whether the cluster's autoscaler, if it has one, may bring enough for the job."""
-    import ray
+def _room(nodes: Sequence[Mapping[str, Any]], scaling: Scaling) -> int:
+    """How many workers these nodes hold, or those that may come."""
+    suitable = [node["Resources"] for node in nodes if has_labels(node["Labels"], scaling.labels)]
+    return max(num_workers_that_fit(suitable, _needs(scaling)), scaling.cluster_workers or 0)
 
-    limits = ray._private.state.state.get_max_resources_from_cluster_config()
-    if not limits:
-        return False
-    return all(
-        limits.get(name, 0.0) >= amount * scaling.min_workers
-        for name, amount in scaling.resources_per_worker.items()
-    )
+
+def _needs(scaling: Scaling) -> dict[str, float]:
+    """A worker's resources with what Ray adds to them for a kind of accelerator."""
+    kind = scaling.accelerator_type
+    return scaling.resources_per_worker | ({f"accelerator_type:{kind}": 0.001} if kind else {})
+
+
+def has_labels(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    """Whether a node of these labels is what a Ray label selector asks for.
+
+    Args:
+        labels: of the node.
+        selector: label → ``value``, ``!value``, ``in(a, b)`` or ``!in(a, b)``.
+    """
+
+    def is_met(name: str, condition: str) -> bool:
+        positive = condition.removeprefix("!")
+        listed = re.fullmatch(r"in\((.*)\)", positive)
+        values = [value.strip() for value in listed[1].split(",")] if listed else [positive]
+        return (labels.get(name) in values) is (positive == condition)
+
+    return all(is_met(name, condition) for name, condition in selector.items())
 
 
 def num_workers_that_fit(
@@ -129,5 +143,6 @@ def num_workers_that_fit(
 
 
 def _format(resources: Mapping[str, float]) -> str:
-    known = {name: resources[name] for name in ("CPU", "GPU") if resources.get(name)}
-    return " + ".join(f"{amount:g} {name}" for name, amount in known.items()) or "nothing"
+    known = [f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if resources.get(name)]
+    known += [name.split(":")[1] for name in resources if name.startswith("accelerator_type:")]
+    return " + ".join(known) or "nothing"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
+import re
 import signal
 import socket
 import sysconfig
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestration.cluster.credentials import ray_token
 from orchestration.cluster.threads import join_threads
 
 _CONNECT_TIMEOUT_S = 5.0
@@ -34,8 +37,8 @@ def cluster(
     Args:
         address: ``HOST:PORT`` of a head, or ``auto`` for the one on this machine. None means the
             environment variable ``RAY_ADDRESS``, and without it a new cluster on this machine,
-            bound to loopback and without a dashboard. Where the process is connected already,
-            that connection is used and left open.
+            bound to loopback. Where the process is connected already, that connection is used and
+            left open.
         num_cpus: of a new local cluster; all cores if None.
         num_gpus: of a new local cluster; all GPUs if None.
 
@@ -48,24 +51,24 @@ def cluster(
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     # A worker that asked for no GPU sees none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    import ray
-
-    for name in ("ray", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # It announces at every start that a local cluster is protected by a token.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    if ray.is_initialized():
-        yield
-        return
     address = address or os.environ.get("RAY_ADDRESS") or None
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     with contextlib.ExitStack() as stack:
         if address is None:
-            stack.enter_context(_local_environment())
+            stack.enter_context(_local_environment())  # which Ray reads when it is imported
+        import ray
+
+        for name in ("ray", "ray.train", "ray.tune"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        if ray.is_initialized():
+            yield
+            return
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+        if address is None:
             options |= {
                 "address": "local",
                 "num_cpus": num_cpus,
                 "num_gpus": num_gpus,
+                # Ray Train's cleaner asks it for what has died; any free port will do.
                 "include_dashboard": True,
                 "dashboard_port": 0,
             }
@@ -103,6 +106,12 @@ def _not_usable(address: str | None, error: Exception) -> ClusterError:
             "cores, memory and disk, see that the folder for temporary files (RAY_TMPDIR) can be "
             "written to, and repeat the command; what is done is kept."
         )
+    if match := re.search(r"Version mismatch.*?Python: (\S+)", str(error), re.DOTALL):
+        return ClusterError(
+            f"The Ray cluster at {address} runs Python {match[1]}, and this is Python "
+            f"{platform.python_version()}: use an environment with Python {match[1]} here, or "
+            "start the cluster from one like this."
+        )
     return ClusterError(
         f"No usable Ray cluster at {address} ({_first_line(error)}): start one with 'ray start "
         "--head', check RAY_ADDRESS, and give the cluster's token in RAY_AUTH_TOKEN."
@@ -112,25 +121,20 @@ def _not_usable(address: str | None, error: Exception) -> ClusterError:
 @contextlib.contextmanager
 def _local_environment() -> Iterator[None]:
     """What the processes of a new local cluster inherit, and this process loses afterwards."""
-    from ray._private import ray_constants
-
     wanted = {
         # Ray's own switch for machines that must not open ports to the outside: every server
         # of the cluster binds to 127.0.0.1.
-        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # Nobody preempts this machine; the watcher is one more process for each job.
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     }
     if (path := _python_path()) is not None:
         wanted["PYTHONPATH"] = path
     before = {name: os.environ.get(name) for name in wanted}
-    reachable = ray_constants.ENABLE_RAY_CLUSTER
     os.environ.update(wanted)
-    ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = reachable
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -160,15 +164,8 @@ def _check_reachable(address: str) -> None:
     Raises:
         ClusterError: none does.
     """
-    if address == "local":
+    if address in ("local", "auto"):
         return
-    if address == "auto":
-        from ray._private.services import canonicalize_bootstrap_address
-
-        with contextlib.suppress(ConnectionError, RuntimeError):  # which `ray.init` words better
-            address = canonicalize_bootstrap_address(address) or address
-        if address == "auto":
-            return
     parts = urlsplit(address if "://" in address else f"ray-head://{address}")
     try:
         host, port = parts.hostname, parts.port
@@ -184,32 +181,45 @@ def _check_reachable(address: str) -> None:
             "cluster there with 'ray start --head', mend the address, or leave it out to run on "
             "this machine."
         ) from error
-    if "://" not in address:
-        _check_token(address)
+    if "://" not in address and os.environ.get("RAY_USE_TLS") != "1":
+        _check_head(address)
 
 
-def _check_token(address: str) -> None:
-    """Ask the head for anything at all; with another token, `ray.init` would ask for ever."""
+def _check_head(address: str) -> None:
+    """Ask the head for its version; with another token, `ray.init` would ask for ever."""
+    import grpc
     import ray
-    from ray.exceptions import AuthenticationError, RayError
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-    core: Any = ray._raylet
+    protocol: Any = gcs_service_pb2
+    token = ray_token()
+    wants_token = ClusterError(
+        f"The Ray cluster at {address} wants a token that it does not get: set "
+        "RAY_AUTH_MODE=token and give the cluster's own in RAY_AUTH_TOKEN, or its file in "
+        "RAY_AUTH_TOKEN_PATH."
+    )
+    if token is None and os.environ.get("RAY_AUTH_MODE") == "token":
+        raise wants_token  # Ray's core would not raise but end the process
+    login = () if token is None else (("authorization", f"Bearer {token}"),)
     try:
-        # Asked for first: without a token Ray's core would not raise but end the process.
-        core.AuthenticationTokenLoader.instance().has_token()
-        core.GcsClient(address=address)
-    except AuthenticationError as error:
+        with grpc.insecure_channel(address) as channel:
+            answer = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).CheckAlive(
+                protocol.CheckAliveRequest(), timeout=_CONNECT_TIMEOUT_S, metadata=login
+            )
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            raise wants_token from None
         raise ClusterError(
-            f"The Ray cluster at {address} wants a token that it does not get: set "
-            "RAY_AUTH_MODE=token and give the cluster's own in RAY_AUTH_TOKEN, or its file in "
-            "RAY_AUTH_TOKEN_PATH."
+            f"What answers at {address} is no Ray head ({_first_line(error.details())}): give the "
+            "port that 'ray start --head' has named, 6379 if none was asked for."
         ) from error
-    except (RayError, RuntimeError) as error:
+    if answer.ray_version != ray.__version__:
         raise ClusterError(
-            f"What answers at {address} is no Ray head ({_first_line(error)}): give the port that "
-            "'ray start --head' has named, 6379 if none was asked for."
-        ) from error
+            f"The Ray cluster at {address} runs Ray {answer.ray_version}, and this environment has "
+            f"{ray.__version__}: install ray=={answer.ray_version} here, or start the cluster from "
+            "an environment like this one."
+        )
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: BaseException | str) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from orchestration.cluster.connect import ClusterError
+from orchestration.cluster.credentials import ray_token
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -69,22 +70,17 @@ def check_reachable(address: str) -> None:
 
 def open_client(address: str) -> JobSubmissionClient:
     """Ray's client for this address, with the token that there is."""
-    from ray._private.authentication import authentication_token_setup
     from ray.job_submission import JobSubmissionClient
 
-    for name in (
-        "ray.dashboard.modules.dashboard_sdk",
-        "ray.dashboard.modules.job.sdk",
-        "ray._private.runtime_env.packaging",
-        "ray._private.authentication",
-    ):
+    for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)  # our caller reports it
-    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    token = ray_token()
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     # Ray lets the environment overrule the argument.
     before = os.environ.get(_ADDRESS_VARIABLE)
     os.environ[_ADDRESS_VARIABLE] = address
     try:
-        return JobSubmissionClient(address)
+        return JobSubmissionClient(address, headers=headers)
     finally:
         if before is None:
             del os.environ[_ADDRESS_VARIABLE]

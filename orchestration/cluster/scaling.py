@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_GIB = 1024**3
 
 
 @dataclass(frozen=True)
@@ -14,11 +17,21 @@ class Scaling:
             cluster.
         use_gpu: one GPU for each worker.
         cpus_per_worker: CPU cores reserved for each worker.
+        memory_per_worker: GiB of memory reserved for each worker; none if not given.
+        gpus_per_scorer: of a process that scores, with `use_gpu`; 0.25 puts four on one GPU.
+        accelerator_type: what Ray calls the kind of GPU that a worker needs, such as ``A100``.
+        labels: of the nodes that workers may run on, in the language of Ray's label selectors.
+        cluster_workers: how many workers a cluster that grows by itself may have room for.
     """
 
     num_workers: int | tuple[int, int] = 1
     use_gpu: bool = False
     cpus_per_worker: float = 1.0
+    memory_per_worker: float | None = None
+    gpus_per_scorer: float = 1.0
+    accelerator_type: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cluster_workers: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_workers <= self.max_workers:
@@ -43,6 +56,7 @@ class Scaling:
 
     @property
     def resources_per_worker(self) -> dict[str, float]:
-        """What Ray reserves for each worker."""
+        """What Ray reserves for each worker: cores, GPUs, bytes of memory."""
         gpu = {"GPU": 1.0} if self.use_gpu else {}
-        return {"CPU": float(self.cpus_per_worker), **gpu}
+        memory = {"memory": self.memory_per_worker * _GIB} if self.memory_per_worker else {}
+        return {"CPU": float(self.cpus_per_worker), **gpu, **memory}

@@ -35,7 +35,7 @@ _FINISHED = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 # A node's PATH may begin with any Python, and Ray runs an entry point with that PATH. Put before it
 # is the environment from which the process that starts the entry point has loaded Ray.
 _RAYS_OWN_PATH = (
-    "core=$(grep -m1 -o '/.*/ray/_raylet[^ ]*' /proc/$PPID/maps); "
+    "core=$(grep -m1 -o '/.*/ray/[^ ]*[.]so' /proc/$PPID/maps); "
     'export PATH="${core%/lib*/python3*}/bin:$(dirname "$(readlink /proc/$PPID/exe)"):$PATH"; '
 )
 _TOKEN = "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file that holds it)"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -27,7 +27,7 @@ from orchestration.store.storage import Storage
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-    from ray.train import Result
+    from ray.train.v2.api.result import Result
 
     from orchestration.jobs.train_job import Work
 
@@ -109,7 +109,16 @@ def _fit(arguments: FitArguments, environment: dict[str, str]) -> Result:
         {**_ENVIRONMENT, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(interval_s), **environment}
     )
     storage, scaling = arguments.storage, arguments.scaling
-    trainer = DataParallelTrainer(
+    # It and the result are declared with the classes of Ray Train's first version.
+    run_config: Any = RunConfig(
+        name=arguments.name,
+        storage_path=storage.place(JOBS),
+        storage_filesystem=storage.filesystem,
+        checkpoint_config=CheckpointConfig(num_to_keep=1),
+        failure_config=FailureConfig(max_failures=0),
+        callbacks=[EpochWriter(arguments.events)],
+    )
+    trainer: Any = DataParallelTrainer(
         _work,
         train_loop_config={"arguments": arguments},
         backend_config=TorchBackendConfig(events=arguments.events),
@@ -117,21 +126,13 @@ def _fit(arguments: FitArguments, environment: dict[str, str]) -> Result:
             num_workers=scaling.num_workers,
             use_gpu=scaling.use_gpu,
             resources_per_worker=scaling.resources_per_worker,
+            accelerator_type=scaling.accelerator_type,
+            label_selector=dict(scaling.labels) or None,
         ),
-        run_config=cast(
-            "Any",  # declared with the class of Ray Train's first version
-            RunConfig(
-                name=arguments.name,
-                storage_path=storage.place(JOBS),
-                storage_filesystem=storage.filesystem,
-                checkpoint_config=CheckpointConfig(num_to_keep=1),
-                failure_config=FailureConfig(max_failures=0),
-                callbacks=[EpochWriter(arguments.events)],
-            ),
-        ),
+        run_config=run_config,
     )
     try:
-        return trainer.fit()
+        return cast("Result", trainer.fit())
     except SystemExit:  # Ray Train's answer to Ctrl-C, when the workers have ended
         raise stopped(arguments.name) from None
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray.train import UserCallback
+from ray.train.v2.api.callback import UserCallback
 
 from orchestration.store import json_text
 

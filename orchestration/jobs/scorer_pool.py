@@ -45,7 +45,8 @@ class ScorerPool:
             once in every actor; what it returns scores one item. ``device`` is ``cuda`` where Ray
             gave the actor a GPU, else ``cpu``.
         config: its first argument; must pickle.
-        scaling: the least number of workers is how many actors there are, once all have room.
+        scaling: as many actors as fit in the place of its least number of workers, once all have
+            room.
         name: of the job, for messages.
         max_failures: how often one item, or the loading of one actor, may fail for reasons that
             may go away.
@@ -62,7 +63,8 @@ class ScorerPool:
         max_failures: int = 3,
         keep_going: KeepGoing = always,
     ) -> None:
-        self.num_actors = scaling.min_workers
+        self._share = scaling.gpus_per_scorer if scaling.use_gpu else 1.0
+        self.num_actors = scaling.min_workers * int(1.0 / self._share)
         self._make_scorer = make_scorer
         self._config = config
         self._scaling = scaling
@@ -96,10 +98,10 @@ class ScorerPool:
                 ray.kill(actor)
 
     def spent_s(self) -> tuple[float, float]:
-        """Seconds since the first actor had room; and for which actors had it, summed over them."""
+        """Seconds since the first actor had room; and of devices, summed over the actors."""
         now_s = time.monotonic()
         device_s = self._ended_s + sum(now_s - began_s for began_s in self._began_s.values())
-        return max(0.0, now_s - self._first_began_s), device_s
+        return max(0.0, now_s - self._first_began_s), device_s * self._share
 
     def score(self, items: Sequence[Any]) -> list[float]:
         """The scores of the items, in their order.
@@ -151,16 +153,17 @@ class ScorerPool:
     def _start(self, actor: int) -> None:
         import ray
 
-        needs = self._scaling.resources_per_worker
-        self._actors[actor] = (
-            ray.remote(_Scorer)
-            .options(
-                num_cpus=needs["CPU"],
-                num_gpus=needs.get("GPU", 0.0),
-                scheduling_strategy="DEFAULT",  # not in the room of the trial that drives this job
-            )
-            .remote()
-        )
+        scaling = self._scaling
+        needs = scaling.resources_per_worker
+        options = {
+            "num_cpus": needs["CPU"],
+            "num_gpus": self._share if scaling.use_gpu else 0.0,
+            "memory": needs.get("memory"),
+            "accelerator_type": scaling.accelerator_type,
+            "label_selector": dict(scaling.labels) or None,
+            "scheduling_strategy": "DEFAULT",  # not in the room of the trial that drives this job
+        }
+        self._actors[actor] = ray.remote(_Scorer).options(**options).remote()
         load = self._actors[actor].load.remote(self._make_scorer, self._config)
         self._busy[load] = (actor, None)
 

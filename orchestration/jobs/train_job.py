@@ -42,7 +42,7 @@ from orchestration.store.stage import JOBS
 from orchestration.store.storage import Storage, StorageError
 
 if TYPE_CHECKING:
-    from ray.train import Result
+    from ray.train.v2.api.result import Result
 
 __all__ = ["JobError", "JobResult", "Scaling", "Work", "forget_job", "run_train_job"]
 
@@ -184,7 +184,7 @@ def _done_so_far(storage_path: str, name: str) -> list[dict[str, float]]:
     Raises:
         StorageError: the storage cannot be used.
     """
-    from ray.train import Result
+    from ray.train.v2.api.result import Result
 
     storage = Storage(storage_path)
     storage.check(JOBS)

@@ -96,6 +96,19 @@ def break_down(config: dict[str, Any], context: WorkerContext) -> None:
     raise RuntimeError("the fan is loud")
 
 
+def count_in_job(
+    argument: dict[str, Any], report: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """A task of a sweep whose job has two workers."""
+    from orchestration.cluster.scaling import Scaling
+    from orchestration.jobs.train_job import run_train_job
+
+    result = run_train_job(
+        count, argument, scaling=Scaling(2), on_progress=report, **argument["job"]
+    )
+    return {"losses": [row["train/loss"] for row in result.history]}
+
+
 def nothing(config: dict[str, Any], context: WorkerContext) -> None:
     """The cheapest job there is."""
     context.report({"epoch": 1})

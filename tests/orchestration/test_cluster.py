@@ -4,12 +4,19 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestration.cluster.capacity import num_workers_that_fit, require
-from orchestration.cluster.connect import ClusterError, cluster
+from orchestration.cluster.capacity import (
+    has_labels,
+    num_jobs_at_once,
+    num_workers_that_fit,
+    require,
+)
+from orchestration.cluster.connect import ClusterError, _check_reachable, _not_usable, cluster
 from orchestration.cluster.scaling import Scaling
 from tests.orchestration.ray_head import RayHead
 
@@ -33,6 +40,19 @@ def test_workers_are_counted_node_by_node(
     assert num_workers_that_fit(nodes, per_worker) == expected
 
 
+def test_label_selectors_mean_what_they_mean_to_ray() -> None:
+    spot = {"ray.io/market-type": "spot", "zone": "a"}
+    for condition, expected in [
+        ("spot", True),
+        ("on-demand", False),
+        ("!on-demand", True),
+        ("in(on-demand, spot)", True),
+        ("!in(on-demand, spot)", False),
+    ]:
+        assert has_labels(spot, {"ray.io/market-type": condition, "zone": "a"}) is expected
+    assert not has_labels(spot, {"rack": "7"})
+
+
 @pytest.mark.parametrize("num_workers", [0, (2, 1), (0, 2)])
 def test_impossible_numbers_of_workers(num_workers: int | tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="num_workers"):
@@ -46,9 +66,20 @@ def test_what_can_never_be_had_is_refused_at_once(ray_cluster: None) -> None:
     assert ray.cluster_resources()["CPU"] == 2
     require(Scaling(2))
     require(Scaling((1, 64)))
-    for scaling in (Scaling(3), Scaling(1, use_gpu=True), Scaling(1, cpus_per_worker=4)):
+    for scaling in (
+        Scaling(3),
+        Scaling(1, use_gpu=True),
+        Scaling(1, cpus_per_worker=4),
+        Scaling(1, memory_per_worker=1e6),
+        Scaling(1, accelerator_type="A100"),
+        Scaling(1, labels={"zone": "a"}),
+    ):
         with pytest.raises(ClusterError, match="lower cluster.num_workers"):
             require(scaling)
+    # A head alone, of a cluster that grows by itself.
+    growing = Scaling(4, use_gpu=True, cluster_workers=16)
+    require(growing)
+    assert (num_jobs_at_once(growing), num_jobs_at_once(Scaling(1))) == (4, 2)
 
 
 @pytest.mark.ray
@@ -99,6 +130,30 @@ def test_without_the_right_token_nobody_connects(ray_head: RayHead, tmp_path: Pa
         assert len(answer.splitlines()) == 1
         assert "RAY_AUTH_TOKEN_PATH" in answer
         assert "0" * 32 not in answer
+
+
+def test_a_cluster_of_another_ray_or_python_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import grpc
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    protocol: Any = gcs_service_pb2
+    head: Any = gcs_service_pb2_grpc.NodeInfoGcsServiceServicer()
+    head.CheckAlive = lambda *_: protocol.CheckAliveReply(ray_version="2.1.0")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    server = grpc.server(ThreadPoolExecutor(1))
+    gcs_service_pb2_grpc.add_NodeInfoGcsServiceServicer_to_server(head, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(ClusterError, match=r"runs Ray 2\.1\.0, and .* install ray==2\.1\.0"):
+            _check_reachable(f"127.0.0.1:{port}")
+    finally:
+        server.stop(None)
+    words = "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.9.1\n"
+    error = _not_usable("10.0.0.1:6379", RuntimeError(words))
+    assert "runs Python 3.9.1, and this is Python 3." in str(error)
 
 
 @pytest.mark.ray

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from orchestration.cluster.scaling import Scaling
 from orchestration.jobs.failure import JobError
 from orchestration.jobs.job_result import JobResult, forget_job
 from orchestration.jobs.train_job import run_train_job
+from orchestration.jobs.trials import TrialResult, run_tasks
 from orchestration.jobs.worker import LocalWorkerContext
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StorageError
@@ -195,24 +196,27 @@ def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path:
     assert (ran.count(1), ran.count(2), ran[-1]) == (1, 1, 4)
 
 
-def test_a_killed_controller_is_replaced_and_its_resources_are_freed(
+def test_whatever_is_killed_frees_the_cores_that_the_next_attempt_needs(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    def kill(row: dict[str, float]) -> None:
-        if row["epoch"] == 1:
-            (controller,) = own_processes("ray::TrainContr")
-            os.kill(controller, signal.SIGKILL)
+    """The job takes both cores, and each attempt needs them again."""
+    titles = {1: "ray::RayTrainWo", 2: "ray::TrainContr", 3: "ray::ImplicitFu"}
 
-    # It needs both CPUs, which the first attempt has held.
-    result = run_train_job(
-        jobs.count,
-        {"epochs": 3, "epoch_s": 0.5},
-        name="c",
-        storage_path=str(tmp_path),
-        scaling=Scaling(2),
-        on_progress=kill,
+    def kill(index: int, event: Mapping[str, Any]) -> None:
+        if title := titles.pop(int(event["epoch"]), None):
+            os.kill(own_processes(title)[0], signal.SIGKILL)
+
+    config = {"epochs": 4, "epoch_s": 0.5, "job": {"name": "k", "storage_path": str(tmp_path)}}
+    (result,) = run_tasks(
+        jobs.count_in_job,
+        [config],
+        num_at_once=1,
+        max_failures=1,
+        on_event=kill,
+        on_end=lambda *_: None,
     )
-    assert losses(result) == SUMS[:3]
+    assert titles == {}
+    assert result == TrialResult({"losses": SUMS}, None)
 
 
 def test_a_process_uses_one_cluster_after_another_and_no_thread_outlives_its_own(
