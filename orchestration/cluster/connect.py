@@ -62,7 +62,8 @@ def cluster(
         if ray.is_initialized():
             yield
             return
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+        # Ray warns at every start that it protects a local cluster by a token.
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
             options |= {
                 "address": "local",

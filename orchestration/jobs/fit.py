@@ -71,12 +71,16 @@ class Fit:
 
     def __init__(self, arguments: FitArguments) -> None:
         environment = {k: v for k, v in os.environ.items() if k.startswith(_PREFIXES)}
-        here = ray.get_runtime_context().get_node_id()
+        context = ray.get_runtime_context()
+        here = NodeAffinitySchedulingStrategy(context.get_node_id(), soft=False)
+        # Which of several clusters on a machine is ours: the cleaner would have to guess.
+        cluster = {"env_vars": {"RAY_ADDRESS": context.gcs_address}}
         task = ray.remote(_fit).options(
             name=f"fit-{arguments.name}",
             num_cpus=0,
             max_retries=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+            scheduling_strategy=here,
+            runtime_env=cluster,
         )
         self._result: ObjectRef[Any] = task.remote(arguments, environment)
 
