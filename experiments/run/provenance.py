@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.cluster.credentials import without_credentials
+from orchestration.jobs.device import processor
 from orchestration.store import json_text
 from orchestration.tracking.reader import PROGRAM
 from orchestration.tracking.tracker import CODE
@@ -34,7 +35,7 @@ def provenance() -> dict[str, Any]:
         **_versions(_OPTIONAL),
         "hardware": {
             "machine": platform.machine(),
-            "processor": _processor(),
+            "processor": processor(),
             "num_cpus": os.cpu_count(),
         },
     }
@@ -71,15 +72,6 @@ def _versions(libraries: Iterable[str]) -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[library] = importlib.metadata.version(library)
     return versions
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def source_tags(code: Mapping[str, Any]) -> dict[str, str]:

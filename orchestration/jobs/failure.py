@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import traceback
 from collections.abc import Iterable, Mapping
 
 # Errors of the request or of the program: they come again however often the job is started.
@@ -103,12 +104,20 @@ def describe(causes: Mapping[int, BaseException]) -> str:
     return f"{who} failed with {type(cause).__name__}: {text}"
 
 
+def traceback_of(error: BaseException) -> str:
+    """Where it came from: of a job, its workers' tracebacks."""
+    if isinstance(error, JobError) and error.details:
+        return error.details
+    return "".join(traceback.format_exception(error))
+
+
 def final_error(
     name: str, causes: Mapping[int, BaseException], num_failures: int, details: str
 ) -> Exception:
     """What the caller of a job gets to see: a worker's ValueError itself, else a JobError."""
     for cause in causes.values():
         if isinstance(cause, ValueError):
+            cause.add_note(details)
             return cause
     times = "once" if num_failures == 1 else f"{num_failures} times"
     return JobError(f"Job {name} failed {times}; last, {describe(causes)}.", details)

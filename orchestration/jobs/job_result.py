@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from orchestration.jobs import failure
 from orchestration.jobs.failure import JobStoppedError
 from orchestration.jobs.worker import LEDGER_NAME, Ledger
 from orchestration.store.stage import JOBS
@@ -29,17 +30,20 @@ class JobResult:
         history: one row per epoch, those before any restart included.
         wall_s: seconds that its workers were at work, over all attempts.
         device_hours: the same in hours, times the number of workers.
+        device: what rank 0 ran on; see `orchestration.jobs.device`.
     """
 
     history: list[dict[str, float]]
     wall_s: float
     device_hours: float
+    device: Mapping[str, Any]
     _checkpoint: Checkpoint | None = None
 
     @classmethod
     def of(cls, ledger: Ledger, checkpoint: Checkpoint | None = None) -> JobResult:
         """The result of a job whose books are closed."""
-        return cls(ledger.history, ledger.wall_s, ledger.device_s / 3600.0, checkpoint)
+        hours = ledger.device_s / 3600.0
+        return cls(ledger.history, ledger.wall_s, hours, ledger.device, checkpoint)
 
     def fetch(self, to: Path) -> Path:
         """Copy the files of the last checkpoint into the folder ``to`` and return it.
@@ -89,7 +93,7 @@ class Observer:
         """The job failed for good."""
         self.begin()
         if self._live is not None:
-            self._live.fail(str(error))
+            self._live.fail(str(error), failure.traceback_of(error))
 
 
 def always() -> bool:

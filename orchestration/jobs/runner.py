@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.cluster.scaling import Scaling
-from orchestration.jobs.failure import JobError, JobStoppedError
+from orchestration.jobs.device import describe_device
+from orchestration.jobs.failure import JobError, JobStoppedError, traceback_of
 from orchestration.jobs.job_result import JobResult, Progress, forget_job
 from orchestration.jobs.scorer_pool import MakeScorer
 from orchestration.jobs.scoring_job import Rounds, run_scoring_job
@@ -143,7 +144,7 @@ class StageRunner:
             start_s = time.perf_counter()
             outcome = make()
             wall_s = time.perf_counter() - start_s
-            return outcome, JobResult([], wall_s, wall_s / 3600.0)
+            return outcome, JobResult([], wall_s, wall_s / 3600.0, describe_device("cpu"))
 
         return self._run(stage, make_here, inputs, draw)
 
@@ -227,7 +228,12 @@ class StageRunner:
                 self.failures.put(
                     stage.fingerprint,
                     FailureNote(
-                        stage.kind, stage.name, str(error), time.time(), claim.holder.owner
+                        kind=stage.kind,
+                        name=stage.name,
+                        message=str(error),
+                        failed_at=time.time(),
+                        owner=claim.holder.owner,
+                        traceback=traceback_of(error),
                     ),
                 )
                 raise
@@ -246,7 +252,7 @@ class StageRunner:
                     started_at=started_at,
                     finished_at=time.time(),
                     made_from={kind: record.attempt for kind, record in read.items()},
-                    code=self.code,
+                    code={**self.code, "device": job.device},
                 ),
                 folder,
             )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from orchestration.cluster.scaling import Scaling
 from orchestration.jobs import failure
+from orchestration.jobs.device import describe_device
 from orchestration.jobs.failure import Decision
 from orchestration.jobs.job_result import KeepGoing, always, stopped
 from orchestration.jobs.worker import naming_batch_sizes
@@ -65,6 +66,7 @@ class ScorerPool:
     ) -> None:
         self._share = scaling.gpus_per_scorer if scaling.use_gpu else 1.0
         self.num_actors = scaling.min_workers * int(1.0 / self._share)
+        self.device: dict[str, Any] = {}  # what the actor runs on that was loaded last
         self._make_scorer = make_scorer
         self._config = config
         self._scaling = scaling
@@ -134,7 +136,8 @@ class ScorerPool:
                 else:
                     self._idle.append(actor)
                     if done is None:
-                        self._began_s[actor] = time.monotonic() - value
+                        loading_s, self.device = value
+                        self._began_s[actor] = time.monotonic() - loading_s
                         self._first_began_s = min(self._first_began_s, self._began_s[actor])
                     else:
                         scores[done] = value
@@ -203,18 +206,19 @@ class _Scorer:
     def __init__(self) -> None:
         self._began_s = time.monotonic()
 
-    def load(self, make_scorer: MakeScorer, config: dict[str, Any]) -> float:
-        """Seconds since the actor had room.
+    def load(self, make_scorer: MakeScorer, config: dict[str, Any]) -> tuple[float, dict[str, Any]]:
+        """Seconds since the actor had room, and what it runs on.
 
         A method and not the constructor, whose errors Ray would wrap beyond recognition.
         """
         import ray
 
         has_gpu = ray.get_runtime_context().get_accelerator_ids().get("GPU")
+        device = "cuda" if has_gpu else "cpu"
         self._config = config
         with naming_batch_sizes(config):
-            self._score = make_scorer(config, "cuda" if has_gpu else "cpu")
-        return time.monotonic() - self._began_s
+            self._score = make_scorer(config, device)
+        return time.monotonic() - self._began_s, describe_device(device)
 
     def score(self, item: Any) -> float:
         with naming_batch_sizes(self._config):

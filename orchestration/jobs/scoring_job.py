@@ -127,6 +127,7 @@ def run_scoring_job(
                 wall_s, device_s = pool.spent_s()
                 ledger.wall_s = before_s + wall_s
                 ledger.device_s = before_device_s + device_s
+                ledger.device = {**pool.device, "num_workers": pool.num_actors}
                 pool.check()  # who must stop does not overwrite what another one has written
                 checkpoint.write(rounds, ledger)
                 observer.show(row)

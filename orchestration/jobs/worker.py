@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestration.jobs.device import describe_device
 from orchestration.store import json_text
 from orchestration.store.storage import reason_of
 
@@ -79,11 +80,13 @@ class Ledger:
         history: one row per epoch.
         wall_s: seconds that workers were at work, over all attempts.
         device_s: the same, times the number of workers of each attempt.
+        device: what rank 0 of the last attempt ran on; see `describe_device`.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
     wall_s: float = 0.0
     device_s: float = 0.0
+    device: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Ledger:
@@ -191,6 +194,7 @@ class RayWorkerContext:
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.device = _ray_device()
+        self._described = describe_device(self.device)
         self._upload_later = upload_later
         self._started = time.monotonic()
         self._before = Ledger(wall_s=lost_wall_s, device_s=lost_device_s)
@@ -244,6 +248,7 @@ class RayWorkerContext:
             history=self._history,
             wall_s=self._before.wall_s + spent_s,
             device_s=self._before.device_s + spent_s * self.world_size,
+            device={**self._described, "num_workers": self.world_size},
         )
 
 

@@ -24,6 +24,7 @@ class FailureNote:
         message: why it failed.
         failed_at: Unix time, seconds.
         owner: the claim under which it failed.
+        traceback: where in the program.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class FailureNote:
     message: str
     failed_at: float
     owner: str
+    traceback: str = ""
 
 
 class FailureLog:

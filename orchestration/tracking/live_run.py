@@ -99,13 +99,15 @@ class LiveRun:
             _log.warning("MLflow at %s is back; its metrics are complete.", self._tracker.uri)
         return True
 
-    def fail(self, message: str) -> None:
-        """Mark the run as failed, with the reason as the tag ``bnnas.error``."""
+    def fail(self, message: str, traceback: str = "") -> None:
+        """Mark the run as failed: the tag ``bnnas.error``, the artifact ``traceback.txt``."""
         if not self.flush() or self.run_id is None:
             return
         try:
             with self._tracker.session(_LIVE_TIMEOUT_S, 0) as client:
                 client.set_tag(self.run_id, ERROR, message[:MAX_TAG_CHARS])
+                if traceback:
+                    client.log_text(self.run_id, traceback, "traceback.txt")
                 client.set_terminated(self.run_id, "FAILED")
         except TrackingError as error:
             self._pause(error)

@@ -41,6 +41,7 @@ PUBLISHED = "bnnas.published"
 ERROR = "bnnas.error"
 CELL = "bnnas.cell"
 CODE = "bnnas.code"  # where a result comes from, as JSON
+DEVICE = "bnnas.device"  # what its device-hours are hours of
 INPUT = "bnnas.input."  # and the kind of the stage whose run id it holds
 PART = "bnnas.part."  # and a number: fingerprints of stages that a group's numbers come from
 PART_DIGITS = 12  # of a fingerprint, there
@@ -424,6 +425,8 @@ def record_tags(
 ) -> dict[str, str]:
     """The tags that :meth:`Tracker.publish` gives the run of a record."""
     code = {CODE: json_text.dumps(record.code)} if record.code else {}
+    if device := record.code.get("device"):
+        code[DEVICE] = f"{device.get('num_workers', 1)} × {device['model']}"
     return {**stage_tags(record.kind, record.fingerprint, tags, parent_run_id), **code}
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from orchestration.cluster.scaling import Scaling
+from orchestration.jobs.device import processor
 from orchestration.jobs.failure import JobError
 from orchestration.jobs.job_result import JobResult, forget_job
 from orchestration.jobs.train_job import run_train_job
@@ -133,6 +136,7 @@ def test_a_crash_inside_an_epoch_changes_nothing(
     assert seen == [(row, True) for row in uninterrupted.history]
     assert result.wall_s > 0
     assert result.device_hours == pytest.approx(result.wall_s / 3600)
+    assert result.device == {"node": socket.gethostname(), "model": processor(), "num_workers": 1}
     (run,) = all_runs(sqlite_uri)
     assert run.data.tags["bnnas.fingerprint"] == STAGE.fingerprint
     for key in ("epoch", "train/loss"):
@@ -293,6 +297,10 @@ def test_a_wrong_request_is_not_tried_again(
     (run,) = all_runs(sqlite_uri)
     assert run.info.status == "FAILED"
     assert run.data.tags["bnnas.error"].startswith("data.root is '/nowhere'")
+    client = MlflowClient(sqlite_uri)
+    (trace,) = client.list_artifacts(run.info.run_id)
+    text = Path(client.download_artifacts(run.info.run_id, trace.path)).read_text()
+    assert "in refuse" in text
 
 
 def test_what_does_not_go_away_fails_the_job(ray_cluster: None, tmp_path: Path) -> None:
