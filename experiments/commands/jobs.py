@@ -49,11 +49,14 @@ def submit(
     env: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME",
-            help="Pass on an environment variable, such as AWS_ACCESS_KEY_ID; whoever holds the "
-            "cluster's token can read it there.",
+            metavar="NAME[=VALUE]",
+            help="Pass on an environment variable, such as AWS_ACCESS_KEY_ID, or set one there; "
+            "whoever holds the cluster's token can read it.",
         ),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Look first at what the nodes lack.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Send an experiment, a sweep or a correlation study to a Ray cluster, and follow it.
@@ -61,19 +64,30 @@ def submit(
     Only the code and the config travel; the nodes must share storage.path and data.root.
     Ctrl-C ends the following, and not the job.
     """
-    from experiments.run.package import pack
+    from experiments.run.package import needs, pack
 
     err = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="bnnas-submit-") as folder:
         package = pack(config, overrides or [], Path(folder), variables=env or [])
+        submissions = Submissions(address)
+        if check:
+            with err.status("Looking at the nodes"):
+                problems = submissions.preflight(
+                    needs(config, overrides or []),
+                    env_vars=package.env_vars,
+                    runtime_env=package.runtime_env,
+                )
+            if problems:
+                raise ClusterError("\n".join(problems))
         with err.status("Sending the code"):
-            submissions = Submissions(address)
             submission_id = submissions.submit(
                 package.entrypoint,
                 package.folder,
                 submission_id=package.submission_id,
                 metadata=package.metadata,
                 env_vars=package.env_vars,
+                runtime_env=package.runtime_env,
+                entrypoint_cpus=package.entrypoint_cpus,
             )
     if wait:
         if not json:

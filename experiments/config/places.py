@@ -7,10 +7,18 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, NonNegativeInt, PlainValidator, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from experiments.config.section import Section
 from orchestration.cluster.scaling import Scaling
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
     from experiments.config.experiment import AnyConfig
 
 _DATABASE = "mlflow.db"
+_OF_A_JOB = {each.name for each in fields(Scaling)}
 
 
 def _num_workers(value: Any) -> int | tuple[int, int]:
@@ -84,6 +93,15 @@ class ClusterConfig(Section):
         description="How many workers the cluster may have room for, where it grows by itself; "
         "if not given, the nodes that are there count.",
     )
+    entrypoint_cpus: NonNegativeFloat = Field(
+        0.0,
+        description="Cores of the process that leads a submitted experiment: with any it runs on a "
+        "node that has them, else on the head.",
+    )
+    runtime_env: dict[str, Any] = Field(
+        {},
+        description="Ray's runtime_env of a submitted experiment: pip, uv, image_uri, env_vars and others.",
+    )
     max_failures: NonNegativeInt = Field(
         3, description="How often a job, or the process that drives a task, is started again."
     )
@@ -129,7 +147,7 @@ def where_to_look(config: AnyConfig, arguments: Sequence[str]) -> str:
 def scaling(config: AnyConfig) -> Scaling:
     """The workers of every job."""
     section = config.cluster
-    return Scaling(**section.model_dump(exclude={"address", "max_failures"}))
+    return Scaling(**section.model_dump(include=_OF_A_JOB))
 
 
 def absolute(path: str) -> str:

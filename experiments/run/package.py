@@ -8,7 +8,9 @@ here.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import re
 import secrets
 import shlex
@@ -23,8 +25,9 @@ import yaml
 from experiments.config.experiment import Experiment
 from experiments.config.load import load_experiment, read_values
 from experiments.plan.find_stage import FINGERPRINT
-from experiments.run.provenance import COMMIT_VARIABLE, commit
+from experiments.run.provenance import COMMIT_VARIABLE, LIBRARIES, commit
 from nas.space import built_in_spaces, load_space
+from orchestration.cluster.preflight import Request
 
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("nas", "orchestration", "detection", "experiments")
@@ -44,6 +47,8 @@ class Package:
         entrypoint: the shell command.
         metadata: what the experiment is called, where its results will lie, and its commit.
         env_vars: what the job gets to see of this process's environment.
+        runtime_env: the config's own entries of Ray's.
+        entrypoint_cpus: cores of the process that leads the job.
     """
 
     folder: Path
@@ -51,6 +56,8 @@ class Package:
     entrypoint: str
     metadata: Mapping[str, str]
     env_vars: Mapping[str, str]
+    runtime_env: Mapping[str, Any]
+    entrypoint_cpus: float
 
 
 def pack(
@@ -62,8 +69,9 @@ def pack(
         config: a YAML file of an experiment, a sweep, a correlation study or a detector.
         overrides: `key.path=value`, as for `bnnas run`.
         folder: is filled.
-        variables: names of environment variables whose values travel too. By itself only
-            `MLFLOW_TRACKING_URI` does: who else may read a secret on a cluster, we cannot know.
+        variables: names of environment variables whose values travel too, or NAME=VALUE. By
+            itself only `MLFLOW_TRACKING_URI` does: who else may read a secret on a cluster, we
+            cannot know.
 
     Raises:
         ValueError: the request is wrong, or its results would be lost.
@@ -88,6 +96,34 @@ def pack(
         entrypoint=shlex.join(["python", "-m", "experiments", experiment.kind, "config.yaml"]),
         metadata=metadata,
         env_vars=env_vars,
+        runtime_env=experiment.shared.cluster.runtime_env,
+        entrypoint_cpus=experiment.shared.cluster.entrypoint_cpus,
+    )
+
+
+def needs(config: Path, overrides: Sequence[str]) -> Request:
+    """What the nodes must have for an experiment that `pack` takes.
+
+    Raises:
+        ValueError: as `pack`.
+    """
+    experiment = load_experiment(config, overrides)
+    _check_places(experiment)
+    shared = experiment.shared
+    boxes = None if shared.detect is None else shared.detect.data
+    roots = {
+        "data.root": None if shared.data is None else shared.data.root,
+        "detect.data.root": None if boxes is None else boxes.root,
+    }
+    server = experiment.tracking.uri or os.environ.get(_TRACKING_VARIABLE) or ""
+    return Request(
+        versions={
+            "python": ".".join(platform.python_version_tuple()[:2]),
+            **{library: importlib.metadata.version(library) for library in LIBRARIES},
+        },
+        storage=experiment.storage.path,
+        data={field: root for field, root in roots.items() if root is not None},
+        servers={"tracking.uri": server} if server.startswith("http") else {},
     )
 
 
@@ -134,18 +170,18 @@ def _is_relative(uri: str) -> bool:
 
 def _environment(names: Sequence[str]) -> dict[str, str]:
     variables = {}
-    for name in names:
-        if name.startswith("RAY_"):
+    for given in names:
+        name, has_value, value = given.partition("=")
+        if name == "RAY_ADDRESS" or name.startswith("RAY_AUTH_"):
             raise ValueError(
-                f"--env {name}: Ray's own settings, its token included, are the cluster's; leave "
-                "it out."
+                f"--env {name}: the cluster has its own address and token; leave it out."
             )
-        if name not in os.environ:
+        if not has_value and name not in os.environ:
             raise ValueError(
-                f"--env {name}: there is no such environment variable here; set it, or leave it "
-                "out."
+                f"--env {name}: there is no such environment variable here; set it, give "
+                f"{name}=VALUE, or leave it out."
             )
-        variables[name] = os.environ[name]
+        variables[name] = value if has_value else os.environ[name]
     if uri := os.environ.get(_TRACKING_VARIABLE):
         variables[_TRACKING_VARIABLE] = uri
     return variables

@@ -21,7 +21,7 @@ from orchestration.tracking.tracker import CODE
 
 COMMIT_VARIABLE = "BNNAS_COMMIT"
 _OUR_SCRIPTS = (PROGRAM, "cli.py", "__main__.py", "-c")
-_LIBRARIES = ("torch", "torchvision", "ray", "mlflow", "numpy")
+LIBRARIES = ("torch", "torchvision", "ray", "mlflow", "numpy")
 _OPTIONAL = ("onedl-mmdetection", "onedl-mmengine", "onedl-mmcv", "mmdet", "mmengine", "mmcv")
 
 
@@ -31,7 +31,7 @@ def provenance() -> dict[str, Any]:
         "commit": commit(),
         "command": command(),
         "python": platform.python_version(),
-        **{library: importlib.metadata.version(library) for library in _LIBRARIES},
+        **{library: importlib.metadata.version(library) for library in LIBRARIES},
         **_versions(_OPTIONAL),
         "hardware": {
             "machine": platform.machine(),

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import shlex
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestration.cluster import preflight
 from orchestration.cluster.connect import ClusterError
 from orchestration.cluster.dashboard import (
     UnreachableError,
@@ -116,6 +120,8 @@ class Submissions:
         submission_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
         env_vars: Mapping[str, str] | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+        entrypoint_cpus: float = 0.0,
     ) -> str:
         """Send a folder and have a command run in it; returns the submission's id.
 
@@ -125,14 +131,59 @@ class Submissions:
             submission_id: unique on the cluster; Ray's choice if None.
             metadata: shown to everybody who may ask the cluster.
             env_vars: for the command and for all workers that it starts.
+            runtime_env: further entries of Ray's, such as `pip`, `uv` or `image_uri`; its
+                environment variables give way to `env_vars`.
+            entrypoint_cpus: cores reserved for the command itself; with any, it runs on a node
+                that has them, else on the head.
         """
+        environment = dict(runtime_env or {})
+        variables = {**environment.pop("env_vars", {}), **(env_vars or {})}
         with self._asking():
             return self._client.submit_job(
                 entrypoint=_RAYS_OWN_PATH + entrypoint,
                 submission_id=submission_id,
                 metadata=dict(metadata or {}),
-                runtime_env={"working_dir": str(working_dir), "env_vars": dict(env_vars or {})},
+                runtime_env={
+                    **environment,
+                    "working_dir": str(working_dir),
+                    "env_vars": variables,
+                },
+                entrypoint_num_cpus=entrypoint_cpus,
             )
+
+    def preflight(
+        self,
+        request: preflight.Request,
+        *,
+        env_vars: Mapping[str, str] | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """What the cluster's nodes lack, one sentence each; arguments as for `submit`.
+
+        Raises:
+            ClusterError: the job that looks did not come to its end.
+        """
+        with tempfile.TemporaryDirectory(prefix="bnnas-preflight-") as folder:
+            shutil.copy(preflight.__file__, Path(folder, "preflight.py"))
+            submission_id = self.submit(
+                shlex.join(["python", "preflight.py", request.to_argument()]),
+                Path(folder),
+                metadata={"bnnas.command": "preflight"},
+                env_vars=env_vars,
+                runtime_env=runtime_env,
+            )
+            log = "".join(self.follow(submission_id))
+        problems = preflight.read_answer(log)
+        if problems is None:
+            state = self.status(submission_id)
+            reason = (log.strip() or state.message.strip() or state.status).splitlines()[-1]
+            raise ClusterError(
+                f"The nodes of {self.address} could not be looked at ({reason}): see 'bnnas logs "
+                f"{submission_id}', or submit with --no-check."
+            )
+        with self._asking():
+            self._client.delete_job(submission_id)
+        return problems
 
     def status(self, submission_id: str) -> Submission:
         """Where a submission stands.

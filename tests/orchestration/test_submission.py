@@ -157,6 +157,36 @@ def test_what_is_submitted_runs_in_its_folder_and_is_known_under_its_id(
     assert ray_head.token not in str(answer)
 
 
+@pytest.mark.server
+def test_nodes_are_looked_at_before_anything_is_sent(ray_head: RayHead, folder: Path) -> None:
+    (folder / "file").touch()
+    body = f"""
+    from orchestration.cluster.preflight import Request
+    import importlib.metadata, platform
+    python = ".".join(platform.python_version_tuple()[:2])
+    versions = {{"python": python, "ray": importlib.metadata.version("ray")}}
+    fine = Request(versions, {str(folder / "new")!r}, {{"data.root": {str(folder)!r}}})
+    wrong = Request(
+        {{"python": "3.9", "ray": "2.1.0", "no-such-library": "1.0"}},
+        {str(folder / "file")!r},
+        {{"data.root": "/nowhere"}},
+        {{"tracking.uri": "http://127.0.0.1:9/health"}},
+    )
+    return [jobs.preflight(fine), jobs.preflight(wrong), [one.entrypoint for one in jobs.known()]]
+    """
+    none, problems, known = ask(ray_head, folder, body)
+    assert none == []
+    python, ray, missing, storage, data, server = problems
+    assert python.startswith("On node 127.0.0.1 python is 3.")
+    assert "and here it is 3.9: install requirements.lock there" in python
+    assert "ray is 2.6" in ray
+    assert "no-such-library is missing" in missing
+    assert "cannot write to storage.path" in storage
+    assert "data.root '/nowhere' does not exist" in data
+    assert "gets no answer from tracking.uri http://127.0.0.1:9/health" in server
+    assert not any("preflight" in each for each in known)  # it leaves nothing behind
+
+
 def wait_for_line(path: Path) -> None:
     """Wait until a client has written what it has read of a log."""
     end_s = time.monotonic() + 60

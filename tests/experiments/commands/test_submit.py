@@ -125,8 +125,10 @@ def test_of_the_environment_only_what_is_named_travels(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     config = write_config(tmp_path)
-    package = pack(config, [], package_folder, variables=["AWS_ACCESS_KEY_ID"])
+    variables = ["AWS_ACCESS_KEY_ID", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=1"]
+    package = pack(config, [], package_folder, variables=variables)
     expected = {"MLFLOW_TRACKING_URI": uri, "AWS_ACCESS_KEY_ID": "key"}
+    expected["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "1"
     if (version := commit()) is not None:
         expected["BNNAS_COMMIT"] = version
     assert package.env_vars == expected
@@ -187,7 +189,9 @@ def test_a_submitted_experiment_runs_and_leaves_its_results_in_the_storage(
 ) -> None:
     search = {"indicator": "flops"}
     config = write_config(tmp_path, search=search, random_baseline__num_architectures=0)
-    done = client.run("submit", config)
+    # Its process takes a core of the node, and its environment has what the config puts there.
+    environment = "cluster.runtime_env={env_vars: {OMP_NUM_THREADS: '1'}}"
+    done = client.run("submit", config, "--set", environment, "--set=cluster.entrypoint_cpus=0.5")
     assert done.returncode == 0, done.stdout + done.stderr
     submission_id, *log = done.stdout.splitlines()
     assert submission_id.startswith("small-")
@@ -208,7 +212,11 @@ def test_a_submitted_experiment_runs_and_leaves_its_results_in_the_storage(
 @pytest.mark.slow
 def test_a_job_that_fails_is_the_status_of_its_submission(client: Client, tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    done = client.run("submit", config, "--set=data.name=cifar10", "--json")
+    missing = ("submit", config, "--set=data.name=cifar10", "--set=data.root=/nowhere")
+    refused = client.run(*missing)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "On node 127.0.0.1 data.root '/nowhere' does not exist" in refused.stderr
+    done = client.run(*missing, "--no-check", "--json")
     assert done.returncode == 1
     one = json.loads(done.stdout)
     assert one["status"] == "FAILED"
