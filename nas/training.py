@@ -5,7 +5,7 @@ before the one optimiser step (FairNAS runs N paths a step, SPOS one), a subnet 
 Parameters that no pass used keep `grad=None`: the optimiser leaves them, their momentum and their
 weight decay alone, and no byte of them crosses the network. `DistributedDataParallel` would reduce
 every parameter, or search the graph for the unused ones at each step; here every rank knows which
-path a step uses (`nas.sampling`), so only the gradients that exist are averaged, in one message.
+path a step uses (`nas.sampling`), so only the gradients that exist are summed, in one message.
 
 Shape legend: B images, C channels, H height, W width.
 """
@@ -85,6 +85,7 @@ def train_epoch(
     schedule: WarmupCosine,
     *,
     first_step: int,
+    global_batch: int | None = None,
     passes: Passes = lambda step: [()],
     label_smoothing: float = 0.1,
     clip_norm: float | None = None,
@@ -93,10 +94,12 @@ def train_epoch(
 ) -> EpochStats:
     """Train on `batches`; `first_step` counts from the start of the training.
 
+    `global_batch` is how many images a step has on all ranks together; without it one rank has all.
+
     `passes(step)` gives the arguments after the images for every forward pass of a step: `[()]` for
-    a subnet, `[(arch,), …]` for a supernet. On several ranks each gets its shard of every batch,
-    and all must get the same `passes`. Batch norm's running statistics are averaged over the ranks
-    at the end of the epoch.
+    a subnet, `[(arch,), …]` for a supernet. On several ranks each gets its share of every batch,
+    of whatever size, all must get the same `passes`, and the network's batch norms are those of
+    `nas.sync_batch_norm`: then the ranks together do what one does with the whole batch.
     """
     network.train()
     # Summed loss, correct answers and images over all passes, kept where the network is.
@@ -109,21 +112,22 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = schedule.at(step)
         optimizer.zero_grad(set_to_none=True)
+        # With what part of the global batch this rank's mean loss counts.
+        share = 1.0 if global_batch is None else len(labels_B) / global_batch
         for arguments in passes(step):
             with torch.autocast(device_type, autocast, enabled=autocast is not None):
                 logits_BK = network(images_BCHW, *arguments)
                 loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=label_smoothing)
-            loss.backward()
+            (loss * share).backward()
             totals[0] += loss.detach() * len(labels_B)
             totals[1] += (logits_BK.detach().argmax(dim=1) == labels_B).sum()
             totals[2] += len(labels_B)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        average_gradients(parameters)
+        sum_gradients(parameters)
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
         optimizer.step()
         step += 1
-    average_buffers(network)
     loss_sum, num_correct, num_images = sum_over_ranks(totals).tolist()
     return EpochStats(
         loss=loss_sum / num_images, top1=num_correct / num_images, num_steps=step - first_step
@@ -157,12 +161,10 @@ def recalibrate(network: nn.Module, batches: Batches, *, device: str = "cpu") ->
 
     A supernet's statistics mix all the paths that were sampled, so a subnet with inherited weights
     must be recalibrated on training images before its accuracy means anything (SPOS, section 3.3).
-    On several ranks, each with its shard of the batches, the ranks' statistics are averaged.
     """
     torch.optim.swa_utils.update_bn(
         (to_device(images_BCHW, device) for images_BCHW, _ in batches), network
     )
-    average_buffers(network)
 
 
 def subnet_accuracy(
@@ -202,26 +204,16 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> int:
-    """Average the gradients that exist over all ranks, in place; returns how many numbers moved.
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> int:
+    """Sum the gradients that exist over all ranks, in place; returns how many numbers moved.
 
     The ranks must have run the same paths, so that the same gradients exist on each.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return _average(gradients)
-
-
-def average_buffers(network: nn.Module) -> int:
-    """Average batch norm's running statistics over all ranks, in place; returns how many moved."""
-    return _average([buffer for buffer in network.buffers() if buffer.is_floating_point()])
-
-
-def _average(tensors: list[Tensor]) -> int:
-    if world_size() == 1 or not tensors:
+    if world_size() == 1 or not gradients:
         return 0
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    dist.all_reduce(flat)
-    flat /= world_size()
-    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-        tensor.copy_(part.view_as(tensor))
+    flat = sum_over_ranks(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
     return flat.numel()

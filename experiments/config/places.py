@@ -100,7 +100,7 @@ class ClusterConfig(Section):
     )
     runtime_env: dict[str, Any] = Field(
         {},
-        description="Ray's runtime_env of a submitted experiment: pip, uv, image_uri, env_vars and others.",
+        description="Ray's runtime_env of a submitted experiment: pip, uv, image_uri and others.",
     )
     max_failures: NonNegativeInt = Field(
         3, description="How often a job, or the process that drives a task, is started again."

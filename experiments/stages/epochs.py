@@ -20,6 +20,7 @@ from experiments.config.training import Recipe
 from experiments.stages.setting import WEIGHTS
 from nas.data import DataSplits
 from nas.schedule import WarmupCosine
+from nas.sync_batch_norm import synchronise_batch_norm
 from nas.training import Passes, build_optimizer, train_epoch
 from orchestration.jobs.worker import WorkerContext
 
@@ -64,8 +65,8 @@ def run_epochs(
         epochs=recipe.epochs,
         steps_per_epoch=steps_per_epoch,
     )
-    if context.device.startswith("cuda") and context.world_size > 1:
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    if context.world_size > 1:
+        network = synchronise_batch_norm(network, context.device)
     network.to(context.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(
         network,
@@ -99,6 +100,7 @@ def run_epochs(
             optimizer,
             schedule,
             first_step=(epoch - 1) * steps_per_epoch,
+            global_batch=batch_size if context.world_size > 1 else None,
             passes=passes,
             label_smoothing=recipe.label_smoothing,
             clip_norm=recipe.clip_norm,

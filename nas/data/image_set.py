@@ -76,9 +76,9 @@ class ImageSet(ABC):
         Args:
             batch_size: images in a *global* batch, over all ranks.
             training: shuffled, augmented and without the last incomplete global batch; otherwise in
-                order, not augmented, and complete. A batch that cannot be divided evenly then gives
+                order, not augmented, and complete. A batch that cannot be divided evenly gives
                 slices that differ by one image. Every rank yields the same number of batches, so
-                that collectives stay aligned: a slice may hold zero images.
+                that collectives stay aligned: without `training` a slice may hold zero images.
             seed: the run's seed, at least 0.
             epoch: counts from 0.
             rank: this rank, 0 <= rank < world_size.
@@ -91,7 +91,7 @@ class ImageSet(ABC):
 
         Raises:
             ValueError: at the call, before the first batch: when training, a `batch_size` larger
-                than the set or not divisible by `world_size`; any argument out of its range.
+                than the set or less than `world_size`; any argument out of its range.
             UnreadableImageError: while iterating, naming the file.
         """
         num_batches = self.num_batches(batch_size, training=training)
@@ -99,10 +99,10 @@ class ImageSet(ABC):
             raise ValueError(
                 f"rank is {rank} and world_size {world_size}; 0 <= rank < world_size is needed."
             )
-        if training and batch_size % world_size:
+        if training and batch_size < world_size:
             raise ValueError(
-                f"batch_size is {batch_size}, the global batch, and cannot be divided evenly among "
-                f"{world_size} ranks; give a multiple of {world_size}."
+                f"batch_size is {batch_size}, the global batch, less than one image for each of "
+                f"{world_size} ranks; give a batch_size of at least {world_size}."
             )
         if not 0 <= start <= num_batches:
             raise ValueError(
