@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from pydantic import ValidationError
 
 from experiments.config.experiment import CellConfig
 from experiments.config.load import dump_config, load_experiment
@@ -152,13 +151,7 @@ def test_trainables_are_those_of_the_method() -> None:
 WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "unknown section": ({"supernt": {}}, ("supernt", "did you mean 'supernet'?")),
     "no near key": ({"search__zzz": 3}, ("search.zzz", "the known keys are indicator, searcher")),
-    "optional section": (
-        {"supernet__early_bird": {"windw": 3}},
-        ("supernet.early_bird.windw", "did you mean 'window'?"),
-    ),
     "word for number": ({"supernet__epochs": "many"}, ("supernet.epochs", "'many'", "integer")),
-    "value for section": ({"data": "digits"}, ("data", "'digits'")),
-    "out of range": ({"retrain__epochs": 0}, ("retrain.epochs", "0", "greater than 0")),
     "infinite": ({"supernet__lr": float("inf")}, ("supernet.lr", "inf", "finite")),
     "no suffix": ({"search__max_flops": "475X"}, ("search.max_flops", "'475X'")),
     "a path for a name": ({"name": "../up"}, ("name", "'../up'", "no slashes")),
@@ -197,7 +190,6 @@ def test_all_that_is_wrong_comes_in_one_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"a: [1, 2", "not valid YAML"),
         (b"name: \xff\xfe", "not valid YAML"),
         (b"- micro\n", "expected a mapping of keys such as space and data, got list"),
         (None, r"there is no config file .*bad\.yaml"),
@@ -273,13 +265,6 @@ def test_an_override_changes_one_of_two_sections_that_share_an_anchor(tmp_path: 
 
 
 # --- values ---
-
-
-def test_a_config_cannot_be_changed(tmp_path: Path) -> None:
-    config = load(tmp_path, small())
-    for section, field in ((config, "seed"), (config.supernet, "epochs")):
-        with pytest.raises(ValidationError, match="frozen"):
-            setattr(section, field, 1)
 
 
 def test_a_field_that_is_added_later_changes_no_identity_while_it_has_its_default() -> None:
