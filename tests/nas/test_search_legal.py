@@ -117,12 +117,8 @@ def test_counts_equal_enumeration_whatever_the_grid(
 def test_impossible_budgets_raise() -> None:
     params, rng = params_table(SPOS), np.random.default_rng(0)
     both = [Budget(FLOPS, max_cost=FLOPS.minimum), Budget(params, min_cost=params.maximum)]
-    for budgets, message in (
-        ([Budget(FLOPS, max_cost=1e6)], str(int(FLOPS.minimum))),
-        (both, "together"),
-    ):
-        with pytest.raises(InfeasibleBudgetError, match=message):
-            draw_legal(SPOS, budgets, rng, 1)
+    with pytest.raises(InfeasibleBudgetError, match="together"):
+        draw_legal(SPOS, both, rng, 1)
     with pytest.raises(ValueError, match="at least one budget"):
         draw_legal(SPOS, [], rng, 1)
     with pytest.raises(ValueError, match="compute it for this space"):

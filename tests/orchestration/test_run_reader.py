@@ -247,13 +247,6 @@ def test_a_record_that_is_damaged_or_gone_is_none(
     assert "record.json of the run supernet cannot be read" in caplog.text
 
 
-def test_passwords_are_not_repeated() -> None:
-    with pytest.raises(TrackingError) as refused:
-        read_experiment("http://me:secret@127.0.0.1:9", "e")
-    assert "127.0.0.1:9 cannot be used" in str(refused.value)
-    assert "secret" not in str(refused.value)
-
-
 def test_infinity_is_read_as_it_was_logged(sqlite_uri: str) -> None:
     tracker = Tracker(sqlite_uri, "e")
     run_id = tracker.start_group("g", {"bnnas.stage": "cell"}, {})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from experiments.doctor import diagnose, storage
+from experiments.doctor import storage
 from experiments.doctor.data import check_fashion_mnist
 from experiments.doctor.devices import check_cpu, check_gpu, gpu_verdict
 from experiments.doctor.libraries import (
@@ -54,9 +54,9 @@ def test_the_command_speaks_json_and_its_status_says_what_is_missing(bnnas: Any)
 def test_diagnosis_is_plain_light_and_leaves_nothing(tmp_path: Path) -> None:
     program = (
         "import json, sys; from experiments.doctor import diagnose; "
-        "checks = [c.to_json() for c in diagnose()]; "
+        "checks = diagnose('runs', {'MLFLOW_TRACKING_URI': 'sqlite:///elsewhere.db'}); "
         "heavy = sorted({'torch', 'ray', 'mlflow', 'sklearn', 'mmcv'} & set(sys.modules)); "
-        "print(json.dumps([checks, heavy]))"
+        "print(json.dumps([[c.to_json() for c in checks], heavy]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -69,19 +69,12 @@ def test_diagnosis_is_plain_light_and_leaves_nothing(tmp_path: Path) -> None:
     checks, heavy = json.loads(done.stdout)
     assert heavy == []
     assert list(tmp_path.iterdir()) == []
-    names = [c["name"] for c in checks]
-    assert len(set(names)) == len(names)
-    assert {"python", "torch", "ray", "mlflow", "gpu", "storage", "commit"} <= set(names)
+    details = {c["name"]: c["detail"] for c in checks}
+    assert len(details) == len(checks)
+    assert {"python", "torch", "ray", "mlflow", "gpu", "storage", "commit"} <= set(details)
+    assert str(tmp_path / "runs") in details["storage"]
+    assert "sqlite:///elsewhere.db" in details["mlflow tracking"]
     assert all((c["mend"] is None) == (c["status"] == "ok") for c in checks)
-
-
-def test_diagnosis_uses_the_given_place_and_server(tmp_path: Path) -> None:
-    checks = {
-        c.name: c
-        for c in diagnose(tmp_path / "runs", {"MLFLOW_TRACKING_URI": "sqlite:///elsewhere.db"})
-    }
-    assert str(tmp_path / "runs") in checks["storage"].detail
-    assert "sqlite:///elsewhere.db" in checks["mlflow tracking"].detail
 
 
 # --- Python and libraries ---
@@ -123,6 +116,12 @@ def test_libraries_are_compared_with_what_is_declared(
     assert "old-lib: 0.9" in others.detail
     assert "absent-lib: not installed" in others.detail
 
+    assert check_detection(declared[:1]).status == "ok"
+    partly = check_detection([declared[0], declared[2]])  # optional: no more than a warning
+    assert partly.status == "warn"
+    assert "absent-lib: not installed" in partly.detail
+    assert "[detection]" in str(partly.mend)
+
 
 def test_python_is_compared_with_what_bnnas_requires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -132,19 +131,6 @@ def test_python_is_compared_with_what_bnnas_requires(
         with monkeypatch.context() as patch:
             patch.syspath_prepend(tmp_path / status)
             assert check_python().status == status
-
-
-def test_detection_is_optional_and_complete_or_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install(tmp_path, "det_a", "1.0")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert check_detection([Requirement("det-a>=1")]).status == "ok"
-    partly = check_detection([Requirement("det-a>=1"), Requirement("det-b")])
-    assert partly.status == "warn"
-    assert "det-b: not installed" in partly.detail
-    assert partly.mend is not None
-    assert "[detection]" in partly.mend
 
 
 def test_mmcv_is_looked_at_without_being_imported(

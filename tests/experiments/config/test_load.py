@@ -17,7 +17,7 @@ from nas.indicators import INDICATORS
 from nas.sampling import SAMPLERS
 from nas.search import SEARCHERS
 from nas.trainable import TRAINABLES
-from tests.experiments.configs import changed, small, write_yaml
+from tests.experiments.configs import changed, complaint, small, write_yaml
 
 STUDY = {"correlate": {"num_architectures": 5}, "seeds": [3, 1]}
 
@@ -25,17 +25,6 @@ STUDY = {"correlate": {"num_architectures": 5}, "seeds": [3, 1]}
 def load(folder: Path, values: Any, *overrides: str) -> CellConfig:
     (cell,) = load_experiment(write_yaml(folder / "config.yaml", values), overrides).cells
     return cell
-
-
-def complaint(folder: Path, values: Any, *overrides: str) -> str:
-    """The message of the error, which has to be one sentence on one line."""
-    with pytest.raises(ConfigError) as caught:
-        load(folder, values, *overrides)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith((".", "?"))
-    assert "config.yaml" in message or overrides
-    return message
 
 
 # --- what a file is ---
