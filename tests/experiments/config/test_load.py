@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from experiments.config.experiment import CellConfig
 from experiments.config.load import dump_config, load_experiment
@@ -254,6 +255,13 @@ def test_an_override_changes_one_of_two_sections_that_share_an_anchor(tmp_path: 
 
 
 # --- values ---
+
+
+def test_a_config_cannot_be_changed(tmp_path: Path) -> None:
+    config = load(tmp_path, small())
+    for section, field in ((config, "seed"), (config.supernet, "epochs")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, field, 1)
 
 
 def test_a_field_that_is_added_later_changes_no_identity_while_it_has_its_default() -> None:
