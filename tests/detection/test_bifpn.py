@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detection.bifpn import BiFPN, Fusion
+from detection.bifpn import BiFPN
 
 CHANNELS = (5, 6, 7)
 
@@ -95,28 +95,6 @@ def test_it_agrees_with_the_papers_equations() -> None:
     for level, expected in zip(levels, (p3, p4, p5, p6, p7), strict=True):
         assert expected.std() > 1e-3
         torch.testing.assert_close(level, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_shares_are_not_negative_and_normalised() -> None:
-    fusion = Fusion(3, 2, {"type": "BN"})
-    with torch.no_grad():
-        fusion.weights.copy_(torch.tensor([-1.0, 2.0, 1.0]))
-    assert fusion.shares.tolist() == pytest.approx([0, 2 / 3.0001, 1 / 3.0001], abs=1e-6)
-    fusion.shares[1].backward()
-    assert fusion.weights.grad is not None
-    assert fusion.weights.grad[0] == 0
-
-
-def test_a_fusion_by_hand() -> None:
-    fusion = Fusion(2, 1, {"type": "BN", "eps": 0.0}).eval()
-    with torch.no_grad():
-        fusion.conv.depthwise_conv.conv.weight.zero_()[0, 0, 1, 1] = 1
-        fusion.conv.pointwise_conv.conv.weight.fill_(3)
-        fusion.weights.copy_(torch.tensor([1.0, 3.0]))
-        output = fusion([torch.full((1, 1, 2, 2), 4.0), torch.full((1, 1, 2, 2), -8.0)])
-    mean = (1 * 4 - 3 * 8) / 4.0001
-    swish = mean / (1 + torch.exp(torch.tensor(-mean)))
-    torch.testing.assert_close(output, (3 * swish).expand(1, 1, 2, 2))
 
 
 def test_every_parameter_learns_and_another_number_of_features_is_refused() -> None:

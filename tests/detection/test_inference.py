@@ -74,12 +74,8 @@ def test_the_backbone_alone_begins_another_detector(detector: Detector, tmp_path
     assert_same_value(dict(backbone.state_dict()), dict(state))
 
 
-def test_weights_that_do_not_fit_are_refused_by_name(trained: Trained, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(trained: Trained, tmp_path: Path) -> None:
     state = load(trained.context, DETECTOR_FILE)
-    name = next(key for key in state if key.startswith("neck.") and key.endswith("weight"))
-    torch.save({k: v for k, v in state.items() if k != name}, tmp_path / "less.pt")
-    with pytest.raises(WeightsError, match=f"missing {name}"):
-        Detector(trained.config, tmp_path / "less.pt")
-    torch.save({**state, "neck.more": state[name]}, tmp_path / "more.pt")
+    torch.save({**state, "neck.more": torch.zeros(1)}, tmp_path / "more.pt")
     with pytest.raises(WeightsError, match="unexpected neck.more"):
         Detector(trained.config, tmp_path / "more.pt")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from experiments.config.load import load_experiment
+from experiments.config.section import ConfigError
 from experiments.plan.cells import CellPlan
 from experiments.plan.graph import ExperimentPlan, plan_experiment
 from tests.nas.examples import TINY
@@ -61,6 +63,18 @@ def write_config(folder: Path, **changes: Any) -> Path:
     write_yaml(folder / "tiny.yaml", TINY.to_dict())
     values = changed(small("tiny.yaml"), storage__path=str(folder / "runs"))
     return write_yaml(folder / "small.yaml", changed(values, **changes))
+
+
+def complaint(folder: Path, values: Any, *overrides: str) -> str:
+    """Why such a config is refused, which has to be one sentence on one line."""
+    path = write_yaml(folder / "config.yaml", values)
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith((".", "?"))
+    assert "config.yaml" in message or overrides
+    return message
 
 
 def plan_file(path: Path, *overrides: str) -> ExperimentPlan:

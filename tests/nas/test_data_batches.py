@@ -70,18 +70,6 @@ def test_evaluation_loses_and_repeats_nothing(splits: DataSplits) -> None:
     assert equal(join_ranks(splits.test, batch_size, 5, training=False), whole)
 
 
-def test_batches_are_normalised_floats_and_class_indices(splits: DataSplits) -> None:
-    images_BCHW, labels_B = next(splits.train.batches(8, training=True))
-    side_px = splits.resolution
-    assert images_BCHW.shape == (8, splits.in_channels, side_px, side_px)
-    assert images_BCHW.dtype == torch.float32
-    assert images_BCHW.is_contiguous()
-    assert labels_B.dtype == torch.int64
-    assert splits.train.labels_N.dtype == np.int64
-    assert set(splits.train.labels_N) == set(range(splits.num_classes))
-    assert len(splits.class_names) == splits.num_classes
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_start_leaves_out_batches_and_changes_none(splits: DataSplits, training: bool) -> None:
     whole = list(splits.train.batches(8, training=training, seed=1, epoch=3))

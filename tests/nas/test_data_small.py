@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas.data import DATASETS, MissingDataError, load_data
+from nas.data import MissingDataError, load_data
 from nas.data.digits import read_digits
 from nas.data.fashion_mnist import DEBIAN_FASHION_MNIST
 from nas.data.image_set import ImageSet
@@ -208,10 +208,8 @@ def test_missing_files_say_what_where_and_how(tmp_path: Path) -> None:
 def test_arguments_out_of_range_are_refused() -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"search_val_fraction": 0.0}, "search_val_fraction is 0.0"),
-        ({"search_val_fraction": 0.6}, "search_val_fraction is 0.6"),
         ({"resolution": 3}, "resolution is 3 pixels; it must be at least 4"),
         ({"max_train_images": 0}, "max_train_images is 0"),
-        ({"max_train_images": 9}, "max_train_images is 9, but there are 10 classes"),
         ({"split_seed": -1}, "split_seed is -1"),
         ({"num_workers": -1}, "num_workers is -1"),
     ]
@@ -220,4 +218,3 @@ def test_arguments_out_of_range_are_refused() -> None:
             load_data("digits", **arguments)
     with pytest.raises(ValueError, match="'mnist'; known are cifar10, digits, fashion_mnist, imag"):
         load_data("mnist")
-    assert sorted(DATASETS) == ["cifar10", "digits", "fashion_mnist", "imagefolder"]

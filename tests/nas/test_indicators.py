@@ -34,17 +34,6 @@ def test_equations_3_and_4_by_hand() -> None:
     assert gather_sum(scores_LN, archs).tolist() == [1 + 0.375 + 1 + 6, 2 + 0.375 + 1 + 6]
 
 
-def test_only_the_last_batch_norm_of_a_block_counts() -> None:
-    supernet = Supernet(TINY, seed=0)
-    before_LN = bn_scores(supernet)
-    last = {id(supernet.candidate(i, c).last_bn) for i in (0, 2, 3, 4) for c in range(3)}
-    with torch.no_grad():
-        for module in supernet.modules():
-            if isinstance(module, torch.nn.BatchNorm2d) and id(module) not in last:
-                module.weight.fill_(50.0)
-    assert np.array_equal(bn_scores(supernet), before_LN, equal_nan=True)
-
-
 def test_baselines_are_nan_where_there_is_no_choice() -> None:
     for space in (TINY, RAGGED):
         expected_LN = np.isnan(bn_scores(Supernet(space, seed=0)))
@@ -66,12 +55,6 @@ def test_random_is_a_function_of_its_seed() -> None:
     other = additive_scores("random", TINY, seed=5)
     assert not (once == other).any()
     assert ((once >= 0) & (once < 1))[~np.isnan(once)].all()
-
-
-def test_bn_is_the_supernets_table() -> None:
-    scores_LN = bn_scores(Supernet(TINY, seed=0))
-    given_LN = additive_scores("bn", TINY, bn_scores_LN=scores_LN)
-    assert np.array_equal(given_LN, scores_LN, equal_nan=True)
 
 
 def test_what_has_no_table_is_refused() -> None:

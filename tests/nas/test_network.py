@@ -81,30 +81,6 @@ def test_changing_the_subnet_leaves_the_supernet_alone() -> None:
     assert all(parameter.grad is None for parameter in supernet.parameters())
 
 
-def test_architecture_is_no_state_of_the_supernet() -> None:
-    supernet = used_supernet(TINY).eval()
-    first, second = (0, -1, 1, 2, 0), (2, -1, 2, 0, 1)
-    with torch.no_grad():
-        once = supernet(images(TINY), first)
-        supernet(images(TINY), second)
-        again = supernet(images(TINY), first)
-    assert torch.equal(once, again)
-
-
-def test_path_holds_the_chosen_candidates() -> None:
-    supernet = Supernet(TINY, seed=0)
-    assert [len(list(layer.children())) for layer in supernet.layers] == [3, 0, 3, 3, 3]
-    path = supernet.path((2, -1, 0, 1, 2))
-    expected = [(0, 2), (2, 0), (3, 1), (4, 2)]
-    assert [id(block) for block in path] == [id(supernet.candidate(*at)) for at in expected]
-    # The last batch norm has the layer's output channels, the depthwise kernel the candidate's.
-    assert [block.last_bn.weight.numel() for block in path] == [8, 8, 12, 12]
-    kernels = [
-        max(m.kernel_size[0] for m in block.modules() if isinstance(m, nn.Conv2d)) for block in path
-    ]
-    assert kernels == [5, 3, 3, 5]
-
-
 def test_what_is_no_architecture_is_refused() -> None:
     with pytest.raises(ValueError, match="space 'tiny'"):
         Supernet(TINY, seed=0)(images(TINY), (0, -1, 0, 0))

@@ -12,12 +12,10 @@ import pytest
 
 from nas.cost import FloatTable, flops_table, gather_sum
 from nas.search import (
-    SEARCHERS,
     Budget,
     Evolution,
     RandomSearch,
     Suggester,
-    check_indicator,
     exact_search,
     legal_mask,
     optimality_gap,
@@ -163,13 +161,3 @@ def test_optimality_gap() -> None:
     assert optimality_gap(-1.0, 0.0) == math.inf
     with pytest.raises(ValueError, match="above the proven optimum"):
         optimality_gap(4.1, 4.0)
-
-
-def test_registry() -> None:
-    assert list(SEARCHERS) == ["exact", "evolution", "random"]
-    with pytest.raises(ValueError, match="known ones are exact, evolution, random"):
-        check_indicator("anneal", "bn", additive=True)
-    with pytest.raises(ValueError, match="'exact' needs .* 'accuracy' .* evolution or random"):
-        check_indicator("exact", "accuracy", additive=False)
-    check_indicator("exact", "bn", additive=True)
-    check_indicator("evolution", "accuracy", additive=False)

@@ -177,27 +177,6 @@ def test_equals_an_integer_program_on_spos(seed: int) -> None:
         assert all(budget.allows([best.arch])[0] for budget in budgets)
 
 
-def test_spos_front_is_strictly_ascending_and_consistent() -> None:
-    flops, scores_LN = FLOPS, spos_scores(0)
-    ranked, front = exact_search(
-        scores_LN, flops.table_LN, math.inf, 10, constant=flops.constant, name="flops"
-    )
-    assert front[0].cost == flops.minimum
-    assert front[-1] == ranked[0]
-    assert ranked[0].score == pytest.approx(
-        float(np.nansum(np.nanmax(scores_LN[~np.isnan(scores_LN).all(1)], 1)))
-    )
-    for lower, higher in itertools.pairwise(front):
-        assert lower.cost < higher.cost
-        assert lower.score < higher.score
-    # Each point of the front is the optimum under its own cost as the budget.
-    for point in front[::9]:
-        alone = exact_search(scores_LN, flops.table_LN, point.cost, constant=flops.constant)
-        assert alone.ranked[0] == point
-    assert len({r.arch for r in ranked}) == 10
-    assert [r.score for r in ranked] == sorted((r.score for r in ranked), reverse=True)
-
-
 def test_infeasible_says_the_cheapest_possible_cost() -> None:
     flops, scores_LN = FLOPS, spos_scores(0)
     with pytest.raises(

@@ -83,10 +83,6 @@ def test_tight_budgets_come_to_an_end_with_everything_there_is() -> None:
     cheapest = tuple(-1 if layer.fixed_identity else 0 for layer in space.layers)
     assert draw_legal(space, only_cheapest, np.random.default_rng(0), 50) == (cheapest,)
 
-    # A room smaller than any step up: counting alone finds that one architecture is left.
-    almost = LegalSampler(space, [Budget(flops, max_cost=1.0005 * flops.minimum)])
-    assert almost._counts.total == 1
-
     tight = [Budget(flops, max_cost=1.02 * flops.minimum)]
     drawn = draw_legal(space, tight, np.random.default_rng(0), 300)
     assert len(set(drawn)) == len(drawn) == 300
@@ -121,12 +117,8 @@ def test_counts_equal_enumeration_whatever_the_grid(
 def test_impossible_budgets_raise() -> None:
     params, rng = params_table(SPOS), np.random.default_rng(0)
     both = [Budget(FLOPS, max_cost=FLOPS.minimum), Budget(params, min_cost=params.maximum)]
-    for budgets, message in (
-        ([Budget(FLOPS, max_cost=1e6)], str(int(FLOPS.minimum))),
-        (both, "together"),
-    ):
-        with pytest.raises(InfeasibleBudgetError, match=message):
-            draw_legal(SPOS, budgets, rng, 1)
+    with pytest.raises(InfeasibleBudgetError, match="together"):
+        draw_legal(SPOS, both, rng, 1)
     with pytest.raises(ValueError, match="at least one budget"):
         draw_legal(SPOS, [], rng, 1)
     with pytest.raises(ValueError, match="compute it for this space"):

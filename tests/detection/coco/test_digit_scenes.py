@@ -64,16 +64,6 @@ def test_equal_seeds_give_equal_files(tmp_path: Path) -> None:
     assert not any(first[name] == other[name] for name in first)
 
 
-def test_a_larger_set_begins_with_the_smaller_one(tmp_path: Path) -> None:
-    small, large = make(tmp_path / "small"), make(tmp_path / "large", num_train=8, num_val=4)
-    for split in SPLITS:
-        of_small, of_large = read_split(small, split), read_split(large, split)
-        for key in ("images", "annotations"):
-            assert of_large[key][: len(of_small[key])] == of_small[key]
-        for file in (small / split).iterdir():
-            assert file.read_bytes() == (large / split / file.name).read_bytes()
-
-
 def test_files_hold_the_scenes_and_their_boxes(tmp_path: Path) -> None:
     root = make(tmp_path / "set")
     for stream, split in enumerate(SPLITS):
@@ -134,16 +124,6 @@ def test_digits_vary_stand_out_from_their_background_and_hide_each_other_little(
     assert covered((0, 0, 10, 10), (5, 5, 10, 10)) == 0.25
     assert covered((0, 0, 10, 10), (8, 0, 4, 5)) == 0.5
     assert covered((0, 0, 10, 10), (10, 0, 10, 10)) == 0.0
-
-
-def test_no_scan_is_in_both_splits() -> None:
-    digits = read_digits()
-    train, val = (
-        {scan.tobytes() for scan in scans} for scans in (digits.train_NCHW, digits.test_NCHW)
-    )
-    assert len(train) > 1000
-    assert len(val) > 300
-    assert not train & val
 
 
 def test_a_set_that_is_there_is_used_again_or_refused(tmp_path: Path) -> None:

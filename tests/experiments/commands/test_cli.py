@@ -8,16 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import requests
-from PIL import Image
 
 from experiments.config.load import load_experiment
 from experiments.config.places import open_tracker
@@ -25,10 +21,11 @@ from experiments.stages import retrain
 from nas.indicators import INDICATORS
 from nas.space import built_in_spaces
 from orchestration.tracking.links import pages
-from tests.experiments.command import PROGRAM, assert_refused, environment
+from tests.experiments.command import PROGRAM, assert_refused, environment, start
 from tests.experiments.configs import small_plan, write_config, write_yaml
 from tests.experiments.report.browser import visit
 from tests.experiments.stage_work import payload, run
+from tests.nas.data_files import truncate, write_image_tree
 from tests.nas.examples import RAGGED_YAML
 from tests.orchestration.ray_head import RayHead
 
@@ -64,29 +61,6 @@ def test_a_wrong_request_is_one_sentence_and_leaves_nothing_half_written(
     assert_refused(bnnas("run", write_yaml(tmp_path / "list.yaml", [1])), "expected a mapping")
     assert_refused(bnnas("ui", config), "no tracking database")
     check_nothing_is_left(tmp_path)
-
-
-class OldServer(BaseHTTPRequestHandler):
-    """An MLflow server of long ago, as far as anyone asks."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"1.30.0")
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-def test_a_tracking_server_of_another_version(bnnas: Any, tmp_path: Path) -> None:
-    server = HTTPServer(("127.0.0.1", 0), OldServer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        uri = f"--set=tracking.uri=http://127.0.0.1:{server.server_port}"
-        outcome = bnnas("run", write_config(tmp_path), uri)
-    finally:
-        server.shutdown()
-    assert_refused(outcome, "of version 1.30.0", "install mlflow")
 
 
 @pytest.mark.ray
@@ -172,13 +146,7 @@ def test_a_users_space_is_inspected_like_a_built_in_one(bnnas: Any, tmp_path: Pa
 
 
 def test_a_wrong_architecture_is_refused(bnnas: Any) -> None:
-    for arch, words in (
-        ("1 2 3", ("3 choices", "21 layers")),
-        (PUBLISHED[:-1] + "9", ("layer 20", "index 9", "0 to 5")),
-        ("-1" + PUBLISHED[1:], ("layer 0", "identity", "changes the shape")),
-        ("a b", ("'a'", "whole number")),
-    ):
-        assert_refused(bnnas("inspect", "spos", f"--arch={arch}"), *words)
+    assert_refused(bnnas("inspect", "spos", "--arch=1 2 3"), "3 choices", "21 layers")
 
 
 def processes_naming(folder: Path) -> list[int]:
@@ -207,13 +175,7 @@ def test_the_ui_serves_the_tracked_runs(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [*PROGRAM, "ui", str(config), "--port", str(port)],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = start("ui", config, "--port", port, cwd=tmp_path)
     try:
         answer = None
         end_s = time.monotonic() + 90
@@ -252,30 +214,18 @@ def test_the_ui_serves_the_tracked_runs(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def write_images(root: Path) -> Path:
-    """A tiny folder of images, one of which is no image; returns that one."""
-    rng = np.random.default_rng(0)
-    for part in ("train", "val"):
-        for name in ("cat", "dog"):
-            folder = root / part / name
-            folder.mkdir(parents=True)
-            for number in range(8):
-                pixels = rng.integers(256, size=(16, 16, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number}.png")
-    broken = root / "val" / "cat" / "3.png"
-    broken.write_bytes(b"no image")
-    return broken
-
-
 @pytest.mark.ray
 @pytest.mark.slow
 def test_an_unreadable_image_is_named_and_skipping_it_is_a_choice(
     bnnas: Any, ray_cluster: None, tmp_path: Path
 ) -> None:
     """What a worker finds wrong is a wrong request, too."""
-    broken = write_images(tmp_path / "images")
+    per_class = {"cat": 8, "dog": 8}
+    write_image_tree(tmp_path / "images", per_class, per_class)
+    broken = tmp_path / "images" / "val" / "cat" / "003.jpg"
+    truncate(broken)
     changes: dict[str, Any] = {
-        "data": {"name": "imagefolder", "root": str(broken.parents[2]), "resolution": 16},
+        "data": {"name": "imagefolder", "root": str(tmp_path / "images"), "resolution": 16},
         "search": {"indicator": "flops"},
         "retrain": {"epochs": 1, "batch_size": 4, "warmup_epochs": 0},
         "random_baseline__num_architectures": 0,
@@ -284,6 +234,6 @@ def test_an_unreadable_image_is_named_and_skipping_it_is_a_choice(
     changes["random_baseline__num_architectures"] = 1
     cell = small_plan(tmp_path, **changes, data__skip_unreadable=True)
     config = payload(cell.retrain(cell.baseline_archs[0]), tmp_path)
-    config["place"]["data_root"] = str(broken.parents[2])
+    config["place"]["data_root"] = str(tmp_path / "images")
     last = run(retrain.work, config, tmp_path / "job").history[-1]
     assert (last["test/num_images"], last["data/num_skipped"]) == (15, 1)

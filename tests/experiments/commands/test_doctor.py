@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 
-from experiments.doctor import diagnose, storage
-from experiments.doctor.data import check_digits, check_fashion_mnist
+from experiments.doctor import storage
+from experiments.doctor.data import check_fashion_mnist
 from experiments.doctor.devices import check_cpu, check_gpu, gpu_verdict
 from experiments.doctor.libraries import (
     check_detection,
@@ -34,6 +30,7 @@ from experiments.doctor.storage import (
 )
 from nas.data.fashion_mnist import FASHION_MNIST_FILES
 from tests.experiments.command import ROOT
+from tests.orchestration.ray_head import web_server
 
 
 def install(folder: Path, name: str, version: str, *lines: str) -> None:
@@ -57,9 +54,9 @@ def test_the_command_speaks_json_and_its_status_says_what_is_missing(bnnas: Any)
 def test_diagnosis_is_plain_light_and_leaves_nothing(tmp_path: Path) -> None:
     program = (
         "import json, sys; from experiments.doctor import diagnose; "
-        "checks = [c.to_json() for c in diagnose()]; "
+        "checks = diagnose('runs', {'MLFLOW_TRACKING_URI': 'sqlite:///elsewhere.db'}); "
         "heavy = sorted({'torch', 'ray', 'mlflow', 'sklearn', 'mmcv'} & set(sys.modules)); "
-        "print(json.dumps([checks, heavy]))"
+        "print(json.dumps([[c.to_json() for c in checks], heavy]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -72,19 +69,12 @@ def test_diagnosis_is_plain_light_and_leaves_nothing(tmp_path: Path) -> None:
     checks, heavy = json.loads(done.stdout)
     assert heavy == []
     assert list(tmp_path.iterdir()) == []
-    names = [c["name"] for c in checks]
-    assert len(set(names)) == len(names)
-    assert {"python", "torch", "ray", "mlflow", "gpu", "storage", "commit"} <= set(names)
+    details = {c["name"]: c["detail"] for c in checks}
+    assert len(details) == len(checks)
+    assert {"python", "torch", "ray", "mlflow", "gpu", "storage", "commit"} <= set(details)
+    assert str(tmp_path / "runs") in details["storage"]
+    assert "sqlite:///elsewhere.db" in details["mlflow tracking"]
     assert all((c["mend"] is None) == (c["status"] == "ok") for c in checks)
-
-
-def test_diagnosis_uses_the_given_place_and_server(tmp_path: Path) -> None:
-    checks = {
-        c.name: c
-        for c in diagnose(tmp_path / "runs", {"MLFLOW_TRACKING_URI": "sqlite:///elsewhere.db"})
-    }
-    assert str(tmp_path / "runs") in checks["storage"].detail
-    assert "sqlite:///elsewhere.db" in checks["mlflow tracking"].detail
 
 
 # --- Python and libraries ---
@@ -126,6 +116,12 @@ def test_libraries_are_compared_with_what_is_declared(
     assert "old-lib: 0.9" in others.detail
     assert "absent-lib: not installed" in others.detail
 
+    assert check_detection(declared[:1]).status == "ok"
+    partly = check_detection([declared[0], declared[2]])  # optional: no more than a warning
+    assert partly.status == "warn"
+    assert "absent-lib: not installed" in partly.detail
+    assert "[detection]" in str(partly.mend)
+
 
 def test_python_is_compared_with_what_bnnas_requires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -135,19 +131,6 @@ def test_python_is_compared_with_what_bnnas_requires(
         with monkeypatch.context() as patch:
             patch.syspath_prepend(tmp_path / status)
             assert check_python().status == status
-
-
-def test_detection_is_optional_and_complete_or_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install(tmp_path, "det_a", "1.0")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert check_detection([Requirement("det-a>=1")]).status == "ok"
-    partly = check_detection([Requirement("det-a>=1"), Requirement("det-b")])
-    assert partly.status == "warn"
-    assert "det-b: not installed" in partly.detail
-    assert partly.mend is not None
-    assert "[detection]" in partly.mend
 
 
 def test_mmcv_is_looked_at_without_being_imported(
@@ -220,10 +203,6 @@ def test_cpu_counts_the_cores_that_this_process_may_use() -> None:
 # --- data ---
 
 
-def test_digits_are_where_scikit_learn_reads_them() -> None:
-    assert check_digits().status == "ok"
-
-
 def test_fashion_mnist_is_complete_or_names_what_is_not_there(tmp_path: Path) -> None:
     *most, last = FASHION_MNIST_FILES
     for suffix in ("", ".gz"):
@@ -245,49 +224,19 @@ def test_fashion_mnist_is_complete_or_names_what_is_not_there(tmp_path: Path) ->
 # --- storage ---
 
 
-def test_storage_is_tried_and_not_made(tmp_path: Path) -> None:
-    wanted = tmp_path / "some" / "runs"
-    assert check_storage(wanted).status == "ok"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_storage_is_tried_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    under_a_file = check_storage(tmp_path / "file" / "runs")
-    assert under_a_file.status == "missing"
-    assert f"{tmp_path / 'file'} is a file" in under_a_file.detail
-
-    no_disk = check_storage("/proc/bnnas-runs")  # refuses new files, also root's
-    assert no_disk.status == "missing"
-    assert "/proc is not writable" in no_disk.detail
-
-
-def test_little_room_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path, status, words in (
+        (tmp_path / "some" / "runs", "ok", "writable"),
+        (tmp_path / "file" / "runs", "missing", f"{tmp_path / 'file'} is a file"),
+        (Path("/proc/bnnas-runs"), "missing", "/proc is not writable"),  # also for root
+    ):
+        check = check_storage(path)
+        assert check.status == status
+        assert words in check.detail
     monkeypatch.setattr(storage, "_MIN_FREE_DISK_BYTES", 10**18)
     assert check_storage(tmp_path).status == "warn"
-
-
-@contextmanager
-def http_server(status: int, body: str) -> Iterator[str]:
-    """A server on loopback that answers every request alike."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base's name)
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_tracking_servers_are_asked() -> None:
@@ -298,11 +247,11 @@ def test_tracking_servers_are_asked() -> None:
         (401, "", "ok", "asks for credentials"),
         (500, "", "missing", "HTTP 500"),
     ):
-        with http_server(http_status, body) as address:
-            check = check_tracking(f"http://someone:secret@{address}/")
+        with web_server(http_status, body) as uri:
+            check = check_tracking(uri.replace("//", "//someone:secret@"))
         assert check.status == status
         assert text in check.detail
-        assert address in check.detail
+        assert uri.removeprefix("http://") in check.detail
         assert "secret" not in check.detail
     assert tracking_verdict("http://host", "3.0.1", None).status == "ok"  # without a client
 

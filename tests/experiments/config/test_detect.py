@@ -11,7 +11,7 @@ from experiments.config.detect import DetectConfig
 from experiments.config.experiment import DetectorConfig
 from experiments.config.load import dump_config, load_detector, load_experiment
 from experiments.config.section import ConfigError
-from tests.experiments.configs import changed, small, write_yaml
+from tests.experiments.configs import changed, complaint, small, write_yaml
 from tests.experiments.detectors import ARCH, DETECT, SPACE, small_detector, without
 
 SCENES = {"name": "digit_scenes"}
@@ -22,16 +22,6 @@ def load(path: Path | None, overrides: list[str], given: dict[str, str]) -> Dete
     detector = load_detector(path, overrides, given).detector
     assert detector is not None
     return detector
-
-
-def complaint(folder: Path, values: Any) -> str:
-    """The message of the error, which has to be one sentence on one line."""
-    with pytest.raises(ConfigError) as caught:
-        load_experiment(write_yaml(folder / "detect.yaml", {**values, "detect": values["detect"]}))
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith((".", "?"))
-    return message
 
 
 @pytest.mark.parametrize(
