@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -14,8 +15,10 @@ from pydantic import (
 
 from experiments.config.section import Section
 from experiments.config.values import Count, IndicatorName, one_of
+from nas.cost import CostTable, flops_table, params_table
 from nas.indicators import INDICATORS
-from nas.search import SEARCHERS, check_indicator
+from nas.search import SEARCHERS, Budget, check_indicator
+from nas.space import SearchSpace
 
 
 class EvolutionConfig(Section):
@@ -77,6 +80,13 @@ class SearchConfig(Section):
             return {**values, "searcher": "exact" if additive else "evolution"}
         return values
 
+    def budgets(self, space: SearchSpace) -> tuple[Budget, ...]:
+        """The limits over a space's costs; FLOPs first, the cost that fronts are drawn over."""
+        flops = _budget(flops_table(space), self.min_flops, self.max_flops)
+        if self.max_params is None:
+            return (flops,)
+        return flops, _budget(params_table(space), None, self.max_params)
+
     @model_validator(mode="after")
     def _searcher_fits_indicator(self) -> Self:
         check_indicator(self.searcher, self.indicator, additive=INDICATORS[self.indicator].additive)
@@ -85,6 +95,14 @@ class SearchConfig(Section):
                 f"min_flops ({self.min_flops:g}) is above max_flops ({self.max_flops:g})"
             )
         return self
+
+
+def _budget(cost: CostTable, low: float | None, high: float | None) -> Budget:
+    return Budget(
+        cost,
+        min_cost=-math.inf if low is None else low,
+        max_cost=math.inf if high is None else high,
+    )
 
 
 class RandomBaselineConfig(Section):

@@ -19,10 +19,9 @@ from experiments.plan.decides import (
     searched_backbone,
     supernet_stage,
 )
-from experiments.plan.limits import budgets, search_within
 from nas.data import ImageSpec, MissingDataError, describe_data
 from nas.indicators import INDICATORS
-from nas.search import draw_legal
+from nas.search import draw_legal, search_within
 from nas.space import Architecture, SearchSpace, load_space
 from nas.taps import select_taps
 from orchestration.cluster.scaling import Scaling
@@ -73,8 +72,8 @@ class CellPlan:
 
     def some_architecture(self) -> Architecture:
         """A legal architecture, to stand for one that is not found yet."""
-        limits = budgets(self.config.search.model_dump(), self.space)
-        return draw_legal(self.space, limits, np.random.default_rng(self.config.seed), 1)[0]
+        budgets = self.config.search.budgets(self.space)
+        return draw_legal(self.space, budgets, np.random.default_rng(self.config.seed), 1)[0]
 
 
 def plan_cell(config: CellConfig, images: ImageSpec) -> CellPlan:
@@ -87,7 +86,7 @@ def plan_cell(config: CellConfig, images: ImageSpec) -> CellPlan:
         resolution=images.resolution,
         num_classes=images.num_classes,
     )
-    limits = budgets(config.search.model_dump(), space)
+    budgets = config.search.budgets(space)
     check_batches(
         {"supernet": config.supernet.batch_size, "retrain": config.retrain.batch_size},
         config.data,
@@ -97,7 +96,7 @@ def plan_cell(config: CellConfig, images: ImageSpec) -> CellPlan:
     if config.detect is not None:
         select_taps(space, config.detect.out_strides)  # raises where the space lacks them
         check_detector_batch(config.detect, scaling(config))
-    search_within(limits[0].cost.table_LN, limits)  # raises where nothing keeps all the budgets
+    search_within(budgets[0].cost.table_LN, budgets)  # raises where nothing keeps them all
     if config.supernet.sampler == "fair":
         from nas.sampling import fair_paths
 
@@ -109,7 +108,7 @@ def plan_cell(config: CellConfig, images: ImageSpec) -> CellPlan:
         config=config,
         space=space,
         baseline_archs=tuple(
-            draw_legal(space, limits, rng, config.random_baseline.num_architectures)
+            draw_legal(space, budgets, rng, config.random_baseline.num_architectures)
         ),
         supernet=supernet,
         search=search_stage(space, config, supernet),

@@ -17,7 +17,6 @@ import numpy as np
 from experiments.config.experiment import AnyConfig, Experiment
 from experiments.plan.cells import CellPlan, describe_images, plan_cell
 from experiments.plan.detector import DetectorPlan, plan_detector
-from experiments.plan.limits import budgets
 from experiments.plan.tasks import Task, current_record
 from nas.data import ImageSpec
 from nas.indicators import INDICATORS
@@ -158,11 +157,6 @@ class StageList:
     name: str
     cells: tuple[str, ...]
     stages: tuple[PlannedStage, ...]
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every stage is in the store."""
-        return all(one.record is not None for one in self.stages)
 
     def who_needs(self, one: PlannedStage) -> str:
         """The cells of a stage, a line each; of more than three, how many."""
@@ -312,7 +306,7 @@ def _plan_study(experiment: Experiment, images: ImageSpec) -> ExperimentPlan:
     space = cells[0].space
     archs = draw_stratified(
         space,
-        budgets(first.search.model_dump(), space),
+        first.search.budgets(space),
         np.random.default_rng((first.seed, _DRAW_STREAM)),
         correlate.num_architectures,
         num_strata=correlate.num_strata,

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from experiments.plan.decides import SearchContent
-from experiments.plan.limits import budgets, search_within
 from experiments.stages.scoring import make_scorer
 from experiments.stages.setting import Setting
 from experiments.stages.supernet import recorded_scores
@@ -30,6 +29,7 @@ from nas.search import (
     exact_search,
     optimality_gap,
     run_search,
+    search_within,
 )
 from nas.space import Architecture, SearchSpace, format_architecture, space_from_dict
 from orchestration.jobs.runner import Outcome
@@ -69,7 +69,7 @@ def make_search(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> D
 def search_table(content: SearchContent, scores_LN: FloatTable) -> Outcome:
     """Search a table of scores by exact search, evolution and at random."""
     search, space = content.search, content.space
-    limits = budgets(search.model_dump(), space)
+    budgets = search.budgets(space)
 
     def evaluate(archs: Sequence[Architecture]) -> list[float]:
         scores_B: list[float] = gather_sum(scores_LN, archs).tolist()
@@ -80,7 +80,7 @@ def search_table(content: SearchContent, scores_LN: FloatTable) -> Outcome:
     for name in SEARCHERS:
         start_s = time.perf_counter()
         if name == "exact":
-            ranked = search_within(scores_LN, limits, search.top_k).ranked
+            ranked = search_within(scores_LN, budgets, search.top_k).ranked
         else:
             suggester = make_suggester(content, name)
             ranked = run_search(suggester, evaluate, search.evolution.num_iterations).ranked
@@ -93,7 +93,7 @@ def search_table(content: SearchContent, scores_LN: FloatTable) -> Outcome:
     for best in found.values():
         best["optimality_gap"] = optimality_gap(best["score"], found["exact"]["score"])
     # The front of the whole space shows what lies on either side of the budget.
-    flops = limits[0].cost
+    flops = budgets[0].cost
     front = exact_search(scores_LN, flops.table_LN, math.inf, constant=flops.constant).front
     return _outcome(
         content,
@@ -167,8 +167,8 @@ def make_suggester(content: SearchContent, name: str) -> Suggester:
         settings = {"population": settings["population"]}
     suggester = SEARCHERS[name].suggester
     assert suggester is not None, "exact search suggests nothing"
-    limits = budgets(search.model_dump(), content.space)
-    return suggester(content.space, limits, seed=content.seed, **settings)
+    budgets = search.budgets(content.space)
+    return suggester(content.space, budgets, seed=content.seed, **settings)
 
 
 def _outcome(

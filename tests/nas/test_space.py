@@ -188,7 +188,7 @@ MISSING = object()
         ("head.channels", 0, "head: channels must be a whole number above 0"),
         ("stem.stride", 3, "stem: stride must be 1 or 2, got 3"),
         ("first_block.kernel", 4, "first_block: kernel must be an odd number, got 4"),
-        ("stages", [], "stages must be a list with at least one stage"),
+        ("stages", [], "stages must be a list with at least one layer group"),
         ("stages.0", 8, r"stages\[0\] must be a mapping, got 8"),
         ("stages.0.layers", 2.0, r"stages\[0\]: layers must be a whole number"),
         ("stages.0.candidates", MISSING, r"stages\[0\]: candidates are missing"),
