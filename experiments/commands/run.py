@@ -117,7 +117,6 @@ def _report(
         Runs.of(
             runs,
             {run_id: dataclasses.asdict(record) for run_id, record in records.items()},
-            uri=tracker.uri,
             experiment=tracker.experiment,
             folder=result.figures.parent,
         )
