@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     model_validator,
 )
 
-from experiments.config.section import Section
-from experiments.config.values import Count, IndicatorName, one_of
+from experiments.config.section import Section, one_of
 from nas.cost import CostTable, flops_table, params_table
 from nas.indicators import INDICATORS
 from nas.search import SEARCHERS, Budget, check_indicator
 from nas.space import SearchSpace
+
+_SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+
+
+def _with_suffix(value: Any) -> Any:
+    """Read `475M` as 475 000 000; leave everything else to the type."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kKmMgGbB])\s*", value)
+        if match:
+            return float(match[1]) * _SUFFIXES[match[2].lower()]
+    return value
+
+
+Count = Annotated[PositiveFloat, BeforeValidator(_with_suffix)]
+IndicatorName = Annotated[str, one_of("indicator", tuple(INDICATORS))]
 
 
 class EvolutionConfig(Section):
