@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from orchestration.tracking.tracker import Tracker
 
 _log = logging.getLogger(__name__)
-_OWN_FIGURES = {"sweep": "ablation", "correlate": "correlation"}  # by kind of experiment
 Concurrent = Annotated[
     int | None, typer.Option(min=1, help="Drivers at once; by default as many as find work.")
 ]
@@ -94,8 +93,8 @@ def _raise_failure(result: Result) -> None:
     """A cell or a detector that failed leaves nothing to show."""
     from orchestration.jobs.failure import JobError
 
-    first = result.tasks[0]
-    if result.kind in ("run", "detect") and not first.records:
+    first = result.chains[0]
+    if result.is_single and not first.records:
         if first.is_wrong_request:
             raise ValueError(first.error)
         raise JobError(str(first.error), first.details)
@@ -122,6 +121,7 @@ def _report(
     )
     config = result.plan.experiment.shared
     folder = report_folder(config.storage, result.name)
+    registered = result.registered
     page = keep_report(report, folder, tracker, result.run_id)
     if page is not None:
         _keep_figure(report, page, result, tracker)
@@ -134,7 +134,7 @@ def _report(
             page=page,
             storage=config.storage.path,
             mlflow=where_to_look(config, named),
-            registered=result.registered,
+            registered=None if registered is None else registered.chain.name,
             failures=result.failures,
             num_executed=len(result.executed),
             num_cached=len(result.cached),
@@ -144,7 +144,9 @@ def _report(
 
 def _keep_figure(report: Report, page: Path, result: Result, tracker: Tracker) -> None:
     """Put the figure of a sweep or a study beside its configs, and attach it to its run."""
-    name = _OWN_FIGURES.get(result.kind, "")
+    name = result.figure_section
+    if name is None:
+        return
     drawn = [page.parent / "figures" / f"{own.name}.png" for own in report.section(name).pictures]
     target = result.figures / f"{name}.png"
     if not drawn or not drawn[0].exists():

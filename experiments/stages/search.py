@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.plan.decides import SearchContent
-from experiments.stages.scoring import make_scorer
-from experiments.stages.setting import Setting
+from experiments.stages.indicator import make_scorer
 from experiments.stages.supernet import recorded_scores
+from experiments.stages.worker_place import WorkerPlace
 from nas.cost import COST_TABLES, FloatTable, gather_sum
 from nas.indicators import INDICATORS, additive_scores
 from nas.search import (
@@ -32,24 +33,26 @@ from nas.search import (
     search_within,
 )
 from nas.space import Architecture, SearchSpace, format_architecture, space_from_dict
-from orchestration.jobs.runner import Outcome
+from orchestration.jobs.runner import Outcome, StageRunner
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.stage_runs import Done
 
 
-def make_search(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Done:
+def make_search(
+    stage: Stage, runner: StageRunner, inputs: Mapping[str, Done], place: WorkerPlace
+) -> Done:
     """Have the search's result or get it searched; `inputs` holds the supernet if one is read."""
     content = SearchContent.model_validate(stage.config)
     if not INDICATORS[content.search.indicator].additive:
         generations = Generations(content)
-        fetch = {kind: done.record.fingerprint for kind, done in inputs.items()}
-        return setting.with_place(inputs=fetch).score(
+        place = replace(place, supernet=stage.inputs.get("supernet"))
+        return runner.score(
             stage,
             make_scorer,
+            asdict(place),
             generations,
             generations.outcome,
-            total=content.search.evolution.num_iterations,
             inputs=inputs,
             draw=draw_search,
         )
@@ -63,7 +66,7 @@ def make_search(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> D
         )
         return search_table(content, scores_LN)
 
-    return setting.compute(stage, search, inputs=inputs, draw=draw_search)
+    return runner.compute(stage, search, inputs=inputs, draw=draw_search)
 
 
 def search_table(content: SearchContent, scores_LN: FloatTable) -> Outcome:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from experiments.config.load import load_experiment
-from experiments.plan.cells import CellPlan
+from experiments.plan.cell_plan import CellPlan
 from experiments.plan.graph import ExperimentPlan, plan_experiment
 from tests.nas.examples import TINY
 

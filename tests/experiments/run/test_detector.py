@@ -212,7 +212,7 @@ def test_a_sweep_ends_in_detection_on_the_winners_network(
     config = write_experiment(detected, tmp_path, grid={"search.max_flops": budgets}, name="grid")
     store = StageStore(tmp_path / "runs")
     planned = list_stages(plan_file(config), store).stages[-1]
-    assert (planned.name, planned.cells) == ("detect what the best cell finds", ("detection",))
+    assert (planned.name, planned.members) == ("detect what the best cell finds", ("detection",))
     # A detector that cannot be trained leaves the cells as they are.
     result = run_file(config, ["detect.lr=1e20", "detect.clip_norm=null"])
     failed = result.to_json()
