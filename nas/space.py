@@ -327,8 +327,8 @@ def space_from_dict(data: Mapping[str, Any]) -> SearchSpace:
 
     Keys: name (optional); input {channels, resolution, num_classes}; stem {channels, stride};
     first_block {channels, kernel, stride}; candidates {kernels, expansions} or a list of [kernel,
-    expansion]; stages, a list of {channels, layers, stride, candidates (optional)}; head
-    {channels}; fixed_identity (optional list of layer indices); se (optional,
+    expansion]; stages, a list of layer groups {channels, layers, stride, candidates (optional)};
+    head {channels}; fixed_identity (optional list of layer indices); se (optional,
     squeeze-and-excitation).
     Raises ValueError naming the key that is unknown, missing or of the wrong type.
     """
@@ -345,7 +345,7 @@ def space_from_dict(data: Mapping[str, Any]) -> SearchSpace:
     shared = fields.take("candidates", None)
     entries = fields.checked(
         "stages",
-        "a list with at least one stage",
+        "a list with at least one layer group",
         lambda value: isinstance(value, list) and len(value) > 0,
     )
     groups = []

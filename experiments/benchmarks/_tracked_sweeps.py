@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from experiments.config.experiment import Experiment
-from experiments.plan.cells import CellPlan
+from experiments.plan.cell_plan import CellPlan
+from experiments.plan.chain import Chain
 from experiments.plan.decides import SearchContent
 from experiments.plan.graph import plan_experiment
-from experiments.run.groups import cell_run, experiment_run
+from experiments.run.groups import chain_run
+from experiments.run.kinds import experiment_run
 from experiments.run.provenance import provenance, source_tags
 from experiments.stages.search import search_table
 from experiments.stages.supernet import record_scores
@@ -51,19 +53,19 @@ class TrackedSweep:
         run = experiment_run(self._plan, self._tracker, source_tags(self._code))
         assert run is not None
         run_id = run.start()
-        for cell in self._plan.cells:
-            self._track_cell(cell, run_id)
+        for chain in self._plan.chains:
+            if chain.is_cell:
+                self._track_cell(chain, run_id)
         run.finish(metrics={"random_baseline": float(self._rng.uniform(0.8, 0.85))})
         return run_id
 
-    def _track_cell(self, plan: CellPlan, parent_run_id: str) -> None:
-        run = cell_run(
-            plan,
-            self._tracker,
-            tags=source_tags(self._code),
-            part_of=self._plan.group,
-            parent_run_id=parent_run_id,
+    def _track_cell(self, chain: Chain, parent_run_id: str) -> None:
+        plan, run = (
+            chain.cell,
+            chain_run(chain, self._tracker, source_tags(self._code), parent_run_id),
         )
+        assert plan is not None
+        assert run is not None  # as every cell of a sweep
         run_id = run.start()
         inputs: dict[str, str] = {}
         scores_LN = None

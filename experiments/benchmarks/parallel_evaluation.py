@@ -19,14 +19,15 @@ import platform
 import statistics
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from experiments.config.experiment import CellConfig
-from experiments.plan.cells import plan_cell
+from experiments.plan.cell_plan import plan_cell
 from experiments.plan.decides import SearchContent
-from experiments.stages.scoring import make_scorer
+from experiments.stages.indicator import make_scorer
 from experiments.stages.search import Generations
-from experiments.stages.setting import WEIGHTS
+from experiments.stages.worker_place import WEIGHTS, WorkerPlace
 from nas.data import describe_data
 from nas.space import SearchSpace
 from orchestration.cluster.connect import cluster
@@ -65,12 +66,7 @@ def measure(data_name: str, num_candidates: int, num_repeats: int) -> dict[str, 
         _store_untrained(plan.supernet, plan.space, StageStore(folder))
         payload = {
             "stage": dict(plan.search.config),
-            "place": {
-                "data_root": None,
-                "num_loaders": 0,
-                "storage_path": folder,
-                "inputs": {"supernet": plan.supernet.fingerprint},
-            },
+            "place": asdict(WorkerPlace(folder, supernet=plan.supernet.fingerprint)),
         }
         with (
             ScorerPool(make_scorer, payload, Scaling(1)) as one,

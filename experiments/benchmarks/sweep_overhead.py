@@ -20,11 +20,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks._options import read_options
 from experiments.stages import retrain, supernet
+from experiments.stages.worker_place import WorkerPlace
 from orchestration.jobs.worker import LocalWorkerContext, WorkerContext
 from orchestration.store.stage_store import StageStore
 
@@ -68,7 +70,7 @@ def _bare(records: Sequence[Any], folder: Path) -> float:
     import torch
 
     torch.set_num_threads(1)
-    place = {"data_root": None, "num_loaders": 0}
+    place = asdict(WorkerPlace(str(folder)))
     total_s = 0.0
     for record in records:
         context = LocalWorkerContext(folder / record.fingerprint)

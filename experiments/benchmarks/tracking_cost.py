@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -27,8 +28,8 @@ from experiments.benchmarks._options import read_options
 from experiments.config.load import load_experiment
 from experiments.config.places import open_tracker
 from experiments.plan.graph import plan_experiment
-from experiments.run.driver import drive
-from experiments.run.provenance import provenance, source_tags
+from experiments.run.driver import DriverArgument, drive
+from experiments.run.provenance import provenance
 from orchestration.cluster.connect import cluster
 from orchestration.jobs import train_job
 from orchestration.jobs.job_result import Observer
@@ -91,17 +92,6 @@ def measure(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
         plan = plan_experiment(load_experiment(config, [*overrides, *places]))
         tracker = open_tracker(plan.experiment.shared)
         code = provenance()
-        argument = {
-            "uri": tracker.uri,
-            "experiment": tracker.experiment,
-            "parent_run_id": None,
-            "code": code,
-            "tags": source_tags(code),
-            "place": None,
-            "part_of": None,
-            "axes": {},
-            "figures": None,
-        }
         start_s = time.perf_counter()
         tracker.check()
         first_use_s = time.perf_counter() - start_s
@@ -112,11 +102,13 @@ def measure(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
             cluster(),
         ):
             start_s = time.perf_counter()
-            for task in plan.tasks:  # as their drivers do, one after the other
-                drive({**argument, "task": task.resolve_paths()}, lambda event: None)
+            for chain in plan.chains:  # as their drivers do, one after the other
+                alone = replace(chain.resolve_paths(), group=None)
+                argument = DriverArgument(alone, tracker.uri, tracker.experiment, code)
+                drive(argument, lambda event: None)
             wall_s = time.perf_counter() - start_s
         store = StageStore(plan.experiment.storage.path)
-        records = [record for task in plan.tasks for record in task.records(store) or ()]
+        records = [record for chain in plan.chains for record in chain.records(store) or ()]
     return {
         "config": config.stem,
         "num_stages": len(records),

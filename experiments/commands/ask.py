@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from experiments.commands.options import ConfigFile, Json, Set, print_json
+from experiments.commands.options import FAILED, ConfigFile, Json, Set, print_json
 
-_FAILED = 1
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
 
 
@@ -36,9 +35,9 @@ def plan(
     from experiments.stages.probe import Probe
     from orchestration.store.stage_store import StageStore
 
-    settings = load_experiment(config, overrides or [])
-    store = StageStore(settings.storage.path)
-    listed = list_stages(plan_experiment(settings), store)
+    experiment = load_experiment(config, overrides or [])
+    store = StageStore(experiment.storage.path)
+    listed = list_stages(plan_experiment(experiment), store)
     with Console(stderr=True, quiet=json).status("Looking at earlier runs") as waiting:
         measure = Probe(lambda name: waiting.update(f"Measuring: {name}")) if probe else None
         expected = forecast(listed, store, measure)
@@ -96,16 +95,16 @@ def status(
     from experiments.report.status_table import print_status
     from orchestration.store.stage_store import StageStore
 
-    settings = load_experiment(target, overrides or [])
-    listed = list_stages(plan_experiment(settings), StageStore(settings.storage.path))
+    experiment = load_experiment(target, overrides or [])
+    listed = list_stages(plan_experiment(experiment), StageStore(experiment.storage.path))
     with Console(stderr=True, quiet=json).status("Looking for signs of life"):
-        progress = look_up(listed, settings.storage.path)
+        progress = look_up(listed, experiment.storage.path)
     if json:
         print_json(progress.to_json())
     else:
         print_status(progress, Console())
     if progress.count("failed"):
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
 
 
 def _is_file(target: str | None) -> bool:

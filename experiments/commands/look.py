@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from experiments.commands.options import Json, Set, print_json
+from experiments.commands.options import FAILED, Json, Set, print_json
 
 if TYPE_CHECKING:
     from orchestration.tracking.tracker import Tracker
@@ -95,8 +95,8 @@ def ui(
 
     tracking, storage = TrackingConfig(), StorageConfig()
     if config is not None:
-        settings = load_experiment(config, overrides or [])
-        tracking, storage = settings.tracking, settings.storage
+        experiment = load_experiment(config, overrides or [])
+        tracking, storage = experiment.tracking, experiment.storage
     tracker = Tracker(tracking_uri(tracking, storage), tracking.experiment)
     raise typer.Exit(serve_ui(tracker, port, Console()))
 
@@ -115,7 +115,7 @@ def doctor(json: Json = False) -> None:
             checks = diagnose()
         print_diagnosis(checks, console)
     if any(check.status == "missing" for check in checks):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def serve_ui(tracker: Tracker, port: int, console: Console) -> int:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+FAILED = 1  # the exit status when something has failed
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]

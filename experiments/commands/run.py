@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from experiments.commands.options import ConfigFile, Json, Quiet, Set, arguments, print_json
+from experiments.commands.options import FAILED, ConfigFile, Json, Quiet, Set, arguments, print_json
 
 if TYPE_CHECKING:
     from experiments.config.experiment import Experiment
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from orchestration.tracking.tracker import Tracker
 
 _log = logging.getLogger(__name__)
-_FAILED = 1
-_OWN_FIGURES = {"sweep": "ablation", "correlate": "correlation"}  # by kind of experiment
 Concurrent = Annotated[
     int | None, typer.Option(min=1, help="Drivers at once; by default as many as find work.")
 ]
@@ -59,7 +57,7 @@ def correlate(
     """
     from experiments.config.load import load_experiment
 
-    experiment = load_experiment(config, overrides or [], as_kind="correlate")
+    experiment = load_experiment(config, overrides or [], as_study=True)
     run_and_print(experiment, arguments(config, overrides), json, quiet, max_concurrent)
 
 
@@ -88,15 +86,15 @@ def run_and_print(
     if json:
         print_json({**result.to_json(), "report": page and str(page)})
     if result.failures:
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
 
 
 def _raise_failure(result: Result) -> None:
     """A cell or a detector that failed leaves nothing to show."""
     from orchestration.jobs.failure import JobError
 
-    first = result.tasks[0]
-    if result.kind in ("run", "detect") and not first.records:
+    first = result.chains[0]
+    if result.is_single and not first.records:
         if first.is_wrong_request:
             raise ValueError(first.error)
         raise JobError(str(first.error), first.details)
@@ -117,13 +115,13 @@ def _report(
         Runs.of(
             runs,
             {run_id: dataclasses.asdict(record) for run_id, record in records.items()},
-            uri=tracker.uri,
             experiment=tracker.experiment,
             folder=result.figures.parent,
         )
     )
     config = result.plan.experiment.shared
     folder = report_folder(config.storage, result.name)
+    registered = result.registered
     page = keep_report(report, folder, tracker, result.run_id)
     if page is not None:
         _keep_figure(report, page, result, tracker)
@@ -136,7 +134,7 @@ def _report(
             page=page,
             storage=config.storage.path,
             mlflow=where_to_look(config, named),
-            registered=result.registered,
+            registered=None if registered is None else registered.chain.name,
             failures=result.failures,
             num_executed=len(result.executed),
             num_cached=len(result.cached),
@@ -146,7 +144,9 @@ def _report(
 
 def _keep_figure(report: Report, page: Path, result: Result, tracker: Tracker) -> None:
     """Put the figure of a sweep or a study beside its configs, and attach it to its run."""
-    name = _OWN_FIGURES.get(result.kind, "")
+    name = result.figure_section
+    if name is None:
+        return
     drawn = [page.parent / "figures" / f"{own.name}.png" for own in report.section(name).pictures]
     target = result.figures / f"{name}.png"
     if not drawn or not drawn[0].exists():

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from experiments.config.section import Section
-from experiments.config.values import one_of
+from experiments.config.section import Section, one_of
 from nas.data import DATASETS
 
 

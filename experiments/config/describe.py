@@ -44,8 +44,8 @@ def resolved_values(experiment: Experiment) -> dict[str, Any]:
     config = experiment.shared
     values = config.model_dump(mode="json")
     values["name"] = experiment.name
-    if experiment.kind in ("run", "sweep"):
-        del values["correlate"]  # by which the file would be a study's
+    if not experiment.is_study:
+        values.pop("correlate", None)  # by which the file would be a study's
     if len({cell.search.searcher for cell in experiment.cells}) > 1:
         del values["search"]["searcher"]  # follows from each cell's indicator
     if experiment.axes:
@@ -54,7 +54,7 @@ def resolved_values(experiment: Experiment) -> dict[str, Any]:
             short.get(path, path): list(axis) for path, axis in experiment.axes.items()
         }
     seeds = list(dict.fromkeys(cell.seed for cell in experiment.cells))
-    if experiment.kind == "correlate" or len(seeds) > 1:
+    if experiment.is_study or len(seeds) > 1:
         values["seeds"] = seeds
     return values
 

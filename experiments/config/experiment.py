@@ -149,6 +149,11 @@ class Experiment:
         return self.detector if self.detector is not None else self.cells[0]
 
     @property
+    def is_study(self) -> bool:
+        """Whether it is a correlation study."""
+        return self.kind == "correlate"
+
+    @property
     def storage(self) -> StorageConfig:
         """Where results lie."""
         return self.shared.storage

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from experiments.config.experiment import AnyConfig, CellConfig, DetectorConfig, Experiment, Kind
+from experiments.config.experiment import AnyConfig, CellConfig, DetectorConfig, Experiment
 from experiments.config.section import ConfigError
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -31,38 +31,26 @@ _NO_AXES = ("name", "seed", "storage", "tracking", "cluster", "detect", "correla
 
 
 def load_experiment(
-    path: str | Path, overrides: Sequence[str] = (), *, as_kind: Kind | None = None
+    path: str | Path, overrides: Sequence[str] = (), *, as_study: bool = False
 ) -> Experiment:
     """Read a YAML file, apply `key.path=value` overrides, and validate.
 
-    A `space` that is a path is taken relative to the file. As `correlate`, the file of one cell is
-    the study of its supernet. Raises ConfigError with one sentence.
+    A `space` that is a path is taken relative to the file. With `as_study`, the file of one cell is
+    the correlation study of its supernet. Raises ConfigError with one sentence.
     """
     values = read_values(path, overrides)
-    kind = _kind_of(values)
-    if kind == "run" and as_kind == "correlate":
-        kind = "correlate"
-    if kind == "sweep" and as_kind == "correlate":
-        raise ConfigError(
-            f"{path} has a grid, and a correlation study asks about one supernet: give the file of "
-            "one cell."
-        )
-    if kind == "detect":
-        return load_detector(path, overrides)
-    if kind == "sweep":
-        return _sweep(path, values)
-    seeds = _seeds(path, values.pop("seeds", None))
-    if kind == "run":
-        if seeds:
+    if "grid" in values:
+        if as_study:
             raise ConfigError(
-                f"{path} has seeds, which sweeps and correlation studies are repeated with, and is "
-                "one cell: give it one seed, a grid, or a correlate section."
+                f"{path} has a grid, and a correlation study asks about one supernet: give the "
+                "file of one cell."
             )
-        cell = _validate(path, CellConfig, values)
-        return Experiment("run", cell.name, (cell,))
-    given = [{**values, "seed": seed} for seed in seeds] if seeds else [values]
-    cells = tuple(_validate(path, CellConfig, each) for each in given)
-    return Experiment("correlate", cells[0].name, cells)
+        return _sweep(path, values)
+    if "detect" in values and "supernet" not in values:
+        return _detector(path, values)
+    if as_study or "correlate" in values:
+        return _study(path, values)
+    return _single_cell(path, values)
 
 
 def load_detector(
@@ -72,27 +60,15 @@ def load_detector(
 
     `given` are values of the command line's own options; they replace those of the file.
     """
-    values = {} if path is None else read_values(path)
+    values = {} if path is None else _read_file(Path(path), ())
     if "supernet" in values:
         raise ConfigError(
             f"{path} is an experiment with a search, which ends in detection where it has a detect "
             "section: 'bnnas run' starts it. For a detector alone, name its backbone: space and "
             "arch, or the checkpoint of its retrain stage."
         )
-    if path is not None:
-        values = read_values(path, overrides)
-    else:
-        for override in overrides:
-            _apply_override(values, override)
-    values |= given or {}
-    if not isinstance(values.get("detect"), dict) or "data" not in values["detect"]:
-        raise ConfigError(
-            f"{path or 'bnnas detect'}: there is nothing to detect on, because detect.data is "
-            "missing: name a config that has it, or add --set detect.data.root=FOLDER for a folder "
-            "in COCO's layout, or --set detect.data.name=digit_scenes."
-        )
-    config = _validate("bnnas detect" if path is None else path, DetectorConfig, values)
-    return Experiment("detect", config.name, detector=config)
+    _override(values, overrides, None if path is None else Path(path))
+    return _detector(path or "bnnas detect", values | dict(given or {}))
 
 
 def dump_config(config: AnyConfig) -> str:
@@ -108,11 +84,15 @@ def dump_config(config: AnyConfig) -> str:
 def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The values of a file on top of those that it extends, with overrides; not validated yet."""
     values = _read_file(Path(path), ())
+    _override(values, overrides, Path(path))
+    return values
+
+
+def _override(values: dict[str, Any], overrides: Sequence[str], path: Path | None) -> None:
     for override in overrides:
         _apply_override(values, override)
-        if override.startswith("space="):
-            _resolve_space(values, Path(path))
-    return values
+        if path is not None and override.startswith("space="):
+            _resolve_space(values, path)
 
 
 def _resolve_space(values: dict[str, Any], path: Path) -> None:
@@ -161,12 +141,32 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _kind_of(values: Mapping[str, Any]) -> Kind:
-    if "grid" in values:
-        return "sweep"
-    if "detect" in values and "supernet" not in values:
-        return "detect"
-    return "correlate" if "correlate" in values else "run"
+def _single_cell(path: str | Path, values: dict[str, Any]) -> Experiment:
+    if _seeds(path, values.pop("seeds", None)):
+        raise ConfigError(
+            f"{path} has seeds, which sweeps and correlation studies are repeated with, and is "
+            "one cell: give it one seed, a grid, or a correlate section."
+        )
+    cell = _validate(path, CellConfig, values)
+    return Experiment("run", cell.name, (cell,))
+
+
+def _study(path: str | Path, values: dict[str, Any]) -> Experiment:
+    seeds = _seeds(path, values.pop("seeds", None))
+    given = [{**values, "seed": seed} for seed in seeds] if seeds else [values]
+    cells = tuple(_validate(path, CellConfig, each) for each in given)
+    return Experiment("correlate", cells[0].name, cells)
+
+
+def _detector(path: str | Path, values: dict[str, Any]) -> Experiment:
+    if not isinstance(values.get("detect"), dict) or "data" not in values["detect"]:
+        raise ConfigError(
+            f"{path}: there is nothing to detect on, because detect.data is missing: name a config "
+            "that has it, or add --set detect.data.root=FOLDER for a folder in COCO's layout, or "
+            "--set detect.data.name=digit_scenes."
+        )
+    config = _validate(path, DetectorConfig, values)
+    return Experiment("detect", config.name, detector=config)
 
 
 def _sweep(path: str | Path, values: dict[str, Any]) -> Experiment:

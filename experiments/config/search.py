@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     model_validator,
 )
 
-from experiments.config.section import Section
-from experiments.config.values import Count, IndicatorName, one_of
+from experiments.config.section import Section, one_of
+from nas.cost import CostTable, flops_table, params_table
 from nas.indicators import INDICATORS
-from nas.search import SEARCHERS, check_indicator
+from nas.search import SEARCHERS, Budget, check_indicator
+from nas.space import SearchSpace
+
+_SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+
+
+def _with_suffix(value: Any) -> Any:
+    """Read `475M` as 475 000 000; leave everything else to the type."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kKmMgGbB])\s*", value)
+        if match:
+            return float(match[1]) * _SUFFIXES[match[2].lower()]
+    return value
+
+
+Count = Annotated[PositiveFloat, BeforeValidator(_with_suffix)]
+IndicatorName = Annotated[str, one_of("indicator", tuple(INDICATORS))]
 
 
 class EvolutionConfig(Section):
@@ -77,6 +97,13 @@ class SearchConfig(Section):
             return {**values, "searcher": "exact" if additive else "evolution"}
         return values
 
+    def budgets(self, space: SearchSpace) -> tuple[Budget, ...]:
+        """The limits over a space's costs; FLOPs first, the cost that fronts are drawn over."""
+        flops = _budget(flops_table(space), self.min_flops, self.max_flops)
+        if self.max_params is None:
+            return (flops,)
+        return flops, _budget(params_table(space), None, self.max_params)
+
     @model_validator(mode="after")
     def _searcher_fits_indicator(self) -> Self:
         check_indicator(self.searcher, self.indicator, additive=INDICATORS[self.indicator].additive)
@@ -85,6 +112,14 @@ class SearchConfig(Section):
                 f"min_flops ({self.min_flops:g}) is above max_flops ({self.max_flops:g})"
             )
         return self
+
+
+def _budget(cost: CostTable, low: float | None, high: float | None) -> Budget:
+    return Budget(
+        cost,
+        min_cost=-math.inf if low is None else low,
+        max_cost=math.inf if high is None else high,
+    )
 
 
 class RandomBaselineConfig(Section):

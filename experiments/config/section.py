@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _IF_SET = {"fingerprint": "if set"}
 
@@ -40,6 +41,17 @@ class Section(BaseModel):
 def added(default: Any, *, description: str, **options: Any) -> Any:
     """A field that a section did not have at first; see :meth:`Section.identity`."""
     return Field(default, description=description, json_schema_extra=dict(_IF_SET), **options)
+
+
+def one_of(what: str, known: Sequence[str]) -> AfterValidator:
+    """Accepts the known names only."""
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"unknown {what}: the known ones are {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
 
 
 def plain_name(name: str) -> str:

@@ -9,8 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from experiments.config.section import Section
-from experiments.config.values import one_of
+from experiments.config.section import Section, one_of
 from nas.sampling import SAMPLERS
 
 Trainable = Literal["all", "bn", "last_bn"]

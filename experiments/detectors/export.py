@@ -17,16 +17,16 @@ from typing import Any
 from detection import mmdetection
 from experiments.config.places import StorageConfig, TrackingConfig, scaling, tracking_uri
 from experiments.detectors.source import CARD, DetectorSource, find_detector
-from experiments.plan.detector import DetectorPlan
+from experiments.plan.detector_plan import DetectorPlan
 from experiments.stages.detect import (
     DETECTOR,
     build_config,
+    detection_images,
     detection_json,
-    detection_place,
     format_metrics,
     pixel_statistics,
 )
-from experiments.stages.setting import WEIGHTS
+from experiments.stages.worker_place import WEIGHTS
 from orchestration.store import json_text
 from orchestration.store.stage_store import StageRecord, StageStore
 from orchestration.store.whole_folder import require_new, whole_folder
@@ -133,7 +133,7 @@ def dump_runner_config(plan: DetectorPlan, file: Path) -> None:
                 "The backbone is not pretrained yet, so there are no weights that the config could "
                 "name: run the same command without --dump-config first, or leave out retrain."
             )
-    images = detection_place(config).images
+    images = detection_images(config)
     weights = plan.weights
     file.parent.mkdir(parents=True, exist_ok=True)
     if pretraining is not None:

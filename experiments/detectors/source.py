@@ -44,11 +44,11 @@ class DetectorSource:
         weights = StageStore(storage).fetch(record, DETECTOR, folder / DETECTOR)
         return cls(record.config, record.result["categories"], record.result["pixels"], weights)
 
-    def runner_config(self, root: str = "data/coco") -> Any:
-        """MMDetection's config, for a data set below `root`; imports it."""
+    def runner_config(self) -> Any:
+        """MMDetection's config, with COCO's customary folder as its data root; imports it."""
         config = build_config(
             self.stage,
-            root=root,
+            root="data/coco",
             class_names=[str(category["name"]) for category in self.categories],
             pixels=self.pixels,
         )

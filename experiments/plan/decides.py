@@ -31,8 +31,9 @@ from nas.space import (
 )
 from orchestration.store.stage import Stage
 
-# Raise a number when the code of that stage changes what the same config gives.
-CODE_VERSIONS = {"supernet": 1, "search": 2, "retrain": 2, "detect": 1, "score": 1}
+# The kinds of stages, in the order in which they are shown. Raise a number when the code of that
+# stage changes what the same config gives.
+CODE_VERSIONS = {"supernet": 1, "score": 1, "search": 2, "retrain": 2, "detect": 1}
 
 StageKind = Literal["supernet", "search", "retrain", "detect", "score"]
 _IMAGES: frozenset[StageKind] = frozenset({"supernet", "search", "retrain", "score"})

@@ -17,6 +17,7 @@ from nas.indicators import INDICATORS
 from nas.space import parse_architecture, space_from_dict
 from orchestration.store.fingerprint import fingerprint
 from orchestration.store.json_text import JSON
+from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord, StageStore
 
 # The section of a stage's config that says what an epoch, or a candidate, costs; else its kind's.
@@ -28,6 +29,7 @@ _DECISIVE = {
     "retrain": ("batch_size", "precision"),
     "detect": ("batch_size", "precision", "image_size", "val_interval", "data", "options"),
 }
+UNKNOWN = "nothing comparable has run yet"
 ROUND = 10  # architectures that are scored at once; an interruption costs no more
 # Where architectures are scored, the metric that counts them.
 _NUM_SCORED = {"search": "num_evaluated", "score": "num_scored"}
@@ -102,7 +104,7 @@ class Forecast:
                     "cached": one.record is not None,
                     "device_hours_estimate": estimate.device_hours,
                     "basis": estimate.basis,
-                    "cells": list(one.cells),
+                    "cells": list(one.members),
                 }
                 for one, estimate in zip(self.listed.stages, self.estimates, strict=True)
             ],
@@ -133,15 +135,35 @@ def likeness(kind: str, config: Mapping[str, Any]) -> str:
     return fingerprint(section, alike, code_version=1)
 
 
-def num_units(kind: str, config: Mapping[str, Any]) -> int:
+def num_epochs(stage: Stage) -> int | None:
+    """The epochs, or rounds of scoring, of a stage at most; None of one that is computed."""
+    if _is_computed(stage):
+        return None
+    match stage.kind:
+        case "search":
+            return int(stage.config["search"]["evolution"]["num_iterations"])
+        case "score":
+            return -(-num_units(stage) // ROUND)
+        case _:
+            return num_units(stage)
+
+
+def num_units(stage: Stage) -> int:
     """Epochs of a training, or architectures to score, that a stage consists of at most."""
-    if kind == "score":
-        return len(config["archs"])
-    if kind != "search":
-        return int(config[kind]["epochs"])
-    evolution = config["search"]["evolution"]
-    num_candidates = int(evolution["num_iterations"] * evolution["population"])
-    return min(num_candidates, space_from_dict(config["space"]).num_architectures)
+    match stage.kind:
+        case "search":
+            evolution = stage.config["search"]["evolution"]
+            num_candidates = int(evolution["num_iterations"] * evolution["population"])
+            return min(num_candidates, space_from_dict(stage.config["space"]).num_architectures)
+        case "score":
+            return len(stage.config["archs"])
+        case kind:
+            return int(stage.config[kind]["epochs"])
+
+
+def _is_computed(stage: Stage) -> bool:
+    """Whether a stage is a search over a table: no job, and a matter of milliseconds."""
+    return stage.kind == "search" and INDICATORS[stage.config["search"]["indicator"]].additive
 
 
 def _estimate(
@@ -150,18 +172,16 @@ def _estimate(
     kind, config = one.stage.kind, one.stage.config
     if one.record is not None:
         return Estimate(0.0, "in the store")
-    if kind == "search" and INDICATORS[config["search"]["indicator"]].additive:
+    if _is_computed(one.stage):
         return Estimate(0.0, "computed, no job")
     rate: Rate | str
     if comparable := earlier.get(likeness(kind, config)):
         rate = _rate_of(comparable)
-    elif measure is not None and kind != "detect":
-        rate = measure(one)
     else:
-        rate = "nothing comparable has run yet"
+        rate = UNKNOWN if measure is None else measure(one)
     if isinstance(rate, str):
         return Estimate(None, rate)
-    hours = rate.hours * num_units(kind, config)
+    hours = rate.hours * num_units(one.stage)
     if rate.flops is not None and one.is_known:
         arch = parse_architecture(config["arch"])
         hours *= flops_table(space_from_dict(config["space"])).of(arch) / rate.flops

@@ -1,6 +1,6 @@
 """The graph of stages of an experiment, whatever its kind: a dry run.
 
-`run` makes its tasks, `plan` prices its stages, `status` looks them up. Nothing here connects to a
+`run` makes its chains, `plan` prices its stages, `status` looks them up. Nothing here connects to a
 cluster, and nothing is written.
 """
 
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
-from experiments.config.experiment import AnyConfig, Experiment
-from experiments.plan.cells import CellPlan, describe_images, plan_cell
-from experiments.plan.detector import DetectorPlan, plan_detector
-from experiments.plan.limits import budgets
-from experiments.plan.tasks import Task, current_record
+from experiments.config.experiment import AnyConfig, Experiment, Kind
+from experiments.config.load import AXES, value_at
+from experiments.plan.cell_plan import CellPlan, describe_images, plan_cell
+from experiments.plan.chain import Chain
+from experiments.plan.decides import CODE_VERSIONS
+from experiments.plan.detector_plan import DetectorPlan, plan_detector
 from nas.data import ImageSpec
 from nas.indicators import INDICATORS
 from nas.search import draw_stratified
@@ -30,7 +31,6 @@ from orchestration.store.stage_store import StageRecord, StageStore
 
 # Where members are named, these stand for the random architectures, and a sweep's detector.
 BASELINE, DETECTION = "random", "detection"
-_KINDS = ("supernet", "score", "search", "retrain", "detect")
 _DRAW_STREAM = 2  # apart from the searchers and the random baseline, which the same seed starts
 
 
@@ -40,70 +40,57 @@ class ExperimentPlan:
 
     Attributes:
         experiment: what was asked for.
-        tasks: in the order in which they start.
+        chains: in the order in which they start.
         cells: of a sweep or a run one each; of a study one for every seed.
         archs: those that a study retrains, cheap ones first.
         detector: of an experiment that is nothing else.
+        group: what its MLflow run is found by, made from its name and what decides its results;
+            None for a detector, which has no run above those of its stages.
+        detects_last: whether a detector follows, on the network of the best cell.
     """
 
     experiment: Experiment
-    tasks: tuple[Task, ...]
+    chains: tuple[Chain, ...]
     cells: tuple[CellPlan, ...] = ()
     archs: tuple[Architecture, ...] = ()
     detector: DetectorPlan | None = None
+    group: str | None = None
+    detects_last: bool = False
 
-    @cached_property
+    @property
     def known(self) -> tuple[Stage, ...]:
         """The stages that are known before any search, each once."""
-        stages = [stage for task in self.tasks for stage in task.stages]
-        return tuple({stage.fingerprint: stage for stage in stages}.values())
+        return _known(self.chains)
 
     @property
     def sharing(self) -> int:
-        """How many tasks wait for one and the same supernet, at most."""
-        supernets = [
-            stage.fingerprint
-            for task in self.tasks
-            for stage in task.stages
-            if stage.kind == "supernet"
-        ]
-        return max(Counter(supernets).values(), default=1)
+        """How many chains wait for one and the same supernet, at most."""
+        cells = [(chain.cell, chain.stages) for chain in self.chains if chain.cell is not None]
+        supernets = [cell.supernet for cell, stages in cells if cell.supernet in stages]
+        shared = Counter(stage.fingerprint for stage in supernets if stage is not None)
+        return max(shared.values(), default=1)
 
-    @property
-    def group(self) -> str:
-        """What the experiment's MLflow run is found by: its name and what decides its results."""
-        kind, name = self.experiment.kind, self.experiment.name
-        if kind == "run":
-            return cell_group(self.cells[0], part_of="")
-        stages: list[JSON] = [*sorted(stage.fingerprint for stage in self.known)]
-        key: dict[str, JSON] = {"name": name, "stages": stages}
-        if kind == "sweep":
-            recipes = [cell.retrain.identity() for cell in self.experiment.cells]
-            several = any(recipe != recipes[0] for recipe in recipes)
-            key["retrain"] = recipes if several else recipes[0]
-        return fingerprint(kind, key, code_version=1)
-
-    def last_task(self, store: StageStore) -> Task | None:
+    def last_chain(self, store: StageStore) -> Chain | None:
         """A sweep's detector, on the network of its best cell.
 
         None where no detector is asked for, or as long as a cell is missing: it might be the best.
         """
-        if self.experiment.kind != "sweep" or self.experiment.shared.detect is None:
+        if not self.detects_last:
             return None
-        chains = [(task, task.records(store)) for task in self.tasks if task.is_cell]
-        done = [(task, records) for task, records in chains if records is not None]
-        if len(done) < len(chains):
+        cells = [(chain, chain.records(store)) for chain in self.chains if chain.is_cell]
+        done = [(chain, records) for chain, records in cells if records is not None]
+        if len(done) < len(cells):
             return None
-        task, records = max(done, key=lambda each: validation_rank(each[1][-1]))
-        assert task.cell is not None
+        chain, records = max(done, key=lambda each: validation_rank(each[1][-1]))
+        assert chain.cell is not None
         arch = parse_architecture(records[-1].result["arch"])
-        return Task(
-            name=task.name,
+        return Chain(
+            name=chain.name,
             label=DETECTION,
             member=DETECTION,
-            config=task.config,
-            stages=(task.cell.retrain(arch), task.cell.detect(arch)),
-            cell=task.cell,
+            config=chain.config,
+            stages=(chain.cell.retrain(arch), chain.cell.detect(arch)),
+            cell=chain.cell,
         )
 
 
@@ -116,7 +103,7 @@ class PlannedStage:
             one, which takes about as long.
         is_known: False for the retraining, or the detector, of such an architecture.
         record: its result, where it is in the store.
-        cells: the members that need it.
+        members: those that need it: cells, seeds, `BASELINE`, `DETECTION`.
         config: of the experiment of the first of these.
         cell: its plan, where it has one.
     """
@@ -124,7 +111,7 @@ class PlannedStage:
     stage: Stage
     is_known: bool
     record: StageRecord | None
-    cells: tuple[str, ...]
+    members: tuple[str, ...]
     config: AnyConfig
     cell: CellPlan | None
 
@@ -138,7 +125,7 @@ class PlannedStage:
         """What people call it."""
         if self.is_known:
             return self.stage.name
-        finder = "the best cell" if self.cells == (DETECTION,) else self.cells[0]
+        finder = "the best cell" if self.members == (DETECTION,) else self.members[0]
         return f"{self.stage.kind} what {finder} finds"
 
 
@@ -148,26 +135,21 @@ class StageList:
 
     Attributes:
         name: the experiment's.
-        cells: the names of its cells in their order, and `BASELINE` where there is one; those of a
-            correlation study are its seeds.
+        members: the names of its cells in their order, and `BASELINE` where there is one; those of
+            a correlation study are its seeds.
         stages: supernets, scores, searches, retrainings, the detector; where the architecture is
             not known yet, one for each cell, so that there are at most so many: equal ones are
             retrained once.
     """
 
     name: str
-    cells: tuple[str, ...]
+    members: tuple[str, ...]
     stages: tuple[PlannedStage, ...]
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every stage is in the store."""
-        return all(one.record is not None for one in self.stages)
-
     def who_needs(self, one: PlannedStage) -> str:
-        """The cells of a stage, a line each; of more than three, how many."""
-        is_shared = len(one.cells) > 3
-        return f"{len(one.cells)} of {len(self.cells)}" if is_shared else "\n".join(one.cells)
+        """The members that need a stage, a line each; of more than three, how many."""
+        is_shared = len(one.members) > 3
+        return f"{len(one.members)} of {len(self.members)}" if is_shared else "\n".join(one.members)
 
 
 def plan_experiment(experiment: Experiment) -> ExperimentPlan:
@@ -175,52 +157,21 @@ def plan_experiment(experiment: Experiment) -> ExperimentPlan:
 
     Raises ValueError (a wrong request) where it cannot be made, or its data are not there.
     """
-    if experiment.detector is not None:
-        return _plan_detector(experiment)
-    images: dict[str, ImageSpec] = {}  # of each data set once; a sweep may have several
-    for config in experiment.cells:
-        data = config.data.model_dump_json()
-        images[data] = images.get(data) or describe_images(config.data)
-    if experiment.kind == "correlate":
-        return _plan_study(experiment, *images.values())
-    cells = tuple(
-        plan_cell(config, images[config.data.model_dump_json()]) for config in experiment.cells
-    )
-    first: dict[str, CellPlan] = {}
-    for cell in cells:
-        same = first.setdefault(cell.search.fingerprint, cell)
-        if same is not cell and _retrains_alike(same, cell):
-            raise ValueError(
-                f"grid: the cells {same.config.name} and {cell.config.name} are the same, because "
-                + (
-                    "what they differ in decides no result: sweep another field."
-                    if cell.supernet is not None
-                    else f"the indicator {cell.config.search.indicator!r} reads no supernet: give "
-                    "it a sweep of its own, with one value of trainable and of epochs."
-                )
-            )
-    tasks = [_cell_task(cell, experiment) for cell in cells]
-    with_baseline = {(cell.config.seed, recipe(cell.config)): cell for cell in cells}
-    tasks += [
-        _retrain_task(cell, arch, BASELINE, BASELINE)
-        for cell in with_baseline.values()
-        for arch in cell.baseline_archs
-    ]
-    return ExperimentPlan(experiment, tuple(tasks), cells)
+    return _PLANNERS[experiment.kind](experiment)
 
 
 def list_stages(plan: ExperimentPlan, store: StageStore) -> StageList:
     """The stages of a plan; what is in the store says which architectures are known."""
-    listed = [one for task in plan.tasks for one in _look_up(task, store)]
-    if plan.experiment.kind == "sweep" and plan.experiment.shared.detect is not None:
-        last = plan.last_task(store)
+    listed = [one for chain in plan.chains for one in _look_up(chain, store)]
+    if plan.detects_last:
+        last = plan.last_chain(store)
         if last is None:
             cell = plan.cells[0]
             detect = cell.detect(cell.some_architecture())
             listed.append(PlannedStage(detect, False, None, (DETECTION,), cell.config, cell))
         else:
             listed += list(_look_up(last, store))[-1:]
-    names = dict.fromkeys(one.cells[0] for one in listed)
+    names = dict.fromkeys(one.members[0] for one in listed)
     return StageList(plan.experiment.name, tuple(names), tuple(_each_once(listed, list(names))))
 
 
@@ -244,34 +195,106 @@ def validation_rank(retrained: StageRecord) -> tuple[float, float, float]:
     return last["val/top1"], -last["val/loss"], -retrained.metrics["flops"]
 
 
-def _retrains_alike(one: CellPlan, other: CellPlan) -> bool:
-    """Of two cells with one search: whether they retrain what it finds in the same way."""
-    arch = one.some_architecture()
-    return one.retrain(arch).fingerprint == other.retrain(arch).fingerprint
-
-
 def recipe(config: AnyConfig) -> str:
     """Where cells differ in it, each has a random baseline of its own: space, data, recipe."""
     return config.model_dump_json(include={"space", "data", "retrain"})
 
 
-def _cell_task(cell: CellPlan, experiment: Experiment) -> Task:
+def _plan_run(experiment: Experiment) -> ExperimentPlan:
+    cells = _plan_cells(experiment)
+    detects = cells[0].config.detect is not None
+    chain = _cell_chain(cells[0], follow=("retrain", "detect") if detects else ("retrain",))
+    return ExperimentPlan(
+        experiment,
+        (chain, *_baseline(cells)),
+        cells,
+        group=cell_group(cells[0], part_of=""),
+    )
+
+
+def _plan_sweep(experiment: Experiment) -> ExperimentPlan:
+    cells = _plan_cells(experiment)
+    _require_different(cells)
+    baseline = _baseline(cells)
+    recipes = [cell.config.retrain.identity() for cell in cells]
+    several = any(each != recipes[0] for each in recipes)
+    chains = [_cell_chain(cell) for cell in cells]
+    group = _group(
+        experiment, (*chains, *baseline), {"retrain": recipes if several else recipes[0]}
+    )
+    other_axes = [path for path in experiment.axes if path not in AXES.values()]
+    chains = [
+        dataclasses.replace(
+            chain,
+            group=cell_group(cell, part_of=group),
+            axes={path: value_at(cell.config, path) for path in other_axes},
+        )
+        for chain, cell in zip(chains, cells, strict=True)
+    ]
+    detects = experiment.shared.detect is not None
+    return ExperimentPlan(
+        experiment, (*chains, *baseline), cells, group=group, detects_last=detects
+    )
+
+
+def _plan_cells(experiment: Experiment) -> tuple[CellPlan, ...]:
+    images: dict[str, ImageSpec] = {}  # of each data set once; a sweep may have several
+    for config in experiment.cells:
+        data = config.data.model_dump_json()
+        images[data] = images.get(data) or describe_images(config.data)
+    return tuple(
+        plan_cell(config, images[config.data.model_dump_json()]) for config in experiment.cells
+    )
+
+
+def _require_different(cells: Iterable[CellPlan]) -> None:
+    """Raise ValueError where two cells would make the same."""
+    first: dict[str, CellPlan] = {}
+    for cell in cells:
+        same = first.setdefault(cell.search.fingerprint, cell)
+        if same is cell:
+            continue
+        arch = same.some_architecture()
+        if same.retrain(arch).fingerprint == cell.retrain(arch).fingerprint:
+            raise ValueError(
+                f"grid: the cells {same.config.name} and {cell.config.name} are the same, because "
+                + (
+                    "what they differ in decides no result: sweep another field."
+                    if cell.supernet is not None
+                    else f"the indicator {cell.config.search.indicator!r} reads no supernet: give "
+                    "it a sweep of its own, with one value of trainable and of epochs."
+                )
+            )
+
+
+def _cell_chain(
+    cell: CellPlan, follow: tuple[Literal["retrain", "detect"], ...] = ("retrain",)
+) -> Chain:
     name = cell.config.name
-    detects = experiment.kind == "run" and cell.config.detect is not None
-    return Task(
+    return Chain(
         name=name,
         label=name,
         member=name,
         config=cell.config,
         stages=cell.until_search,
         cell=cell,
-        follow=("retrain", "detect") if detects else ("retrain",),
+        follow=follow,
         is_cell=True,
     )
 
 
-def _retrain_task(cell: CellPlan, arch: Architecture, name: str, member: str) -> Task:
-    return Task(
+def _baseline(cells: Iterable[CellPlan]) -> tuple[Chain, ...]:
+    """The random architectures: the same ones for all cells of one seed and recipe."""
+    by_draw = {(cell.config.seed, recipe(cell.config)): cell for cell in cells}
+    return tuple(
+        _retrain_chain(cell, arch, BASELINE, BASELINE)
+        for cell in by_draw.values()
+        for arch in cell.baseline_archs
+    )
+
+
+def _retrain_chain(cell: CellPlan, arch: Architecture, name: str, member: str) -> Chain:
+    return Chain(
         name=name,
         label=f"{name} {format_architecture(arch)}",
         member=member,
@@ -281,11 +304,22 @@ def _retrain_task(cell: CellPlan, arch: Architecture, name: str, member: str) ->
     )
 
 
+def _known(chains: Iterable[Chain]) -> tuple[Stage, ...]:
+    stages = [stage for chain in chains for stage in chain.stages]
+    return tuple({stage.fingerprint: stage for stage in stages}.values())
+
+
+def _group(experiment: Experiment, chains: Iterable[Chain], more: Mapping[str, JSON]) -> str:
+    stages: list[JSON] = [*sorted(stage.fingerprint for stage in _known(chains))]
+    key: dict[str, JSON] = {"name": experiment.name, "stages": stages, **more}
+    return fingerprint(experiment.kind, key, code_version=1)
+
+
 def _plan_detector(experiment: Experiment) -> ExperimentPlan:
     assert experiment.detector is not None
     plan = plan_detector(experiment.detector)
     name = plan.config.name
-    task = Task(
+    chain = Chain(
         name=name,
         label=name,
         member=name,
@@ -294,12 +328,13 @@ def _plan_detector(experiment: Experiment) -> ExperimentPlan:
         checkpoint=plan.checkpoint,
         weights=plan.weights,
     )
-    return ExperimentPlan(experiment, (task,), detector=plan)
+    return ExperimentPlan(experiment, (chain,), detector=plan)
 
 
-def _plan_study(experiment: Experiment, images: ImageSpec) -> ExperimentPlan:
+def _plan_study(experiment: Experiment) -> ExperimentPlan:
     """Raises ValueError where the space or the budgets hold too few architectures."""
     first = experiment.cells[0]
+    images = describe_images(first.data)
     correlate = first.correlate
     needs_supernet = any(INDICATORS[name].needs_supernet for name in correlate.indicators)
     indicator = "bn" if needs_supernet else "flops"
@@ -312,7 +347,7 @@ def _plan_study(experiment: Experiment, images: ImageSpec) -> ExperimentPlan:
     space = cells[0].space
     archs = draw_stratified(
         space,
-        budgets(first.search.model_dump(), space),
+        first.search.budgets(space),
         np.random.default_rng((first.seed, _DRAW_STREAM)),
         correlate.num_architectures,
         num_strata=correlate.num_strata,
@@ -324,8 +359,8 @@ def _plan_study(experiment: Experiment, images: ImageSpec) -> ExperimentPlan:
         )
     scored = [name for name in correlate.indicators if not INDICATORS[name].additive]
     members = {cell.config.seed: f"seed {cell.config.seed}" for cell in cells}
-    tasks = [
-        Task(
+    chains = [
+        Chain(
             name="scores",
             label=f"scores of {members[cell.config.seed]}",
             member=members[cell.config.seed],
@@ -338,43 +373,52 @@ def _plan_study(experiment: Experiment, images: ImageSpec) -> ExperimentPlan:
         )
         for cell in cells
     ]
-    tasks = [task for task in tasks if task.stages]
-    tasks += [
-        _retrain_task(cell, arch, "correlate", members[cell.config.seed])
+    chains = [chain for chain in chains if chain.stages]
+    chains += [
+        _retrain_chain(cell, arch, "correlate", members[cell.config.seed])
         for arch in archs
         for cell in cells
     ]
-    return ExperimentPlan(experiment, tuple(tasks), tuple(cells), archs)
+    group = _group(experiment, chains, {})
+    return ExperimentPlan(experiment, tuple(chains), tuple(cells), archs, group=group)
 
 
-def _look_up(task: Task, store: StageStore) -> Iterator[PlannedStage]:
-    """The stages of a task; after a search that is not there, placeholders."""
-    earlier = list(task.given)
-    records: list[StageRecord] = []
-    for number in range(task.size):
-        known = task.stage(number, records)
-        stage = task.placeholder(number) if known is None else known
-        record = None if known is None else current_record(known, earlier, store)
-        yield PlannedStage(stage, known is not None, record, (task.member,), task.config, task.cell)
-        if record is not None:
-            records.append(record)
-            earlier.append(record)
+_PLANNERS: Mapping[Kind, Callable[[Experiment], ExperimentPlan]] = {
+    "run": _plan_run,
+    "sweep": _plan_sweep,
+    "correlate": _plan_study,
+    "detect": _plan_detector,
+}
+
+
+def _look_up(chain: Chain, store: StageStore) -> Iterator[PlannedStage]:
+    """The stages of a chain; after a search that is not there, placeholders."""
+    for number, (known, record) in enumerate(chain.look_up(store)):
+        yield PlannedStage(
+            stage=chain.placeholder(number) if known is None else known,
+            is_known=known is not None,
+            record=record,
+            members=(chain.member,),
+            config=chain.config,
+            cell=chain.cell,
+        )
 
 
 def _each_once(listed: Iterable[PlannedStage], members: list[str]) -> list[PlannedStage]:
     merged: dict[str, PlannedStage] = {}
+    kinds = list(CODE_VERSIONS)
     for one in listed:
         key = one.fingerprint or one.name
         same = merged.get(key)
         if same is not None:
-            cells = tuple(dict.fromkeys((*same.cells, *one.cells)))
-            one = dataclasses.replace(same, cells=cells)
+            needed_by = tuple(dict.fromkeys((*same.members, *one.members)))
+            one = dataclasses.replace(same, members=needed_by)
         merged[key] = one
     return sorted(
         merged.values(),
         key=lambda one: (
-            _KINDS.index(one.stage.kind),
+            kinds.index(one.stage.kind),
             not one.is_known,
-            members.index(one.cells[0]),
+            members.index(one.members[0]),
         ),
     )

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from experiments.plan.forecast import ROUND, num_units
+from experiments.plan.forecast import num_epochs
 from experiments.plan.graph import PlannedStage, StageList
-from nas.indicators import INDICATORS
 from orchestration.store.claims import BEAT_S, Claims, Holder
 from orchestration.store.failure_log import FailureLog, FailureNote
 from orchestration.store.stage import JOBS
 from orchestration.store.storage import Storage
 
 State = Literal["done", "running", "failed", "interrupted", "missing"]
-CellState = Literal["done", "running", "failed", "interrupted", "waiting"]
+MemberState = Literal["done", "running", "failed", "interrupted", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class StageStatus:
     """How far one stage is.
 
     Attributes:
-        listed: which stage, and the cells that need it.
+        listed: which stage, and the members that need it.
         holder: who makes it, or was about to.
         is_silent: whether that one gives no sign of life.
         failure: why it failed last.
@@ -67,13 +66,7 @@ class StageStatus:
     @property
     def num_epochs(self) -> int | None:
         """How many there will be at most; None where it is no matter of epochs."""
-        kind, config = self.listed.stage.kind, self.listed.stage.config
-        if kind == "score":
-            return -(-num_units(kind, config) // ROUND)
-        if kind != "search":
-            return num_units(kind, config)
-        is_additive = INDICATORS[config["search"]["indicator"]].additive
-        return None if is_additive else int(config["search"]["evolution"]["num_iterations"])
+        return num_epochs(self.listed.stage)
 
     @property
     def failed_at(self) -> datetime | None:
@@ -88,7 +81,7 @@ class StageStatus:
             "name": self.listed.name,
             "fingerprint": self.listed.fingerprint,
             "status": self.state,
-            "cells": list(self.listed.cells),
+            "cells": list(self.listed.members),
             "machine": self.machine if is_running else None,
             "epoch": self.epoch if is_running else None,
             "num_epochs": self.num_epochs,
@@ -99,11 +92,11 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class ExperimentStatus:
-    """How far an experiment is; stages in the order of the list, cells likewise."""
+    """How far an experiment is; stages in the order of the list, members likewise."""
 
     listed: StageList
     stages: tuple[StageStatus, ...]
-    cells: Mapping[str, CellState]
+    members: Mapping[str, MemberState]
 
     def count(self, state: State) -> int:
         """How many stages are in that state."""
@@ -114,7 +107,7 @@ class ExperimentStatus:
         return {
             "name": self.listed.name,
             "stages": [stage.to_json() for stage in self.stages],
-            "cells": [{"name": name, "status": state} for name, state in self.cells.items()],
+            "cells": [{"name": name, "status": state} for name, state in self.members.items()],
             "num_done": self.count("done"),
             "num_running": self.count("running"),
             "num_failed": self.count("failed"),
@@ -153,8 +146,8 @@ def look_up(
             stages.append(
                 StageStatus(one, holders.get(key), key in silent, failures.get(key), is_begun)
             )
-    cells = {name: _cell_state(name, stages) for name in listed.cells}
-    return ExperimentStatus(listed, tuple(stages), cells)
+    members = {name: _member_state(name, stages) for name in listed.members}
+    return ExperimentStatus(listed, tuple(stages), members)
 
 
 def _holders(claims: Claims, stages: list[PlannedStage]) -> dict[str, Holder]:
@@ -162,8 +155,8 @@ def _holders(claims: Claims, stages: list[PlannedStage]) -> dict[str, Holder]:
     return {key: holder for key, holder in holders.items() if holder is not None}
 
 
-def _cell_state(name: str, stages: list[StageStatus]) -> CellState:
-    states = {stage.state for stage in stages if name in stage.listed.cells}
+def _member_state(name: str, stages: list[StageStatus]) -> MemberState:
+    states = {stage.state for stage in stages if name in stage.listed.members}
     if "running" in states:
         return "running"
     if "failed" in states:

@@ -16,9 +16,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from experiments.config.search import SearchConfig
 from experiments.config.training import EarlyBirdConfig
 from experiments.figures.early_bird import Similarity, early_bird_figure
-from experiments.plan.limits import budgets, search_within
 from experiments.report.run_table import Runs, texts, value
 from experiments.report.supernet_groups import (
     EARLY_BIRD,
@@ -49,7 +49,7 @@ from experiments.report.tables import (
 from nas.cost import gather_sum
 from nas.early_bird import FloatArray, distance_matrix, early_bird_epoch, rank_vector, similarity
 from nas.ranking import kendall_tau
-from nas.search import optimality_gap
+from nas.search import optimality_gap, search_within
 from nas.space import Architecture, SearchSpace, space_from_dict
 from orchestration.tracking.reader import TrackedRun
 
@@ -206,8 +206,10 @@ def _row(runs: Runs, course: _Course) -> dict[str, Cell]:
 
 
 def _winner(scores_LN: FloatArray, course: _Course, search: TrackedRun) -> Architecture:
-    limits = budgets(section_of(search, "search"), course.space)
-    return search_within(scores_LN, limits).ranked[0].arch
+    section = section_of(search, "search")
+    limits = {name: section.get(name) for name in ("max_flops", "min_flops", "max_params")}
+    budgets = SearchConfig.model_validate(limits).budgets(course.space)
+    return search_within(scores_LN, budgets).ranked[0].arch
 
 
 def _search_of(runs: Runs, supernet: str) -> TrackedRun | None:

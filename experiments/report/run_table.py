@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,36 +74,28 @@ class Runs:
     """The runs of an experiment, the oldest first.
 
     Attributes:
-        uri: of the server or database.
         experiment: name of the MLflow experiment.
         tracked: the runs of this program.
         num_foreign: how many others there are.
         artifacts: what the runs have beside their rows.
     """
 
-    uri: str
     experiment: str
     tracked: tuple[TrackedRun, ...]
     num_foreign: int
     artifacts: Artifacts
 
     @classmethod
-    def read(
-        cls,
-        uri: str,
-        experiment: str,
-        run_ids: Iterable[str] | None = None,
-        run: str | None = None,
-    ) -> Runs:
-        """From MLflow: all of an experiment, some runs, or one with all its numbers come from.
+    def read(cls, uri: str, experiment: str, run: str | None = None) -> Runs:
+        """From MLflow: all of an experiment, or one run with all its numbers come from.
 
         Raises:
             TrackingError: there is no such experiment or run, or the server is away or refuses.
         """
-        tracked = read_experiment(uri, experiment, run_ids)
+        tracked = read_experiment(uri, experiment)
         if run is not None:
             tracked = tracked.part(run)
-        return cls(uri, experiment, tracked.runs, tracked.num_foreign, tracked)
+        return cls(experiment, tracked.runs, tracked.num_foreign, tracked)
 
     @classmethod
     def of(
@@ -111,13 +103,12 @@ class Runs:
         runs: Sequence[TrackedRun],
         records: Mapping[str, Mapping[str, Any]],
         *,
-        uri: str,
         experiment: str,
         folder: Path | None = None,
     ) -> Runs:
         """From results in hand: runs, run id → record, and the folder as :class:`InHand` has it."""
         ordered = tuple(sorted(runs, key=lambda run: run.started_at))
-        return cls(uri, experiment, ordered, 0, InHand(records, folder))
+        return cls(experiment, ordered, 0, InHand(records, folder))
 
     @cached_property
     def by_id(self) -> Mapping[str, TrackedRun]:

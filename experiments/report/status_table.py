@@ -20,7 +20,7 @@ _STYLES = {
 
 def print_status(status: ExperimentStatus, console: Console) -> None:
     """A line for each cell of a sweep, or seed of a study, then one for each stage."""
-    if len(status.cells) > 1:
+    if len(status.members) > 1:
         console.print(_cells_table(status))
     table = Table(title="stages", title_justify="left")
     table.add_column("stage", overflow="fold")
@@ -47,8 +47,8 @@ def _cells_table(status: ExperimentStatus) -> Table:
     table.add_column("cell", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("stages done", justify="right")
-    for name, state in status.cells.items():
-        stages = [stage for stage in status.stages if name in stage.listed.cells]
+    for name, state in status.members.items():
+        stages = [stage for stage in status.stages if name in stage.listed.members]
         num_done = sum(stage.state == "done" for stage in stages)
         table.add_row(escape(name), _styled(state), f"{num_done} of {len(stages)}")
     return table

@@ -1,27 +1,27 @@
-"""What people see while an experiment runs: a table with a line for each task.
+"""What people see while an experiment runs: a table with a line for each chain.
 
-On a terminal the table is alive. Elsewhere, one line for each finished stage, failed task and
+On a terminal the table is alive. Elsewhere, one line for each finished stage, failed chain and
 warning. All of it goes to standard error, so that `--json` leaves standard output to the machine.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-_KINDS = ("supernet", "score", "search", "retrain", "detect")
+from experiments.plan.decides import CODE_VERSIONS
+from experiments.run.events import Event, StageAdvanced, StageDone, StageEvent, StageStarted
 
 
 @dataclass
 class _Stage:
-    """What is known of one stage; tasks that share it show the same."""
+    """What is known of one stage; chains that share it show the same."""
 
     name: str
     total: int = 0
@@ -32,7 +32,7 @@ class _Stage:
 
 @dataclass
 class _Line:
-    """One task."""
+    """One chain."""
 
     name: str
     stages: dict[str, str] = field(default_factory=dict)
@@ -77,44 +77,41 @@ class Display:
         """A warning, unless quiet."""
         self.say(f"[yellow]![/] {message}")
 
-    def on_event(self, index: int, event: Mapping[str, Any]) -> None:
-        """Take an event of `experiments.run.driver.EventReporter`, of the task at a line."""
+    def on_event(self, index: int, event: Event) -> None:
+        """Take an event of the chain at a line."""
         with self._lock:
             line = self._lines[index]
-            for warning in event["warnings"]:
+            for warning in event.warnings:
                 self.warn(f"{line.name}: {warning}")
-            if event["event"] == "warned":
+            if not isinstance(event, StageEvent):
                 return
-            line.stages[event["kind"]] = event["fingerprint"]
-            stage = self._stages.setdefault(event["fingerprint"], _Stage(event["name"]))
-            if event["event"] == "started":
-                stage.total = event["total"]
-            elif event["event"] == "advanced":
-                stage.epoch = int(event["row"]["epoch"])
-            else:
+            line.stages[event.kind] = event.fingerprint
+            stage = self._stages.setdefault(event.fingerprint, _Stage(event.name))
+            if isinstance(event, StageStarted):
+                stage.total = event.total
+            elif isinstance(event, StageAdvanced):
+                stage.epoch = event.epoch
+            elif isinstance(event, StageDone):
                 line.metric = _metric(event) or line.metric
-                self._finish_stage(stage, event)
+                if not stage.over:
+                    stage.over = True
+                    stage.text = "cached" if event.cached else f"{event.wall_s:.1f} s"
+                    if self._live is None:
+                        text = f"[green]✓[/] {stage.name}  [dim]{stage.text}[/]  {_metric(event)}"
+                        self.say(text.rstrip())
 
     def on_end(self, index: int, error: str | None) -> None:
-        """A task has come to its end, or its result was in the store."""
+        """A chain has come to its end, or its result was in the store."""
         with self._lock:
             line = self._lines[index]
             line.error = error
             if error is not None:
                 self.say(f"[red]✗[/] {line.name}  {error}")
 
-    def _finish_stage(self, stage: _Stage, event: Mapping[str, Any]) -> None:
-        if stage.over:
-            return
-        stage.over = True
-        stage.text = "cached" if event["cached"] else f"{event['wall_s']:.1f} s"
-        if self._live is None:
-            self.say(f"[green]✓[/] {stage.name}  [dim]{stage.text}[/]  {_metric(event)}".rstrip())
-
     def _render(self) -> RenderableType:
         with self._lock:
             shown = {kind for line in self._lines for kind in line.stages}
-            kinds = [kind for kind in _KINDS if kind in shown]
+            kinds = [kind for kind in CODE_VERSIONS if kind in shown]
             table = Table(title=self._title, title_justify="left", box=None, padding=(0, 2, 0, 0))
             table.add_column("", no_wrap=True)
             for kind in kinds:
@@ -138,8 +135,8 @@ class Display:
         return f"{stage.epoch}/{stage.total}" if stage.epoch else "[dim]starting[/]"
 
 
-def _metric(event: Mapping[str, Any]) -> str:
+def _metric(event: StageDone) -> str:
     """How good a stage's network is, where it says so."""
-    if event["mAP"] is not None:
-        return f"mAP {100 * event['mAP']:.1f}"
-    return "" if event["top1"] is None else f"test top-1 {event['top1']:.2%}"
+    if event.mAP is not None:
+        return f"mAP {100 * event.mAP:.1f}"
+    return "" if event.top1 is None else f"test top-1 {event.top1:.2%}"

@@ -1,8 +1,8 @@
-"""One engine for every kind of experiment: have or make its tasks, each by a driver of its own.
+"""One engine for every kind of experiment: have or make its chains, each by a driver of its own.
 
-A task whose stages are all in the store is shown from there, without a driver; when that is true of
-everything, Ray is not started at all, and what MLflow shows already is left alone. What failed
-leaves the rest running. A sweep's detector is a task like any other, begun when its best cell is
+A chain whose stages are all in the store is shown from there, without a driver; when that is true
+of everything, Ray is not started at all, and what MLflow shows already is left alone. What failed
+leaves the rest running. A sweep's detector is a chain like any other, begun when its best cell is
 known.
 """
 
@@ -10,37 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from detection.coco.data import DetectionImages
 from experiments.config.experiment import AnyConfig
-from experiments.config.load import dump_config
 from experiments.config.places import absolute, local_folder, scaling
-from experiments.plan.graph import DETECTION, ExperimentPlan, cell_group
-from experiments.plan.tasks import Task, stage_of
+from experiments.plan.chain import Chain, stage_of
+from experiments.plan.graph import DETECTION, ExperimentPlan
 from experiments.run.display import Display
-from experiments.run.driver import drive
-from experiments.run.groups import (
-    NOTE,
-    axes_of,
-    cell_run,
-    compare_link,
-    experiment_run,
-    register,
-    run_key,
-    winner_param,
-)
+from experiments.run.driver import DriverArgument, drive
+from experiments.run.events import Event, StageDone
+from experiments.run.groups import ShownStage, run_key
+from experiments.run.kinds import RESULTS, experiment_run
 from experiments.run.provenance import provenance, source_tags
-from experiments.run.result import Result, TaskResult
+from experiments.run.result import ChainResult, Result
 from experiments.run.study import collect_study
-from experiments.stages.detect import Place, check_backbone, coco_metrics, detection_place
+from experiments.stages.detect import check_backbone, detection_images
 from orchestration.cluster import capacity
 from orchestration.cluster.connect import cluster
-from orchestration.jobs.trials import DRIVER_BYTES, max_concurrent, run_tasks
+from orchestration.jobs.trials import DRIVER_BYTES, TrialResult, max_concurrent, run_tasks
 from orchestration.store.stage_store import StageRecord, StageStore
-from orchestration.tracking.group_run import GroupRun
-from orchestration.tracking.tracker import CELL, INPUT, Tracker
+from orchestration.tracking.tracker import Tracker
 
 _NOT_BEGUN = "not started, because a cell has failed, and another one might then be the best."
 _DELETED = "its result has been deleted meanwhile: run the same command again."
@@ -56,19 +49,17 @@ def run_experiment(
     """Have or make everything that the experiment consists of.
 
     `num_at_once` drivers work at once; as many as the cluster has work for if not given. Raises
-    ValueError (a wrong request) before anything is started where that can be known. A task that
+    ValueError (a wrong request) before anything is started where that can be known. A chain that
     fails is part of the result.
     """
     config, store = plan.experiment.shared, StageStore(plan.experiment.storage.path)
     if (result := _shown(plan, tracker, store)) is not None:
         return result
     _check_places(config, tracker, store)
-    weights = None if plan.detector is None else plan.detector.weights
-    place = None if config.detect is None else detection_place(config, weights)
-    missing = [task for task in plan.tasks if task.records(store) is None]
-    detects_later = plan.experiment.kind == "sweep" and place is not None
-    last = plan.last_task(store)
-    is_complete = not missing and (not detects_later or (last and last.records(store)))
+    images = None if config.detect is None else detection_images(config)
+    missing = [chain for chain in plan.chains if chain.records(store) is None]
+    last = plan.last_chain(store)
+    is_complete = not missing and (not plan.detects_last or (last and last.records(store)))
     if plan.detector is not None:
         if missing:
             check_backbone(plan.detector)
@@ -88,280 +79,170 @@ def run_experiment(
         run = experiment_run(plan, tracker, source_tags(code))
         run_id = None if run is None else run.start()
         with nullcontext() if run is None else run.running():
-            drivers = _Drivers(plan, tracker, store, display, run_id, code, place)
-            labels = [task.label for task in plan.tasks]
-            with display.live(plan.experiment.name, labels + [DETECTION] * detects_later):
-                results = drivers.run(plan.tasks, num_at_once or 1)
+            drivers = _Drivers(tracker, store, display, run_id, code, images)
+            labels = [chain.label for chain in plan.chains]
+            with display.live(plan.experiment.name, labels + [DETECTION] * plan.detects_last):
+                results = drivers.run(plan.chains, num_at_once or 1)
                 error = None
-                if detects_later:
-                    last = plan.last_task(store)
+                if plan.detects_last:
+                    last = plan.last_chain(store)
                     if last is None or any(each.error for each in results):
                         error = _NOT_BEGUN
                     else:
                         results += drivers.run([last], 1, first=len(results))
-            result = Result(
+            result = RESULTS[plan.experiment.kind](
                 plan,
                 tuple(results),
                 executed=drivers.fingerprints(cached=False),
                 cached=drivers.fingerprints(cached=True),
                 run_id=run_id,
                 figures=_figures(plan.experiment.name, config),
-                study=collect_study(plan, store) if plan.experiment.kind == "correlate" else None,
+                study=collect_study(plan, store),
                 detection_error=error,
             )
-        _keep_configs(result)
+        result.keep()
         if run is not None:
-            _finish(run, result, tracker, code)
+            result.end(run, tracker, source_tags(code))
     return result
 
 
 class _Drivers:
-    """Tasks by driver processes, or from the store, and what they report."""
+    """Chains by driver processes, or from the store, and what they report."""
 
     def __init__(
         self,
-        plan: ExperimentPlan,
         tracker: Tracker,
         store: StageStore,
         display: Display,
         run_id: str | None,
         code: Mapping[str, Any],
-        place: Place | None,
+        images: DetectionImages | None,
     ) -> None:
-        self._plan, self._store, self._display = plan, store, display
-        self._code = code
-        self._shared = {
-            "uri": tracker.uri,
-            "experiment": tracker.experiment,
-            "parent_run_id": run_id,
-            "code": code,
-            "place": place,
-        }
+        self._tracker, self._store, self._display = tracker, store, display
+        self._run_id, self._code, self._images = run_id, code, images
         self._cached: dict[str, bool] = {}
 
     def fingerprints(self, *, cached: bool) -> tuple[str, ...]:
         """The stages that were there before, or those that were made."""
         return tuple(key for key, was_there in self._cached.items() if was_there == cached)
 
-    def run(self, tasks: Sequence[Task], num_at_once: int, first: int = 0) -> list[TaskResult]:
-        """Have or make some tasks, whose lines in the display begin with the number `first`."""
-        outcomes: dict[int, tuple[Mapping[str, Any] | None, str | None]] = {}
-        arguments = [self._argument(task) for task in tasks]
+    def run(self, chains: Sequence[Chain], num_at_once: int, first: int = 0) -> list[ChainResult]:
+        """Have or make some chains, whose lines in the display begin with the number `first`."""
+        ends: dict[int, ChainResult] = {}
+        arguments = [self._argument(chain) for chain in chains]
 
-        def on_event(index: int, event: Mapping[str, Any]) -> None:
-            if event["event"] == "done":
-                was_there = self._cached.get(event["fingerprint"], True)
-                self._cached[event["fingerprint"]] = was_there and event["cached"]
+        def on_event(index: int, event: Event) -> None:
+            if isinstance(event, StageDone):
+                was_there = self._cached.get(event.fingerprint, True)
+                self._cached[event.fingerprint] = was_there and event.cached
             self._display.on_event(first + index, event)
 
-        def on_end(index: int, value: Mapping[str, Any] | None, error: str | None) -> None:
-            error = error if value is None else value.get("error")
-            outcomes[index] = (value, error)
-            self._display.on_end(first + index, error)
+        def on_end(index: int, end: ChainResult) -> None:
+            ends[index] = end
+            self._display.on_end(first + index, end.error)
+
+        def on_trial_end(number: int, trial: TrialResult[ChainResult]) -> None:
+            index = missing[number]
+            on_end(index, trial.value or ChainResult(chains[index], error=trial.error))
 
         missing = []
-        for index, task in enumerate(tasks):
-            if task.records(self._store) is None:
+        for index, chain in enumerate(chains):
+            if chain.records(self._store) is None:
                 missing.append(index)
             else:
-                on_end(index, drive(arguments[index], partial(on_event, index)), None)
+                on_end(index, drive(arguments[index], partial(on_event, index)))
         if missing:
             run_tasks(
                 drive,
                 [arguments[index] for index in missing],
                 num_at_once=num_at_once,
-                max_failures=tasks[0].config.cluster.max_failures,
+                max_failures=chains[0].config.cluster.max_failures,
                 on_event=lambda number, event: on_event(missing[number], event),
-                on_end=lambda number, end: on_end(missing[number], end.value, end.error),
+                on_end=on_trial_end,
             )
         return [
-            self._result(task, arguments[index], *outcomes[index])
-            for index, task in enumerate(tasks)
+            self._result(chain, arguments[index], ends[index]) for index, chain in enumerate(chains)
         ]
 
-    def _argument(self, task: Task) -> dict[str, Any]:
-        plan, kind = self._plan, self._plan.experiment.kind
-        is_part = task.is_cell and kind == "sweep"
-        has_figures = task.is_cell or (task.config.detect is not None and not task.cell)
-        folder = _figures(task.name, task.config)
-        axes = {}
-        if is_part and task.cell is not None:
-            axes = axes_of(plan.experiment, task.cell.config)
-        return {
-            **self._shared,
-            "task": task.resolve_paths(),
-            "tags": {CELL: task.name, **source_tags(self._code)},
-            "part_of": plan.group if is_part else None,
-            "axes": axes,
-            "figures": str(folder) if has_figures or task.member == DETECTION else None,
-        }
+    def _argument(self, chain: Chain) -> DriverArgument:
+        return DriverArgument(
+            chain.resolve_paths(),
+            self._tracker.uri,
+            self._tracker.experiment,
+            self._code,
+            parent_run_id=self._run_id,
+            figures=_figures(chain.name, chain.config) if chain.keeps_figures else None,
+            images=self._images,
+        )
 
-    def _result(
-        self,
-        task: Task,
-        argument: dict[str, Any],
-        value: Mapping[str, Any] | None,
-        error: str | None,
-    ) -> TaskResult:
-        if error is not None or value is None:
-            known = {} if value is None else value
-            return TaskResult(
-                task,
-                error=error,
-                details=known.get("details", ""),
-                is_wrong_request=known.get("is_wrong_request", False),
-            )
-        if _is_unshown(value):
+    def _result(self, chain: Chain, argument: DriverArgument, end: ChainResult) -> ChainResult:
+        """What a driver has answered, with the records and the chain as it was planned."""
+        if end.error is None and end.is_unshown:
             # A driver that found the tracking server away has stored its results all the same.
-            value = drive(argument, lambda event: None)
-        records = task.records(self._store)
-        if records is None or "error" in value:
-            return TaskResult(task, error=value.get("error", _DELETED))
-        return TaskResult(task, records, run_id=value["run_id"], stages=tuple(value["stages"]))
+            end = drive(argument, lambda event: None)
+        if end.error is not None:
+            return replace(end, chain=chain)
+        records = chain.records(self._store)
+        if records is None:
+            return ChainResult(chain, error=_DELETED)
+        return replace(end, chain=chain, records=records)
 
 
 def _shown(plan: ExperimentPlan, tracker: Tracker, store: StageStore) -> Result | None:
     """The result, where the store has all of it and MLflow shows it; nothing is told then."""
     experiment = plan.experiment
-    tasks = list(plan.tasks)
-    if experiment.kind == "sweep" and experiment.shared.detect is not None:
-        last = plan.last_task(store)
+    chains = list(plan.chains)
+    if plan.detects_last:
+        last = plan.last_chain(store)
         if last is None:
             return None
-        tasks.append(last)
-    found = [(task, task.records(store)) for task in tasks]
-    chains = [(task, records) for task, records in found if records is not None]
-    if len(chains) < len(tasks):
+        chains.append(last)
+    looked_up = [(chain, chain.records(store)) for chain in chains]
+    found = [(chain, records) for chain, records in looked_up if records is not None]
+    if len(found) < len(chains):
         return None
     run = experiment_run(plan, tracker, {})
-    wanted = {record.fingerprint: record for _, records in chains for record in records}
+    wanted = {record.fingerprint: record for _, records in found for record in records}
     if run is None:
-        wanted |= {record.fingerprint: record for task in tasks for record in task.given}
+        wanted |= {record.fingerprint: record for chain in chains for record in chain.given}
         shown = {run_key(key): tracker.shown(record) for key, record in wanted.items()}
         run_id, run_ids = None, {key: each for key, each in shown.items() if each is not None}
     else:
         run_id, run_ids = run.shown()
     if not run_ids.keys() >= {run_key(fingerprint) for fingerprint in wanted}:
         return None
-    return Result(
+    return RESULTS[experiment.kind](
         plan,
         tuple(
-            TaskResult(
-                task,
+            ChainResult(
+                chain,
                 records,
-                run_id=run_ids.get(run_key(_cell_key(plan, task))) if task.is_cell else None,
+                run_id=None if chain.group is None else run_ids.get(run_key(chain.group)),
                 stages=tuple(
-                    {
-                        "kind": record.kind,
-                        "name": _stage_name(task, record, records),
-                        "fingerprint": record.fingerprint,
-                        "cached": True,
-                        "mlflow_run_id": run_ids[run_key(record.fingerprint)],
-                    }
-                    for record in (*task.given, *records)
+                    ShownStage(
+                        record.kind,
+                        _stage_name(chain, record, records),
+                        record.fingerprint,
+                        cached=True,
+                        mlflow_run_id=run_ids[run_key(record.fingerprint)],
+                    )
+                    for record in (*chain.given, *records)
                 ),
             )
-            for task, records in chains
+            for chain, records in found
         ),
         executed=(),
         cached=tuple(wanted),
         run_id=run_id,
         figures=_figures(experiment.name, experiment.shared),
-        study=collect_study(plan, store) if experiment.kind == "correlate" else None,
+        study=collect_study(plan, store),
     )
 
 
-def _cell_key(plan: ExperimentPlan, task: Task) -> str:
-    assert task.cell is not None
-    return cell_group(task.cell, part_of=plan.group)
-
-
-def _stage_name(task: Task, record: StageRecord, records: Sequence[StageRecord]) -> str:
-    stages = [task.stage(number, records) for number in range(task.size)]
+def _stage_name(chain: Chain, record: StageRecord, records: Sequence[StageRecord]) -> str:
+    stages = [chain.stage(number, records) for number in range(chain.size)]
     named = {stage.fingerprint: stage.name for stage in stages if stage is not None}
     return named.get(record.fingerprint) or stage_of(record).name
-
-
-def _finish(run: GroupRun, result: Result, tracker: Tracker, code: Mapping[str, Any]) -> None:
-    """End the experiment's run with what was found, and register a sweep's best network."""
-    tags, params = {}, {}
-    winner = result.winner
-    if result.kind == "run" and winner is not None:
-        tags = {
-            f"{INPUT}{stage['kind']}": stage["mlflow_run_id"]
-            for stage in winner.stages
-            if stage["mlflow_run_id"]
-        }
-        params = winner_param(winner.records)
-    elif winner is not None:
-        params = {"winner": winner.task.name}
-        retrain_run_id = winner.stages[-1]["mlflow_run_id"]
-        if retrain_run_id is not None:
-            register(tracker, result.name, winner.task.name, retrain_run_id)
-        _add_detector(result, winner, tracker, code)
-    if result.kind != "correlate":
-        link = ""
-        if result.kind == "sweep":
-            run_ids = [cell.run_id for cell in result.cells if cell.run_id is not None]
-            link = compare_link(tracker, run_ids)
-        tags[NOTE] = link + result.note()
-    run.finish(
-        "FAILED" if result.failures else "FINISHED",
-        metrics=result.metrics,
-        artifacts=result.figures,
-        params=params,
-        tags=tags,
-        parts=[record.fingerprint for record in result.records],
-        run_ids=_run_ids(result),
-    )
-
-
-def _run_ids(result: Result) -> dict[str, str]:
-    """The runs below an experiment's, by stage and cell; what MLflow was not told is not there."""
-    run_ids = {
-        run_key(stage["fingerprint"]): stage["mlflow_run_id"]
-        for each in result.tasks
-        for stage in each.stages
-    }
-    if result.kind == "sweep":
-        run_ids |= {
-            run_key(_cell_key(result.plan, each.task)): each.run_id for each in result.cells
-        }
-    return {key: run_id for key, run_id in run_ids.items() if run_id is not None}
-
-
-def _add_detector(
-    result: Result, winner: TaskResult, tracker: Tracker, code: Mapping[str, Any]
-) -> None:
-    """Show the detector's numbers in the run of the cell that it is built on."""
-    if result.detected is None or winner.task.cell is None:
-        return
-    run_id = result.tasks[-1].stages[-1]["mlflow_run_id"]
-    run = cell_run(
-        winner.task.cell,
-        tracker,
-        tags=source_tags(code),
-        part_of=result.plan.group,
-        parent_run_id=result.run_id,
-    )
-    tags = {} if run_id is None else {f"{INPUT}detect": run_id}
-    run.finish(metrics=coco_metrics(result.detected), tags=tags)
-
-
-def _keep_configs(result: Result) -> None:
-    """The resolved configs, beside the figures."""
-    experiment = result.plan.experiment
-    result.figures.mkdir(parents=True, exist_ok=True)
-    if experiment.kind == "sweep":
-        for cell in experiment.cells:
-            file = result.figures / f"{cell.name}.yaml"
-            file.write_text(dump_config(cell), encoding="utf-8")
-    elif experiment.kind == "correlate":
-        text = dump_config(experiment.cells[0])
-        (result.figures / "config.yaml").write_text(text, encoding="utf-8")
-        if result.study is not None:
-            table = result.figures / "correlation.csv"
-            table.write_text(result.study.csv(), encoding="utf-8")
 
 
 def _figures(name: str, config: AnyConfig) -> Path:
@@ -391,9 +272,3 @@ def _check_places(config: AnyConfig, tracker: Tracker, store: StageStore) -> Non
     database = tracker.uri.startswith("sqlite:")
     for check in (store.check, tracker.check) if database else (tracker.check, store.check):
         check()
-
-
-def _is_unshown(value: Mapping[str, Any]) -> bool:
-    """Whether MLflow was away when a driver was done."""
-    run_ids = [stage["mlflow_run_id"] for stage in value["stages"]]
-    return None in run_ids or (value["has_run"] and value["run_id"] is None)

@@ -2,40 +2,102 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from experiments.config.experiment import CellConfig, Experiment
-from experiments.config.load import AXES, value_at
-from experiments.plan.cells import CellPlan
-from experiments.plan.graph import ExperimentPlan, cell_group
+from experiments.plan.cell_plan import CellPlan
+from experiments.plan.chain import Chain
+from experiments.plan.graph import ExperimentPlan
 from orchestration.store.json_text import JSON
 from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.group_run import GroupRun
-from orchestration.tracking.links import compare_page
-from orchestration.tracking.models import register_winner
-from orchestration.tracking.stage_runs import Done
-from orchestration.tracking.tracker import CELL, INPUT, STAGE, Tracker, TrackingError
+from orchestration.tracking.tracker import CELL, ERROR, INPUT, STAGE, Tracker
 
-_log = logging.getLogger(__name__)
-NOTE = "mlflow.note.content"
+_NOTE = "mlflow.note.content"
+
+
+@dataclass(frozen=True)
+class ShownStage:
+    """A stage of a finished chain, as `--json` shows it.
+
+    Attributes:
+        kind: what it is.
+        name: what people call it.
+        fingerprint: its own.
+        cached: whether it was there before, or somebody else has made it.
+        mlflow_run_id: its run; None where MLflow was away.
+    """
+
+    kind: str
+    name: str
+    fingerprint: str
+    cached: bool
+    mlflow_run_id: str | None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What the MLflow run of a cell or an experiment ends with, apart from its figures.
+
+    Attributes:
+        metrics: its numbers.
+        params: what was found.
+        inputs: kind of stage → id of the run that it comes from.
+        records: the stages that its numbers come from.
+        error: why it has none.
+        status: MLflow's.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    params: Mapping[str, JSON] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    records: Sequence[StageRecord] = ()
+    error: str | None = None
+    status: Literal["FINISHED", "FAILED"] = "FINISHED"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags that say what it comes from, or what went wrong."""
+        inputs = {f"{INPUT}{kind}": run_id for kind, run_id in self.inputs.items()}
+        return inputs if self.error is None else {**inputs, ERROR: self.error}
+
+    def show(
+        self,
+        run: GroupRun,
+        figures: Path | None,
+        note: str | None,
+        run_ids: Mapping[str, str] | None = None,
+    ) -> str | None:
+        """End a run so; returns its id, None where MLflow could not be told.
+
+        `note` is its description, `run_ids` are the runs below it as `GroupRun.finish` wants them.
+        """
+        return run.finish(
+            self.status,
+            metrics=self.metrics,
+            artifacts=figures,
+            params=self.params,
+            tags=self.tags if note is None else {**self.tags, _NOTE: note},
+            parts=[record.fingerprint for record in self.records],
+            run_ids=run_ids,
+        )
 
 
 def cell_run(
     cell: CellPlan,
     tracker: Tracker,
     *,
+    group: str,
     tags: Mapping[str, str],
-    part_of: str = "",
     parent_run_id: str | None = None,
     axes: Mapping[str, JSON] | None = None,
 ) -> GroupRun:
     """The run of a cell.
 
-    It is found by what decides the cell's result and by its name, so that neither a restart nor
-    other workers make a second one; `part_of` keeps apart the sweeps that share a cell.
+    It is found by `group`, which is made of what decides the cell's result, of its name, and of the
+    sweep that it is part of: neither a restart nor other workers make a second one.
     """
     config = cell.config
     # MLflow compares runs by the first three params that differ, in alphabetical order. In a
@@ -56,43 +118,55 @@ def cell_run(
         tracker=tracker,
         tags={CELL: config.name, STAGE: "cell", **tags},
         params=params,
-        group=cell_group(cell, part_of=part_of),
+        group=group,
         parent_run_id=parent_run_id,
     )
 
 
-def finish_cell(run: GroupRun, done_stages: Sequence[Done], figures: Path) -> str | None:
-    """End a cell's run with what was found; returns its id, None if MLflow could not be told."""
-    records = [done.record for done in done_stages]
-    return run.finish(
-        metrics=cell_metrics(records),
-        artifacts=figures,
-        params=winner_param(records),
-        tags={
-            **{f"{INPUT}{done.stage.kind}": done.run_id for done in done_stages if done.run_id},
-            NOTE: note([(run.name, retrained_of(records))]),
-        },
-        parts=[record.fingerprint for record in records],
-    )
-
-
-def experiment_run(
-    plan: ExperimentPlan, tracker: Tracker, tags: Mapping[str, str]
-) -> GroupRun | None:
-    """The run of a whole experiment; a detector has none above that of its stage."""
-    experiment = plan.experiment
-    if experiment.kind == "detect":
-        return None
-    if experiment.kind == "run":
-        return cell_run(plan.cells[0], tracker, tags=tags)
-    of_kind = _sweep_params if experiment.kind == "sweep" else _study_params
+def group_run(
+    plan: ExperimentPlan, tracker: Tracker, tags: Mapping[str, str], params: Mapping[str, JSON]
+) -> GroupRun:
+    """The run of an experiment that is more than one cell."""
+    assert plan.group is not None  # only a detector has none
     return GroupRun(
-        name=experiment.name,
+        name=plan.experiment.name,
         tracker=tracker,
-        tags={STAGE: experiment.kind, **tags},
-        params=of_kind(plan),
+        tags={STAGE: plan.experiment.kind, **tags},
+        params=params,
         group=plan.group,
     )
+
+
+def chain_run(
+    chain: Chain, tracker: Tracker, tags: Mapping[str, str], parent_run_id: str | None
+) -> GroupRun | None:
+    """The run of a cell within a sweep's; None of a chain that has none of its own."""
+    if chain.group is None:
+        return None
+    assert chain.cell is not None  # nothing else has one
+    return cell_run(
+        chain.cell,
+        tracker,
+        group=chain.group,
+        tags=tags,
+        parent_run_id=parent_run_id,
+        axes=chain.axes,
+    )
+
+
+def cell_ending(records: Sequence[StageRecord], stages: Iterable[ShownStage]) -> Ending:
+    """That of a cell that was made; a run that MLflow was not told of is not among its inputs."""
+    return Ending(
+        metrics=cell_metrics(records),
+        params=winner_param(records),
+        inputs=run_ids_by_kind(stages),
+        records=records,
+    )
+
+
+def run_ids_by_kind(stages: Iterable[ShownStage]) -> dict[str, str]:
+    """Kind of stage → id of its run, where MLflow was told of it."""
+    return {stage.kind: stage.mlflow_run_id for stage in stages if stage.mlflow_run_id}
 
 
 def run_key(fingerprint: str) -> str:
@@ -100,43 +174,38 @@ def run_key(fingerprint: str) -> str:
     return fingerprint[:12]
 
 
-def axes_of(experiment: Experiment, cell: CellConfig) -> dict[str, Any]:
-    """The values of a sweep's further axes in one of its cells, by config path."""
-    return {path: value_at(cell, path) for path in experiment.axes if path not in AXES.values()}
-
-
 def cell_metrics(
-    chain: Sequence[StageRecord], others: Iterable[StageRecord] = ()
+    records: Sequence[StageRecord], others: Iterable[StageRecord] = ()
 ) -> dict[str, float]:
     """The numbers of a cell: of its retraining, and what all its stages cost.
 
     Args:
-        chain: the stages that led to the result, the retraining and the detector among them.
+        records: the stages that led to the result, the retraining and the detector among them.
         others: the retrainings of the random baseline.
     """
-    retrained = retrained_of(chain)
+    retrained = retrained_of(records)
     baseline = list(others)
     # The search may choose what the baseline has drawn: that was retrained once.
-    stages = {record.fingerprint: record for record in (*chain, *baseline)}.values()
+    stages = {record.fingerprint: record for record in (*records, *baseline)}.values()
     metrics = {name: retrained.metrics[name] for name in ("top1", "flops", "params")}
     metrics["val_top1"] = retrained.history[-1]["val/top1"]
     metrics["device_hours"] = sum(record.device_hours for record in stages)
     metrics["wall_s"] = sum(record.wall_s for record in stages)
-    for record in chain:
+    for record in records:
         metrics |= {k: v for k, v in record.metrics.items() if k.startswith("coco/")}
     if baseline:
         metrics["random_baseline"] = max(record.metrics["top1"] for record in baseline)
     return metrics
 
 
-def winner_param(chain: Sequence[StageRecord]) -> dict[str, JSON]:
+def winner_param(records: Sequence[StageRecord]) -> dict[str, JSON]:
     """The architecture that a cell's search has found, as a param of its run."""
-    return {"winner": retrained_of(chain).result["arch"]}
+    return {"winner": retrained_of(records).result["arch"]}
 
 
-def retrained_of(chain: Iterable[StageRecord]) -> StageRecord:
+def retrained_of(records: Iterable[StageRecord]) -> StageRecord:
     """The retraining of the architecture that a cell's search has found."""
-    return next(record for record in chain if record.kind == "retrain")
+    return next(record for record in records if record.kind == "retrain")
 
 
 def note(rows: Iterable[tuple[str, StageRecord | str]]) -> str:
@@ -152,59 +221,3 @@ def note(rows: Iterable[tuple[str, StageRecord | str]]) -> str:
             f"{metrics['params']:,.0f} | {metrics['top1']:.2%} |"
         )
     return "\n".join(lines)
-
-
-def compare_link(tracker: Tracker, run_ids: Sequence[str]) -> str:
-    """To MLflow's own page that compares runs, in Markdown; empty while it is away."""
-    try:
-        with tracker.session():
-            page = compare_page(tracker.experiment_id(), run_ids)
-    except TrackingError:
-        return ""
-    return f"[Compare the cells]({page.removeprefix('/')})\n\n"
-
-
-def register(tracker: Tracker, sweep: str, cell: str, retrain_run_id: str) -> None:
-    """Register the network of a sweep's best cell as a version of the sweep's model."""
-    try:
-        register_winner(
-            tracker,
-            name=sweep,
-            run_id=retrain_run_id,
-            description=f"Found by the cell {cell} of the sweep {sweep}.",
-        )
-    except TrackingError as error:
-        _log.warning("The winner of %s is not registered in MLflow: %s", sweep, error)
-
-
-def _sweep_params(plan: ExperimentPlan) -> dict[str, JSON]:
-    experiment = plan.experiment
-    first = experiment.cells[0]
-    short = {path: name for name, path in AXES.items()}
-    grid: dict[str, JSON] = {
-        short.get(path, path): list(values) for path, values in experiment.axes.items()
-    }
-    return {
-        "grid": grid,
-        "seeds": sorted({cell.seed for cell in experiment.cells}),
-        "space": Path(first.space).stem,
-        "data": first.data.name,
-        "max_flops": first.search.max_flops,
-        "retrain_epochs": first.retrain.epochs,
-        "num_random": first.random_baseline.num_architectures,
-    }
-
-
-def _study_params(plan: ExperimentPlan) -> dict[str, JSON]:
-    first = plan.experiment.cells[0]
-    return {
-        "space": plan.cells[0].space.name,
-        "data": first.data.name,
-        "seeds": [cell.config.seed for cell in plan.cells],
-        "num_architectures": len(plan.archs),
-        "num_bins": first.correlate.num_bins,
-        "indicators": list(first.correlate.indicators),
-        "supernet_epochs": first.supernet.epochs,
-        "trainable": first.supernet.trainable,
-        "retrain_epochs": first.retrain.epochs,
-    }

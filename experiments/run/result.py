@@ -1,48 +1,61 @@
-"""What an experiment found, as values: what `--json` prints, and what its MLflow run shows."""
+"""What a chain of stages, and an experiment of whatever kind, has come to: values."""
 
 from __future__ import annotations
 
-import itertools
-import statistics
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from experiments.config.experiment import CellConfig
 from experiments.figures.study import Study
-from experiments.plan.graph import BASELINE, DETECTION, ExperimentPlan, recipe, validation_rank
-from experiments.plan.tasks import Task
-from experiments.run.groups import axes_of, cell_metrics, note, retrained_of
-from experiments.stages.detect import coco_metrics, detection_json, format_metrics
+from experiments.plan.chain import Chain
+from experiments.plan.graph import BASELINE, DETECTION, ExperimentPlan, validation_rank
+from experiments.run.groups import Ending, ShownStage, cell_ending, note, retrained_of, run_key
+from experiments.stages.detect import detection_json, format_metrics
 from orchestration.store.stage_store import StageRecord
+from orchestration.tracking.group_run import GroupRun
+from orchestration.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
-class TaskResult:
-    """How a task has ended.
+class ChainResult:
+    """How a chain has ended.
 
     Attributes:
-        task: what was to be made.
-        records: of its stages, in their order; empty where it failed.
+        chain: what was to be made.
+        records: of its stages, in their order; empty where it failed, or was not looked up.
         error: why it failed.
         details: traceback of the worker in which it did.
         is_wrong_request: whether it failed because of what was asked for.
-        run_id: the task's own MLflow run, where it has one.
-        stages: its stages as `--json` shows them, less the device hours.
+        run_id: the chain's own MLflow run, where it has one.
+        stages: those that are there, the one that was given first.
     """
 
-    task: Task
+    chain: Chain
     records: tuple[StageRecord, ...] = ()
     error: str | None = None
     details: str = ""
     is_wrong_request: bool = False
     run_id: str | None = None
-    stages: tuple[Mapping[str, Any], ...] = ()
+    stages: tuple[ShownStage, ...] = ()
+
+    @property
+    def is_unshown(self) -> bool:
+        """Whether MLflow was away when it was done."""
+        run_ids = [stage.mlflow_run_id for stage in self.stages]
+        return None in run_ids or (self.chain.group is not None and self.run_id is None)
+
+    @property
+    def ending(self) -> Ending:
+        """How the MLflow run of a cell ends."""
+        if not self.records:
+            return Ending(error=self.error or "", status="FAILED")
+        return cell_ending(self.records, self.stages)
 
     @property
     def retrained(self) -> StageRecord | None:
-        """The retraining of the task's architecture."""
+        """The retraining of the chain's architecture."""
         return retrained_of(self.records) if self.records else None
 
     @property
@@ -66,12 +79,12 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
-class Result:
-    """An experiment that has come to its end.
+class Result(ABC):
+    """An experiment that has come to its end; for each kind of experiment there is a class.
 
     Attributes:
         plan: what was asked for.
-        tasks: in the order of the plan; a sweep's detector last.
+        chains: in the order of the plan; a sweep's detector last.
         executed: fingerprints of the stages that were made.
         cached: fingerprints of those that were there before.
         run_id: the experiment's MLflow run; None where it has none, or it could not be told.
@@ -81,8 +94,13 @@ class Result:
         detection_error: why a sweep's detector was not begun.
     """
 
+    figure_section: ClassVar[str | None] = None
+    """The section of its report whose figure is kept beside the configs."""
+    is_single: ClassVar[bool] = False
+    """Whether there is nothing to show where its first chain has failed."""
+
     plan: ExperimentPlan
-    tasks: tuple[TaskResult, ...]
+    chains: tuple[ChainResult, ...]
     executed: tuple[str, ...]
     cached: tuple[str, ...]
     run_id: str | None
@@ -101,14 +119,14 @@ class Result:
         return self.plan.experiment.name
 
     @property
-    def cells(self) -> tuple[TaskResult, ...]:
+    def cells(self) -> tuple[ChainResult, ...]:
         """Those that are cells."""
-        return tuple(each for each in self.tasks if each.task.is_cell)
+        return tuple(each for each in self.chains if each.chain.is_cell)
 
     @property
-    def baseline(self) -> tuple[TaskResult, ...]:
+    def baseline(self) -> tuple[ChainResult, ...]:
         """Those of the random baseline."""
-        return tuple(each for each in self.tasks if each.task.member == BASELINE)
+        return tuple(each for each in self.chains if each.chain.member == BASELINE)
 
     @property
     def detected(self) -> StageRecord | None:
@@ -119,11 +137,10 @@ class Result:
     def failures(self) -> dict[str, str]:
         """What failed, by name, and why."""
         failed = {}
-        for each in self.tasks:
+        for each in self.chains:
             if each.error:
-                label, member = each.task.label, each.task.member
-                is_told_apart = self.kind != "correlate" or member in label
-                failed[label if is_told_apart else f"{label}, {member}"] = each.error
+                label, member = each.chain.label, each.chain.member
+                failed[label if member in label else f"{label}, {member}"] = each.error
         if self.detection_error is not None:
             failed[DETECTION] = self.detection_error
         return failed
@@ -131,11 +148,11 @@ class Result:
     @property
     def records(self) -> tuple[StageRecord, ...]:
         """Every stage once."""
-        records = [record for each in self.tasks for record in each.records]
+        records = [record for each in self.chains for record in each.records]
         return tuple({record.fingerprint: record for record in records}.values())
 
     @property
-    def winner(self) -> TaskResult | None:
+    def winner(self) -> ChainResult | None:
         """The cell whose network does best on the search-validation images.
 
         Not on the test set: who chooses by it can no longer report it.
@@ -144,154 +161,88 @@ class Result:
         return max(done, key=lambda each: validation_rank(retrained_of(each.records)), default=None)
 
     @property
-    def registered(self) -> str | None:
-        """The cell whose network is registered in MLflow: of a sweep the winner."""
-        winner = self.winner if self.kind == "sweep" else None
-        is_tracked = winner is not None and winner.stages[-1]["mlflow_run_id"] is not None
-        return winner.task.name if winner is not None and is_tracked else None
+    def registered(self) -> ChainResult | None:
+        """The cell whose network is registered in MLflow."""
+        return None
+
+    @classmethod
+    @abstractmethod
+    def run_of(
+        cls, plan: ExperimentPlan, tracker: Tracker, tags: Mapping[str, str]
+    ) -> GroupRun | None:
+        """The MLflow run of such an experiment, above those of its stages; None without one."""
 
     @property
-    def random_metrics(self) -> dict[str, float]:
-        """Test top-1 of random architectures (section 4.5.1): the best of each draw, and any.
-
-        Means, and with `_std` the standard deviation where there are several.
-        """
-        drawn_together: dict[tuple[int, str], list[float]] = {}
-        for each in self.baseline:
-            if each.retrained is not None:
-                top1 = each.retrained.metrics["top1"]
-                draw = (each.task.config.seed, recipe(each.task.config))
-                drawn_together.setdefault(draw, []).append(top1)
-        metrics = {}
-        for name, top1s in (
-            ("random_baseline", [max(top1) for top1 in drawn_together.values()]),
-            ("random_top1", list(itertools.chain(*drawn_together.values()))),
-        ):
-            if top1s:
-                metrics[name] = statistics.fmean(top1s)
-            if len(top1s) > 1:
-                metrics[f"{name}_std"] = statistics.stdev(top1s)
-        return metrics
-
-    @property
+    @abstractmethod
     def metrics(self) -> dict[str, float]:
         """The experiment's numbers, as its MLflow run shows them."""
-        if self.kind == "correlate":
-            return {} if self.study is None else self.study.metrics
-        if self.kind == "run":
-            chain = self.cells[0].records
-            others = [each.retrained for each in self.baseline if each.retrained is not None]
-            return cell_metrics(chain, others) if chain else {}
-        metrics = {
-            "device_hours": sum(record.device_hours for record in self.records),
-            "wall_s": sum(record.wall_s for record in self.records),
-            "num_cells": float(len(self.cells)),
-            "num_failed": float(len(self.failures)),
-            **self.random_metrics,
-        }
-        if self.winner is not None:
-            best = retrained_of(self.winner.records).metrics
-            metrics |= {name: best[name] for name in ("top1", "flops", "params")}
-        return metrics if self.detected is None else metrics | coco_metrics(self.detected)
 
-    def note(self) -> str:
-        """What was found, in Markdown."""
-        rows = [(each.task.label, each.retrained or str(each.error)) for each in self.cells]
+    @property
+    def ending(self) -> Ending:
+        """How its MLflow run ends."""
+        return Ending(
+            metrics=self.metrics,
+            records=self.records,
+            status="FAILED" if self.failures else "FINISHED",
+        )
+
+    def end(self, run: GroupRun, tracker: Tracker, tags: Mapping[str, str]) -> None:
+        """End the experiment's MLflow run with what was found; `tags` are those of all runs."""
+        self.ending.show(run, self.figures, self.note(tracker), self._run_ids())
+
+    def note(self, tracker: Tracker) -> str | None:
+        """The description of its MLflow run, in Markdown."""
+        return self._description()
+
+    def _description(self) -> str:
+        rows = [(each.chain.label, each.retrained or str(each.error)) for each in self.cells]
         rows += [("random", each.retrained) for each in self.baseline if each.retrained is not None]
         text = note(rows)
         if self.detected is not None:
             text += f"\n\nDetector on this backbone: {format_metrics(self.detected.metrics)}."
         return text
 
+    def _run_ids(self) -> dict[str, str]:
+        """The runs below its own, by stage and cell; what MLflow was not told is not there."""
+        run_ids = {
+            run_key(stage.fingerprint): stage.mlflow_run_id
+            for each in self.chains
+            for stage in each.stages
+        }
+        run_ids |= {
+            run_key(each.chain.group): each.run_id
+            for each in self.cells
+            if each.chain.group is not None
+        }
+        return {key: run_id for key, run_id in run_ids.items() if run_id is not None}
+
+    def keep(self) -> None:
+        """Write the resolved configs, and what else is kept as text, beside the figures."""
+        self.figures.mkdir(parents=True, exist_ok=True)
+        for name, text in self._files().items():
+            (self.figures / name).write_text(text, encoding="utf-8")
+
+    def _files(self) -> dict[str, str]:
+        """Name → text; the chains have written the rest."""
+        return {}
+
     def to_json(self) -> dict[str, Any]:
         """What `--json` prints; top-1 and APs are fractions, FLOPs are multiply-adds."""
-        of_kind = {
-            "run": self._run_json,
-            "sweep": self._sweep_json,
-            "correlate": self._study_json,
-            "detect": self._detector_json,
-        }
         status = "failed" if self.failures else "done"
-        return {"status": status, "name": self.name, **of_kind[self.kind]()}
+        return {"status": status, "name": self.name, **self._json()}
 
-    def _run_json(self) -> dict[str, Any]:
-        cell = self.cells[0]
-        assert cell.retrained is not None  # a cell that failed is an error of the command
-        return {
-            "arch": cell.retrained.result["arch"],
-            "random_baseline": None,
-            **self.metrics,
-            "num_test_images": int(cell.retrained.metrics["num_test_images"]),
-            "num_skipped": int(cell.retrained.metrics["num_skipped"]),
-            "random_architectures": [
-                dict(each.retrained.result) for each in self.baseline if each.retrained is not None
-            ],
-            "detection": self._detection_json(),
-            "stages": self._stages_json(),
-            "failures": self.failures,
-            "mlflow_run_id": self.run_id,
-            "figures": str(self.figures),
-        }
-
-    def _sweep_json(self) -> dict[str, Any]:
-        return {
-            "cells": [self._cell_json(each) for each in self.cells],
-            "random_baseline": None,
-            **self.random_metrics,
-            "random_architectures": [
-                {"seed": each.task.config.seed, **each.network_json, "arch": _arch_of(each.task)}
-                for each in self.baseline
-            ],
-            "winner": None if self.winner is None else self.winner.task.name,
-            "detection": self._detection_json(),
-            **self._counts_json(),
-            "mlflow_run_id": self.run_id,
-        }
-
-    def _cell_json(self, cell: TaskResult) -> dict[str, Any]:
-        config = cell.task.config
-        assert isinstance(config, CellConfig)
-        return {
-            "name": cell.task.name,
-            "trainable": config.supernet.trainable,
-            "indicator": config.search.indicator,
-            "epochs": config.supernet.epochs,
-            "seed": config.seed,
-            **axes_of(self.plan.experiment, config),
-            **cell.network_json,
-            "device_hours": cell.device_hours if cell.records else None,
-            "mlflow_run_id": cell.run_id,
-        }
-
-    def _study_json(self) -> dict[str, Any]:
-        study = self.study
-        return {
-            "seeds": [cell.config.seed for cell in self.plan.cells],
-            "metrics": {} if study is None else study.metrics,
-            "architectures": [] if study is None else study.table(),
-            **self._counts_json(),
-            "mlflow_run_id": self.run_id,
-            "figures": str(self.figures),
-        }
-
-    def _detector_json(self) -> dict[str, Any]:
-        assert self.detected is not None  # one that failed is an error of the command
-        stages = self._stages_json()
-        return {
-            **detection_json(self.detected),
-            "stages": stages,
-            "mlflow_run_id": stages[-1]["mlflow_run_id"],
-            "figures": str(self.figures),
-        }
+    @abstractmethod
+    def _json(self) -> dict[str, Any]:
+        """The rest of what `--json` prints."""
 
     def _detection_json(self) -> dict[str, Any] | None:
         return None if self.detected is None else detection_json(self.detected)
 
     def _stages_json(self) -> list[dict[str, Any]]:
         stages = [
-            {**stage, "device_hours": record.device_hours}
-            for each in self.tasks
-            for stage, record in zip(each.stages, (*each.task.given, *each.records), strict=True)
+            {**asdict(stage), "device_hours": record.device_hours}
+            for each in self.chains
+            for stage, record in zip(each.stages, (*each.chain.given, *each.records), strict=True)
         ]
         return sorted(stages, key=lambda stage: stage["kind"] == "detect")  # after the baseline
 
@@ -302,8 +253,3 @@ class Result:
             "failed": len(self.failures),
             "failures": self.failures,
         }
-
-
-def _arch_of(task: Task) -> str:
-    """The architecture of a retraining that was asked for."""
-    return str(task.stages[0].config["arch"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.figures.study import Row, Study
-from experiments.plan.cells import CellPlan
+from experiments.plan.cell_plan import CellPlan
 from experiments.plan.graph import ExperimentPlan
 from experiments.stages.supernet import recorded_scores
 from nas.cost import COST_TABLES, gather_sum
@@ -17,7 +17,12 @@ _MIN_ROWS = 3
 
 
 def collect_study(plan: ExperimentPlan, store: StageStore) -> Study | None:
-    """The study of what is in the store; None with fewer than three architectures."""
+    """The study of what is in the store; None with fewer than three architectures.
+
+    Only a correlation study has any.
+    """
+    if not plan.archs:
+        return None
     correlate = plan.experiment.cells[0].correlate
     scores = []
     for cell in plan.cells:

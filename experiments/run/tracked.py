@@ -7,20 +7,13 @@ beside it, and a tracking server that is away costs no table.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from experiments.plan.tasks import inputs_of
-from experiments.run.groups import (
-    axes_of,
-    cell_metrics,
-    cell_run,
-    experiment_run,
-    run_key,
-    winner_param,
-)
+from experiments.plan.chain import inputs_of
+from experiments.run.groups import Ending, chain_run, run_key
+from experiments.run.kinds import experiment_run
 from experiments.run.provenance import provenance, source_tags
-from experiments.run.result import Result, TaskResult
-from orchestration.store.json_text import JSON
+from experiments.run.result import ChainResult, Result
 from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.group_run import GroupRun
 from orchestration.tracking.params import flatten_params
@@ -35,105 +28,59 @@ def tracked_runs(
 
     A run that MLflow could not be told of has the first digits of its fingerprint as its id.
     """
+    result = replace(result, chains=tuple(map(_with_run_ids, result.chains)))
     runs: list[TrackedRun] = []
     source = source_tags(provenance())
     top = experiment_run(result.plan, tracker, source)
     top_id = None
     if top is not None:
         top_id = result.run_id or run_key(top.group)
-        params: dict[str, JSON] = {}
-        inputs: dict[str, str] = {}
-        winner = result.winner
-        if winner is not None and result.kind == "run":
-            params, inputs = winner_param(winner.records), _inputs(winner)
-        elif winner is not None:
-            params = {"winner": winner.task.name}
-        status = "FAILED" if result.failures else "FINISHED"
-        runs.append(_group(top, top_id, status, result.metrics, params, inputs, result.records))
+        runs.append(_group(top, top_id, result.ending))
     records: dict[str, StageRecord] = {}
-    for each in result.tasks:
-        ids = _ids(each)
-        if result.kind == "sweep" and each.task.is_cell:
-            runs.append(_cell(result, each, tracker, top_id, source))
-        chain = (*each.task.given, *each.records)
+    for each in result.chains:
+        if (cell := chain_run(each.chain, tracker, source, top_id)) is not None:
+            runs.append(_group(cell, each.run_id or run_key(cell.group), each.ending))
+        chain = (*each.chain.given, *each.records)
         for number, (stage, record) in enumerate(zip(each.stages, chain, strict=bool(chain))):
-            run_id = ids[number]
+            run_id = str(stage.mlflow_run_id)
             if run_id not in records:
                 inputs = {
-                    f"{INPUT}{earlier.kind}": ids[place]
-                    for place, earlier in enumerate(chain[:number])
+                    f"{INPUT}{earlier.kind}": str(earlier.mlflow_run_id)
+                    for earlier in each.stages[:number]
                     if earlier.kind in inputs_of(record)
                 }
                 records[run_id] = record
                 runs.append(
                     tracked_run(
                         record,
-                        name=str(stage["name"]),
+                        name=stage.name,
                         run_id=run_id,
-                        tags={CELL: each.task.name, **inputs},
+                        tags={CELL: each.chain.name, **inputs},
                         parent_run_id=top_id,
                     )
                 )
     return runs, records
 
 
-def _cell(
-    result: Result,
-    cell: TaskResult,
-    tracker: Tracker,
-    parent_run_id: str | None,
-    source: Mapping[str, str],
-) -> TrackedRun:
-    assert cell.task.cell is not None
-    run = cell_run(
-        cell.task.cell,
-        tracker,
-        tags=source,
-        part_of=result.plan.group,
-        parent_run_id=parent_run_id,
-        axes=axes_of(result.plan.experiment, cell.task.cell.config),
+def _with_run_ids(each: ChainResult) -> ChainResult:
+    """All its stages have the id of a run, of one that MLflow does not have, too."""
+    stages = (
+        replace(stage, mlflow_run_id=stage.mlflow_run_id or run_key(stage.fingerprint))
+        for stage in each.stages
     )
-    run_id = cell.run_id or run_key(run.group)
-    if not cell.records:
-        return _group(run, run_id, "FAILED", {}, {}, {"bnnas.error": cell.error or ""}, ())
-    return _group(
-        run,
-        run_id,
-        "FINISHED",
-        cell_metrics(cell.records),
-        winner_param(cell.records),
-        _inputs(cell),
-        cell.records,
-    )
+    return replace(each, stages=tuple(stages))
 
 
-def _group(
-    run: GroupRun,
-    run_id: str,
-    status: str,
-    metrics: Mapping[str, float],
-    params: Mapping[str, JSON],
-    tags: Mapping[str, str],
-    records: Sequence[StageRecord],
-) -> TrackedRun:
+def _group(run: GroupRun, run_id: str, ending: Ending) -> TrackedRun:
     parent = {} if run.parent_run_id is None else {PARENT: run.parent_run_id}
-    started_at = min((record.started_at for record in records), default=time.time())
-    parts = part_tags(record.fingerprint for record in records)
+    started_at = min((record.started_at for record in ending.records), default=time.time())
+    parts = part_tags(record.fingerprint for record in ending.records)
     return TrackedRun(
         run_id=run_id,
         name=run.name,
-        status=status,
-        params=flatten_params({**run.params, **params}),
-        metrics=dict(metrics),
-        tags={**run.tags, **parent, **parts, **tags},
+        status=ending.status,
+        params=flatten_params({**run.params, **ending.params}),
+        metrics=dict(ending.metrics),
+        tags={**run.tags, **parent, **parts, **ending.tags},
         started_at=started_at,
     )
-
-
-def _inputs(cell: TaskResult) -> dict[str, str]:
-    pairs = zip(cell.stages, _ids(cell), strict=True)
-    return {f"{INPUT}{stage['kind']}": run_id for stage, run_id in pairs}
-
-
-def _ids(task: TaskResult) -> list[str]:
-    return [stage["mlflow_run_id"] or run_key(stage["fingerprint"]) for stage in task.stages]

@@ -6,7 +6,7 @@ import difflib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,15 @@ from detection.coco.data import (
     prepare_images,
     scene_parameters,
 )
+from experiments.config.detect import DetectConfig
 from experiments.config.experiment import AnyConfig
 from experiments.config.places import local_folder
 from experiments.config.section import ConfigError
 from experiments.figures.numbers import count
 from experiments.plan.decides import DetectContent
-from experiments.plan.detector import DetectorPlan
-from experiments.stages.setting import IMAGES, WEIGHTS, Setting
-from orchestration.jobs.runner import Outcome
+from experiments.plan.detector_plan import DetectorPlan
+from experiments.stages.worker_place import IMAGES, WEIGHTS
+from orchestration.jobs.runner import Outcome, StageRunner
 from orchestration.jobs.train_job import JobResult
 from orchestration.jobs.worker import WorkerContext
 from orchestration.store.stage import Stage
@@ -41,23 +42,27 @@ _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a detect stage finds things, and how fast; none of it changes a result.
+class DetectorPlace:
+    """What the workers of a detect stage must know and what cannot change its result.
 
     Attributes:
-        images: the data set, which was looked at.
-        weights: file with the backbone's weights, where no stage has them.
+        storage_path: where stages lie.
+        coco_root: folder of the images.
+        class_names: in the order of the data set's categories.
+        pixels: ``mean`` and ``std`` of what the backbone is fed.
+        retrain: fingerprint of the stage that pretrained it.
         num_loaders: processes that load images, for every worker.
         log_interval: optimiser steps whose losses are meaned.
-        num_images_shown: validation images that are drawn with their detections.
         use_gpu: whether workers have one.
     """
 
-    images: DetectionImages
-    weights: Path | None
+    storage_path: str
+    coco_root: str
+    class_names: list[str]
+    pixels: Mapping[str, list[float]]
+    retrain: str | None
     num_loaders: int
     log_interval: int
-    num_images_shown: int
     use_gpu: bool
 
 
@@ -90,36 +95,41 @@ def check_backbone(plan: DetectorPlan) -> None:
             )
 
 
-def detection_place(config: AnyConfig, weights: Path | None = None) -> Place:
-    """Look at the data set of an experiment's `detect` section, and say where it lies.
+def detection_images(config: AnyConfig) -> DetectionImages:
+    """The data set of an experiment's `detect` section, which is looked at.
 
     Raises CocoError, in one sentence, where it cannot be used.
     """
     detect = config.detect
     assert detect is not None  # who has none does not ask
-    return Place(
-        images=prepare_images(
-            detect.data.model_dump(), detect.batch_size, local_folder(config.storage)
-        ),
-        weights=weights,
-        num_loaders=detect.num_workers,
-        log_interval=detect.log_interval,
-        num_images_shown=detect.num_images_shown,
-        use_gpu=config.cluster.use_gpu,
-    )
+    return prepare_images(detect.data.model_dump(), detect.batch_size, local_folder(config.storage))
 
 
-def make_detect(stage: Stage, setting: Setting, inputs: Mapping[str, Done], place: Place) -> Done:
+def make_detect(
+    stage: Stage,
+    runner: StageRunner,
+    inputs: Mapping[str, Done],
+    *,
+    detect: DetectConfig,
+    images: DetectionImages,
+    weights: Path | None,
+) -> Done:
     """Have the trained detector (`DETECTOR`) and its mAP, or get it trained.
 
-    `inputs` names the stage that pretrained the backbone, and what else led to it.
+    Args:
+        stage: what to make.
+        runner: has it or makes it.
+        inputs: the stage that pretrained the backbone, and what else led to it.
+        detect: the section that the stage is of: speeds, and what is shown.
+        images: its data set, which was looked at.
+        weights: file with the backbone's weights, where no stage has them.
     """
     content = DetectContent.of(stage.config)
     retrained = inputs["retrain"].record if "retrain" in stage.inputs else None
-    pixels = pixel_statistics(stage, retrained, setting.runner.store)
-    if place.weights is not None:
+    pixels = pixel_statistics(stage, retrained, runner.store)
+    if weights is not None:
         assert content.weights is not None  # the digest of that file
-        share_file(setting.runner.store.path, content.weights, place.weights)
+        share_file(runner.store.path, content.weights, weights)
 
     def finish(job: JobResult, folder: Path) -> Outcome:
         last = job.history[-1]
@@ -131,69 +141,75 @@ def make_detect(stage: Stage, setting: Setting, inputs: Mapping[str, Done], plac
         metrics["train_loss"] = last["train/loss"]
         result = {
             "arch": content.backbone.get("arch"),
-            "categories": place.images.categories,
+            "categories": images.categories,
             "pixels": pixels,
-            "num_train_images": place.images.train.num_trainable,
-            "num_val_images": place.images.val.num_images,
+            "num_train_images": images.train.num_trainable,
+            "num_val_images": images.val.num_images,
             **metrics,
         }
         series = json.loads((folder / LOSSES_FILE).read_text(encoding="utf-8"))
         return Outcome(result, metrics, series)
 
-    return setting.with_place(
-        coco_root=str(place.images.root),
-        class_names=list(place.images.val.class_names),
+    place = DetectorPlace(
+        storage_path=runner.store.path,
+        coco_root=str(images.root),
+        class_names=list(images.val.class_names),
         pixels=pixels,
         retrain=stage.inputs.get("retrain"),
-        num_loaders=place.num_loaders,
-        log_interval=place.log_interval,
-        use_gpu=place.use_gpu,
-    ).train(
+        num_loaders=detect.num_workers,
+        log_interval=detect.log_interval,
+        use_gpu=runner.scaling.use_gpu,
+    )
+
+    def draw(record: StageRecord, folder: Path) -> None:
+        draw_detect(record, runner.store, images, detect.num_images_shown, folder)
+
+    return runner.train(
         stage,
         work,
+        asdict(place),
         finish,
-        total=content.detect.epochs,
         inputs=inputs,
-        draw=lambda record, folder: draw_detect(record, setting.runner.store, place, folder),
+        draw=draw,
         keep=(DETECTOR, DETECTIONS),
     )
 
 
 def work(config: dict[str, Any], context: WorkerContext) -> None:
-    """Train a detector with MMEngine's Runner; `config` as for the supernet stage.
+    """Train a detector with MMEngine's Runner; its place is a `DetectorPlace`'s values.
 
     The last epoch reports what the detector costs beside its mAP: `detector/flops` and
     `detector/params`, of the whole and of `_backbone`, `_neck` and `_head`.
     """
-    content, place = DetectContent.of(config["stage"]), config["place"]
+    content, place = DetectContent.of(config["stage"]), DetectorPlace(**config["place"])
     with mmdetection():
         from detection.efficientdet import detector_cost
         from detection.training import train_detector
 
         if content.data["name"] == "digit_scenes":
-            _have_scenes(Path(place["coco_root"]), content.data)
+            _have_scenes(Path(place.coco_root), content.data)
         with tempfile.TemporaryDirectory(prefix="backbone-") as folder:
             weights = None
             file = Path(folder) / WEIGHTS
-            if place["retrain"] is not None:
-                weights = StageStore(place["storage_path"]).fetch(place["retrain"], WEIGHTS, file)
+            if place.retrain is not None:
+                weights = StageStore(place.storage_path).fetch(place.retrain, WEIGHTS, file)
             elif content.weights is not None:
-                weights = fetch_shared(place["storage_path"], content.weights, file)
+                weights = fetch_shared(place.storage_path, content.weights, file)
             runner_config = build_config(
                 config["stage"],
-                root=place["coco_root"],
-                class_names=place["class_names"],
-                pixels=place["pixels"],
+                root=place.coco_root,
+                class_names=place.class_names,
+                pixels=place.pixels,
                 weights=None if weights is None else str(weights),
                 num_workers=context.world_size,
-                num_loaders=place["num_loaders"],
-                use_gpu=place["use_gpu"],
+                num_loaders=place.num_loaders,
+                use_gpu=place.use_gpu,
             )
             cost = detector_cost(runner_config.model, content.detect.image_size)
             train_detector(
                 runner_config,
                 context,
-                log_interval=place["log_interval"],
+                log_interval=place.log_interval,
                 final_metrics={
                     f"detector/{name}{part}": float(value)
                     for name, parts in cost._asdict().items()
@@ -273,8 +289,17 @@ def build_config(
     )
 
 
-def draw_detect(record: StageRecord, store: StageStore, place: Place, folder: Path) -> None:
-    """Write the figures of a finished stage into a folder: the training, and what was detected."""
+def draw_detect(
+    record: StageRecord,
+    store: StageStore,
+    images: DetectionImages,
+    num_images: int,
+    folder: Path,
+) -> None:
+    """Write the figures of a finished stage into a folder.
+
+    These are its training, and what was detected in the first `num_images` of the validation set.
+    """
     from PIL import Image, ImageOps
 
     from detection.coco.annotation_file import read_annotation_file
@@ -286,11 +311,10 @@ def draw_detect(record: StageRecord, store: StageStore, place: Place, folder: Pa
     save_figure(figure, folder / "detect_training.png")
     found = json.loads(store.read_bytes(record, DETECTIONS))
     names = {category["id"]: category["name"] for category in record.result["categories"]}
-    root = place.images.root
-    content = read_annotation_file(annotation_file(root, "val"))
-    for image in content.images[: place.num_images_shown]:
+    content = read_annotation_file(annotation_file(images.root, "val"))
+    for image in content.images[:num_images]:
         detections = [one for one in found if one["image_id"] == image["id"]]
-        with Image.open(image_folder(root, "val") / image["file_name"]) as picture:
+        with Image.open(image_folder(images.root, "val") / image["file_name"]) as picture:
             drawn = draw_detections(ImageOps.exif_transpose(picture), detections, names)
         drawn.save(folder / f"detections_{image['id']}.png")
 

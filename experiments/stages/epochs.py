@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from experiments.config.training import Recipe
-from experiments.stages.setting import WEIGHTS
+from experiments.stages.worker_place import WEIGHTS
 from nas.data import DataSplits
 from nas.schedule import WarmupCosine
 from nas.sync_batch_norm import synchronise_batch_norm

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import nas
-from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS
+from experiments.stages.worker_place import EXAMPLE, IMAGES, WEIGHTS
 from orchestration.store.stage_store import StageRecord, StageStore
 
 # All of `nas` that a network needs; a server takes every file of a model as a request of its own.

@@ -11,11 +11,11 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count, cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from experiments.config.places import absolute, scaling
+from experiments.config.places import scaling
 from experiments.config.training import Recipe
 from experiments.plan.decides import (
     RetrainContent,
@@ -23,9 +23,9 @@ from experiments.plan.decides import (
     SearchContent,
     SupernetContent,
 )
-from experiments.plan.forecast import Rate, likeness
+from experiments.plan.forecast import UNKNOWN, Rate, likeness
 from experiments.plan.graph import PlannedStage
-from experiments.stages.setting import load_images
+from experiments.stages.worker_place import WorkerPlace, load_images
 from nas.cost import flops_table
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class _Bench:
     content: Content
     data: DataSplits
     device: str
-    place: dict[str, Any]
+    place: WorkerPlace
 
     def batch_size(self, wanted: int) -> int:
         """One worker's part of a batch, or as much of it as is measured."""
@@ -81,6 +81,8 @@ class Probe:
     def __call__(self, one: PlannedStage) -> Rate | str:
         """The rate of a stage, or why it is not measured."""
         kind, config = one.stage.kind, one.stage.config
+        if kind not in _CONTENTS:
+            return UNKNOWN
         if config["data"]["skip_unreadable"]:
             return "not measured: data.skip_unreadable would decode every image first"
         key = likeness(kind, config)
@@ -101,13 +103,8 @@ class Probe:
     def _measure(self, one: PlannedStage) -> Rate:
         import torch
 
-        cluster, data = one.config.cluster, one.config.data
+        cluster, place = one.config.cluster, WorkerPlace.of(one.config)
         device = "cuda" if cluster.use_gpu and torch.cuda.is_available() else "cpu"
-        assert data is not None  # what is measured reads images
-        place = {
-            "data_root": None if data.root is None else absolute(data.root),
-            "num_loaders": data.num_workers,
-        }
         content = _CONTENTS[one.stage.kind].model_validate(one.stage.config)
         splits, load_s = self._load(content, place)
         bench = _Bench(one, content, splits, device, place)
@@ -125,7 +122,7 @@ class Probe:
         once_s += self._import_s + load_s
         return Rate(unit_s / _HOUR_S, once_s / _HOUR_S, flops, basis)
 
-    def _load(self, content: Content, place: dict[str, Any]) -> tuple[DataSplits, float]:
+    def _load(self, content: Content, place: WorkerPlace) -> tuple[DataSplits, float]:
         """The images of a stage, and the seconds that loading them took."""
         assert content.data is not None  # what is measured reads images
         key = repr(content.data)
@@ -170,7 +167,7 @@ def _retrain_s(bench: _Bench, content: RetrainContent) -> tuple[float, float]:
 
 def _candidate_s(bench: _Bench, content: SearchContent | ScoreContent) -> tuple[float, float]:
     """Seconds that an indicator takes for one architecture, and besides."""
-    from experiments.stages.scoring import make_scorer
+    from experiments.stages.indicator import make_scorer
     from nas.network import Supernet, extract_subnet
     from nas.training import evaluate, recalibrate
     from nas.zero_cost import ZERO_COST_PROXIES
@@ -179,7 +176,7 @@ def _candidate_s(bench: _Bench, content: SearchContent | ScoreContent) -> tuple[
     assert cell is not None  # nothing else has scores
     search, arch = content.search, cell.some_architecture()
     if search.indicator in ZERO_COST_PROXIES:
-        score = make_scorer({"stage": bench.one.stage.config, "place": bench.place}, device)
+        score = make_scorer({"stage": bench.one.stage.config, "place": asdict(bench.place)}, device)
         return _call_s(lambda: score(arch)), 0.0
     start_s = time.perf_counter()
     supernet = Supernet(content.space, seed=0).to(device)

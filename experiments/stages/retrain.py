@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,20 @@ import numpy.typing as npt
 
 from experiments.plan.decides import RetrainContent
 from experiments.stages.logged_model import write_model
-from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS, Setting, load_images
+from experiments.stages.worker_place import EXAMPLE, IMAGES, WEIGHTS, WorkerPlace, load_images
 from nas.cost import COST_TABLES
-from orchestration.jobs.runner import Outcome
+from orchestration.jobs.runner import Outcome, StageRunner
 from orchestration.jobs.train_job import JobResult
 from orchestration.jobs.worker import WorkerContext
 from orchestration.store.stage import Stage
-from orchestration.store.stage_store import StageRecord
+from orchestration.store.stage_store import StageRecord, StageStore
 from orchestration.tracking.models import WriteModel
 from orchestration.tracking.stage_runs import Done
 
 
-def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Done:
+def make_retrain(
+    stage: Stage, runner: StageRunner, inputs: Mapping[str, Done], place: WorkerPlace
+) -> Done:
     """Have the retrained network and its test accuracy, or get it trained.
 
     `inputs` names the stages that chose the architecture; they are lineage and nothing else.
@@ -42,29 +45,27 @@ def make_retrain(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> 
         }
         return Outcome(result={"arch": stage.config["arch"], **metrics}, metrics=metrics)
 
-    return setting.train(
+    return runner.train(
         stage,
         work,
+        asdict(place),
         finish,
-        total=content.retrain.epochs,
         inputs=inputs,
         draw=draw_retrain,
         keep=(WEIGHTS, EXAMPLE, IMAGES),
-        model=_writer(setting),
+        model=_writer(runner.store),
     )
 
 
-def show_retrain(stage: Stage, record: StageRecord, setting: Setting) -> Done:
+def show_retrain(stage: Stage, record: StageRecord, runner: StageRunner) -> Done:
     """A retrained network that is in the store, shown in MLflow."""
-    done = setting.runner.runs.done(
-        stage, record, cached=True, draw=draw_retrain, model=_writer(setting)
+    return runner.runs.done(
+        stage, record, cached=True, draw=draw_retrain, model=_writer(runner.store)
     )
-    setting.watcher.done(done)
-    return done
 
 
-def _writer(setting: Setting) -> WriteModel:
-    return lambda record, folder: write_model(record, setting.runner.store, folder)
+def _writer(store: StageStore) -> WriteModel:
+    return lambda record, folder: write_model(record, store, folder)
 
 
 def work(config: dict[str, Any], context: WorkerContext) -> None:
@@ -80,7 +81,7 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
 
     content = RetrainContent.model_validate(config["stage"])
     recipe, seed = content.retrain, content.seed
-    data = load_images(content.data, config["place"])
+    data = load_images(content.data, WorkerPlace(**config["place"]))
     subnet = Subnet(content.space, content.arch, seed=seed, gamma_init=recipe.gamma_init)
     examples: list[npt.NDArray[np.float32]] = []
 

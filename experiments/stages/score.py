@@ -6,14 +6,15 @@ The correlation study (Fig. 6) asks for it; a search asks as it goes along.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from experiments.plan.decides import ScoreContent
 from experiments.plan.forecast import ROUND
-from experiments.stages.scoring import make_scorer
-from experiments.stages.setting import Setting
+from experiments.stages.indicator import make_scorer
+from experiments.stages.worker_place import WorkerPlace
 from nas.space import Architecture
-from orchestration.jobs.runner import Outcome
+from orchestration.jobs.runner import Outcome, StageRunner
 from orchestration.store.stage import Stage
 from orchestration.tracking.stage_runs import Done
 
@@ -24,11 +25,6 @@ class GivenArchitectures:
     def __init__(self, archs: Sequence[Architecture]) -> None:
         self._archs = tuple(archs)
         self.scores: list[float] = []
-
-    @property
-    def num_rounds(self) -> int:
-        """How many there are in all."""
-        return -(-len(self._archs) // ROUND)
 
     def suggest(self) -> Sequence[Architecture]:
         """The next ones; none after the last."""
@@ -49,7 +45,9 @@ class GivenArchitectures:
         self.scores = list(state["scores"])
 
 
-def make_score(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Done:
+def make_score(
+    stage: Stage, runner: StageRunner, inputs: Mapping[str, Done], place: WorkerPlace
+) -> Done:
     """Have the scores of a stage's architectures, or get them scored.
 
     `inputs` holds the supernet where the indicator reads one.
@@ -67,7 +65,5 @@ def make_score(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Do
             metrics={"num_scored": float(len(rounds.scores))},
         )
 
-    fetch = {kind: done.record.fingerprint for kind, done in inputs.items()}
-    return setting.with_place(inputs=fetch).score(
-        stage, make_scorer, rounds, finish, total=rounds.num_rounds, inputs=inputs
-    )
+    place = replace(place, supernet=stage.inputs.get("supernet"))
+    return runner.score(stage, make_scorer, asdict(place), rounds, finish, inputs=inputs)

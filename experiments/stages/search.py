@@ -11,16 +11,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.plan.decides import SearchContent
-from experiments.plan.limits import budgets, search_within
-from experiments.stages.scoring import make_scorer
-from experiments.stages.setting import Setting
+from experiments.stages.indicator import make_scorer
 from experiments.stages.supernet import recorded_scores
+from experiments.stages.worker_place import WorkerPlace
 from nas.cost import COST_TABLES, FloatTable, gather_sum
 from nas.indicators import INDICATORS, additive_scores
 from nas.search import (
@@ -30,26 +30,29 @@ from nas.search import (
     exact_search,
     optimality_gap,
     run_search,
+    search_within,
 )
 from nas.space import Architecture, SearchSpace, format_architecture, space_from_dict
-from orchestration.jobs.runner import Outcome
+from orchestration.jobs.runner import Outcome, StageRunner
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.stage_runs import Done
 
 
-def make_search(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Done:
+def make_search(
+    stage: Stage, runner: StageRunner, inputs: Mapping[str, Done], place: WorkerPlace
+) -> Done:
     """Have the search's result or get it searched; `inputs` holds the supernet if one is read."""
     content = SearchContent.model_validate(stage.config)
     if not INDICATORS[content.search.indicator].additive:
         generations = Generations(content)
-        fetch = {kind: done.record.fingerprint for kind, done in inputs.items()}
-        return setting.with_place(inputs=fetch).score(
+        place = replace(place, supernet=stage.inputs.get("supernet"))
+        return runner.score(
             stage,
             make_scorer,
+            asdict(place),
             generations,
             generations.outcome,
-            total=content.search.evolution.num_iterations,
             inputs=inputs,
             draw=draw_search,
         )
@@ -63,13 +66,13 @@ def make_search(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> D
         )
         return search_table(content, scores_LN)
 
-    return setting.compute(stage, search, inputs=inputs, draw=draw_search)
+    return runner.compute(stage, search, inputs=inputs, draw=draw_search)
 
 
 def search_table(content: SearchContent, scores_LN: FloatTable) -> Outcome:
     """Search a table of scores by exact search, evolution and at random."""
     search, space = content.search, content.space
-    limits = budgets(search.model_dump(), space)
+    budgets = search.budgets(space)
 
     def evaluate(archs: Sequence[Architecture]) -> list[float]:
         scores_B: list[float] = gather_sum(scores_LN, archs).tolist()
@@ -80,7 +83,7 @@ def search_table(content: SearchContent, scores_LN: FloatTable) -> Outcome:
     for name in SEARCHERS:
         start_s = time.perf_counter()
         if name == "exact":
-            ranked = search_within(scores_LN, limits, search.top_k).ranked
+            ranked = search_within(scores_LN, budgets, search.top_k).ranked
         else:
             suggester = make_suggester(content, name)
             ranked = run_search(suggester, evaluate, search.evolution.num_iterations).ranked
@@ -93,7 +96,7 @@ def search_table(content: SearchContent, scores_LN: FloatTable) -> Outcome:
     for best in found.values():
         best["optimality_gap"] = optimality_gap(best["score"], found["exact"]["score"])
     # The front of the whole space shows what lies on either side of the budget.
-    flops = limits[0].cost
+    flops = budgets[0].cost
     front = exact_search(scores_LN, flops.table_LN, math.inf, constant=flops.constant).front
     return _outcome(
         content,
@@ -167,8 +170,8 @@ def make_suggester(content: SearchContent, name: str) -> Suggester:
         settings = {"population": settings["population"]}
     suggester = SEARCHERS[name].suggester
     assert suggester is not None, "exact search suggests nothing"
-    limits = budgets(search.model_dump(), content.space)
-    return suggester(content.space, limits, seed=content.seed, **settings)
+    budgets = search.budgets(content.space)
+    return suggester(content.space, budgets, seed=content.seed, **settings)
 
 
 def _outcome(

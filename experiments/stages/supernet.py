@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.plan.decides import SupernetContent
-from experiments.stages.setting import WEIGHTS, Setting, load_images
+from experiments.stages.worker_place import WEIGHTS, WorkerPlace, load_images
 from nas.space import SearchSpace
-from orchestration.jobs.runner import Outcome
+from orchestration.jobs.runner import Outcome, StageRunner
 from orchestration.jobs.train_job import JobResult
 from orchestration.jobs.worker import WorkerContext
 from orchestration.store.stage import Stage
@@ -20,14 +21,15 @@ from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.stage_runs import Done
 
 
-def make_supernet(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) -> Done:
+def make_supernet(
+    stage: Stage, runner: StageRunner, inputs: Mapping[str, Done], place: WorkerPlace
+) -> Done:
     """Have the trained supernet, its weights (`WEIGHTS`) and its scores, or get it trained."""
-    content = SupernetContent.model_validate(stage.config)
-    return setting.train(
+    return runner.train(
         stage,
         work,
+        asdict(place),
         _finish,
-        total=content.supernet.epochs,
         inputs=inputs,
         draw=draw_supernet,
         keep=(WEIGHTS,),
@@ -35,8 +37,9 @@ def make_supernet(stage: Stage, setting: Setting, inputs: Mapping[str, Done]) ->
 
 
 def work(config: dict[str, Any], context: WorkerContext) -> None:
-    """Train a supernet; `config` is {"stage": the stage's content, "place": where things lie}.
+    """Train a supernet.
 
+    `config` is {"stage": the stage's content, "place": a `WorkerPlace`'s values}.
     Every epoch reports the loss and the score matrix [L, N] of Eq. 3 as one metric per candidate,
     and how many parameters train. A supernet as a whole has no accuracy, so none is reported.
     """
@@ -71,7 +74,7 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
     run_epochs(
         supernet,
         recipe,
-        load_images(content.data, config["place"]),
+        load_images(content.data, WorkerPlace(**config["place"])),
         context,
         seed=seed,
         passes=lambda step: [(arch,) for arch in sampler(space, seed, step)],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from nas.search.budget import Budget, InfeasibleBudgetError, legal_mask
 from nas.search.evolution import Evolution
-from nas.search.exact import exact_search
+from nas.search.exact import exact_search, search_within
 from nas.search.legal import LegalSampler, draw_legal
 from nas.search.result import Ranked, SearchResult, optimality_gap, pareto_front
 from nas.search.stratified import draw_stratified
@@ -37,6 +37,7 @@ __all__ = [
     "optimality_gap",
     "pareto_front",
     "run_search",
+    "search_within",
 ]
 
 

@@ -60,21 +60,31 @@ def exact_search(
     constant: float = 0.0,
     min_cost: float = -math.inf,
     name: str = "cost",
-    also: Sequence[Budget] = (),
 ) -> SearchResult:
     """The `top_k` best legal architectures and the whole front of score against cost.
 
-    An architecture is legal if `min_cost` <= `constant` + Σ costs <= `max_cost` and every budget in
-    `also` holds. `name` is what messages call the cost. In all tables NaN marks a choice that does
-    not exist and a row of NaN a layer fixed to the identity. If fewer than `top_k` architectures
-    are legal, all of them are returned. With `max_cost` infinite the front is the whole space's.
+    An architecture is legal if `min_cost` <= `constant` + Σ costs <= `max_cost`; for more budgets
+    than this one see :func:`search_within`. `name` is what messages call the cost. In both tables
+    NaN marks a choice that does not exist and a row of NaN a layer fixed to the identity. With
+    `max_cost` infinite the front is the whole space's.
+
+    Raises ValueError and InfeasibleBudgetError as :func:`search_within`.
+    """
+    cost = CostTable(name, np.asarray(costs_LN, dtype=np.float64), constant)
+    return search_within(scores_LN, [Budget(cost, min_cost=min_cost, max_cost=max_cost)], top_k)
+
+
+def search_within(scores_LN: FloatTable, budgets: Sequence[Budget], top_k: int = 1) -> SearchResult:
+    """The `top_k` best legal architectures and the whole front of score against the first cost.
+
+    An architecture is legal if all of the budgets, at least one, hold. In all tables NaN marks a
+    choice that does not exist and a row of NaN a layer fixed to the identity. If fewer than `top_k`
+    architectures are legal, all of them are returned.
 
     Raises ValueError for tables that do not fit together or scores that are infinite, and
     InfeasibleBudgetError if no architecture is legal.
     """
     scores_LN = np.asarray(scores_LN, dtype=np.float64)
-    cost = CostTable(name, np.asarray(costs_LN, dtype=np.float64), constant)
-    budgets = (Budget(cost, min_cost=min_cost, max_cost=max_cost), *also)
     _check(scores_LN, budgets, top_k)
     check_reachable(budgets)
 

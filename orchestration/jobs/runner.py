@@ -20,7 +20,7 @@ from typing import Any
 from orchestration.cluster.scaling import Scaling
 from orchestration.jobs.device import describe_device
 from orchestration.jobs.failure import JobError, JobStoppedError, traceback_of
-from orchestration.jobs.job_result import JobResult, Progress, forget_job
+from orchestration.jobs.job_result import JobResult, forget_job
 from orchestration.jobs.scorer_pool import MakeScorer
 from orchestration.jobs.scoring_job import Rounds, run_scoring_job
 from orchestration.jobs.train_job import Work, run_train_job
@@ -53,6 +53,7 @@ class StageRunner:
         scaling: the workers of every job.
         max_failures: how often a job is started again; see `run_train_job`.
         code: where results come from (commit, versions); kept in every record.
+        on_progress: called with a job's stage and every epoch's metrics.
     """
 
     store: StageStore
@@ -62,6 +63,7 @@ class StageRunner:
     scaling: Scaling
     max_failures: int
     code: Mapping[str, Any]
+    on_progress: Callable[[Stage, Mapping[str, float]], None] | None = None
 
     def train(
         self,
@@ -74,7 +76,6 @@ class StageRunner:
         draw: Draw | None = None,
         keep: tuple[str, ...] = (),
         model: WriteModel | None = None,
-        on_progress: Progress | None = None,
     ) -> Done:
         """Load or make a stage that is a Ray Train job.
 
@@ -87,12 +88,11 @@ class StageRunner:
             draw: writes figures of a record into a folder; they become artifacts.
             keep: the files of the last checkpoint that the store keeps.
             model: writes a record's MLflow model into a folder; the run then has it as its model.
-            on_progress: called with every epoch's metrics.
         """
 
         def make(folder: Path, claim: Claim) -> tuple[Outcome, JobResult]:
             config = {"stage": dict(stage.config), "place": dict(place)}
-            job = run_train_job(work, config, **self._options(stage, claim, inputs, on_progress))
+            job = run_train_job(work, config, **self._options(stage, claim, inputs))
             job.fetch(folder)
             outcome = finish(job, folder)
             for file in folder.iterdir():
@@ -112,7 +112,6 @@ class StageRunner:
         *,
         inputs: Mapping[str, Done] | None = None,
         draw: Draw | None = None,
-        on_progress: Progress | None = None,
     ) -> Done:
         """Load or make a stage that is a scoring job; arguments as for `train` and, beyond them:
 
@@ -124,7 +123,7 @@ class StageRunner:
 
         def make(folder: Path, claim: Claim) -> tuple[Outcome, JobResult]:
             config = {"stage": dict(stage.config), "place": dict(place)}
-            options = self._options(stage, claim, inputs, on_progress)
+            options = self._options(stage, claim, inputs)
             job = run_scoring_job(make_scorer, config, rounds, **options)
             return finish(), job
 
@@ -149,18 +148,14 @@ class StageRunner:
         return self._run(stage, make_here, inputs, draw)
 
     def _options(
-        self,
-        stage: Stage,
-        claim: Claim,
-        inputs: Mapping[str, Done] | None,
-        on_progress: Progress | None,
+        self, stage: Stage, claim: Claim, inputs: Mapping[str, Done] | None
     ) -> dict[str, Any]:
         """What every kind of job is started with, but for its work."""
 
         def progress(row: dict[str, float]) -> None:
             claim.set_note({"epoch": int(row["epoch"])})
-            if on_progress is not None:
-                on_progress(row)
+            if self.on_progress is not None:
+                self.on_progress(stage, row)
 
         return {
             "name": stage.job_name,

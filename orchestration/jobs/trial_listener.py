@@ -31,7 +31,7 @@ class TrialListener(Callback):
 
     def __init__(
         self,
-        on_event: OnReport,
+        on_event: Callable[[int, Any], None],
         on_complete: OnReport,
         on_error: OnError,
         interrupted: threading.Event,

@@ -12,9 +12,9 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from orchestration.cluster.threads import start_thread
 from orchestration.jobs import failure
@@ -22,10 +22,10 @@ from orchestration.jobs import failure
 if TYPE_CHECKING:
     from ray.tune import Callback, PlacementGroupFactory
 
-Report = Callable[[dict[str, Any]], None]
-Task = Callable[[dict[str, Any], Report], dict[str, Any]]
-OnEnd = Callable[[int, "TrialResult"], None]
-OnEvent = Callable[[int, Mapping[str, Any]], None]
+Argument = TypeVar("Argument")
+Event = TypeVar("Event")
+Value = TypeVar("Value")
+Task = Callable[[Argument, Callable[[Event], None]], Value]
 
 # What a driver and the processes that Ray starts for its job were seen to take, rounded up.
 DRIVER_BYTES = 600 * 1024**2
@@ -41,10 +41,10 @@ _TUNE_ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class TrialResult:
+class TrialResult(Generic[Value]):
     """A task's value, or the reason why it has none."""
 
-    value: dict[str, Any] | None
+    value: Value | None
     error: str | None
 
 
@@ -65,18 +65,18 @@ def max_concurrent(jobs_at_once: int, sharing: int, driver_room: int, num_tasks:
 
 
 def run_tasks(
-    task: Task,
-    arguments: Sequence[dict[str, Any]],
+    task: Task[Argument, Event, Value],
+    arguments: Sequence[Argument],
     *,
     num_at_once: int,
     max_failures: int,
-    on_event: OnEvent,
-    on_end: OnEnd,
-) -> list[TrialResult]:
+    on_event: Callable[[int, Event], None],
+    on_end: Callable[[int, TrialResult[Value]], None],
+) -> list[TrialResult[Value]]:
     """Run ``task(argument, report)`` for every argument on the connected cluster.
 
     Args:
-        task: a function of an importable module; returns plain values.
+        task: a function of an importable module; what it returns and reports pickles.
         arguments: values that pickle. They start in this order.
         num_at_once: see :func:`max_concurrent`.
         max_failures: how often the process of one task may die and be started again.
@@ -89,10 +89,10 @@ def run_tasks(
     os.environ.update({k: v for k, v in _TUNE_ENVIRONMENT.items() if k not in os.environ})
     for name in ("ray.tune", "ray.air"):  # errors come back as results
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    results: dict[int, TrialResult] = {}
+    results: dict[int, TrialResult[Value]] = {}
     interrupted = threading.Event()
 
-    def end(index: int, result: TrialResult) -> None:
+    def end(index: int, result: TrialResult[Value]) -> None:
         results[index] = result
         on_end(index, result)
 
@@ -121,15 +121,15 @@ def run_tasks(
 
 
 def _fit(
-    task: Task,
-    arguments: Sequence[dict[str, Any]],
+    task: Task[Argument, Event, Value],
+    arguments: Sequence[Argument],
     num_at_once: int,
     max_failures: int,
     listener: Callback,
 ) -> None:
     from ray import tune
 
-    def trial(config: dict[str, Any], arguments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def trial(config: dict[str, Any], arguments: Sequence[Argument]) -> dict[str, Any]:
         return _drive(task, arguments[config[_INDEX]])
 
     carrying = tune.with_parameters(trial, arguments=list(arguments))
@@ -159,11 +159,11 @@ def _on_this_node() -> PlacementGroupFactory:
     )
 
 
-def _drive(task: Task, argument: dict[str, Any]) -> dict[str, Any]:
+def _drive(task: Task[Argument, Event, Value], argument: Argument) -> dict[str, Any]:
     """Runs in the task's process."""
     from ray import tune
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: Event) -> None:
         tune.report({_EVENT: event})
 
     try:
@@ -172,5 +172,5 @@ def _drive(task: Task, argument: dict[str, Any]) -> dict[str, Any]:
         return {_ERROR: f"{error}" or type(error).__name__, _EVENT: None}
 
 
-def _failed(error: Exception) -> TrialResult:
+def _failed(error: Exception) -> TrialResult[Any]:
     return TrialResult(None, failure.describe({-1: error}).replace("the job", "its driver"))

@@ -18,7 +18,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,14 +96,7 @@ def log_model(
     return model_id
 
 
-def register_winner(
-    tracker: Tracker,
-    *,
-    name: str,
-    run_id: str,
-    description: str = "",
-    tags: Mapping[str, str] | None = None,
-) -> str:
+def register_winner(tracker: Tracker, *, name: str, run_id: str, description: str = "") -> str:
     """Register the run's model as the best one under ``name``, and return its version.
 
     The registered model is created where it is missing; a model has one version in it, however
@@ -115,7 +108,6 @@ def register_winner(
             want it.
         run_id: the run whose model :func:`log_model` has logged.
         description: of the version; MLflow's list of versions shows it as plain text.
-        tags: of the version.
 
     Raises:
         TrackingError: the server is away or refuses, or the run has no complete model.
@@ -132,9 +124,6 @@ def register_winner(
         version = _ensure_version(client, name, ready[0], run_id)
         if description and version.description != description:
             client.update_model_version(name, version.version, description)
-        for key, text in (tags or {}).items():
-            if version.tags.get(key) != text:
-                client.set_model_version_tag(name, version.version, key, text)
         client.set_registered_model_alias(name, WINNER, str(version.version))
     return str(version.version)
 

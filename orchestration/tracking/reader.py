@@ -12,7 +12,7 @@ import math
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +53,6 @@ _FIGURES = "figures"  # where the tracker puts those of a stage
 _TIMEOUT_S, _NUM_RETRIES = 20, 1
 PROGRAM = "bnnas"
 _PAGE = 1000  # runs; MLflow sends no more than 50,000 at once
-_RUNS_PER_FILTER = 100
 
 
 @dataclass(frozen=True)
@@ -273,14 +272,12 @@ class _Documents:
                 return None
 
 
-def read_experiment(uri: str, name: str, run_ids: Iterable[str] | None = None) -> TrackedExperiment:
+def read_experiment(uri: str, name: str) -> TrackedExperiment:
     """Read the runs of an experiment; nothing is created.
 
     Args:
         uri: of the server or database.
         name: the experiment's.
-        run_ids: read these runs only, at a cost that does not depend on how many others there
-            are; those that the experiment does not hold are left out. All runs if None.
 
     Raises:
         TrackingError: there is no such experiment, or the server or database is away or refuses.
@@ -292,33 +289,23 @@ def read_experiment(uri: str, name: str, run_ids: Iterable[str] | None = None) -
         if experiment.lifecycle_stage != "active":
             raise mlflow_server.deleted(experiment, uri)
         runs: dict[str, Run] = {}
-        for condition in [""] if run_ids is None else _conditions(run_ids):
-            token = None
-            while True:
-                page = client.search_runs(
-                    [experiment.experiment_id],
-                    filter_string=condition,
-                    max_results=_PAGE,
-                    order_by=["attributes.start_time ASC"],
-                    page_token=token,
-                )
-                # Pages are cut anew for each request: a run that is deleted meanwhile moves the
-                # others.
-                runs |= {run.info.run_id: run for run in page}
-                token = page.token
-                if not token:
-                    break
+        token = None
+        while True:
+            page = client.search_runs(
+                [experiment.experiment_id],
+                max_results=_PAGE,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            # Pages are cut anew for each request: a run that is deleted meanwhile moves the others.
+            runs |= {run.info.run_id: run for run in page}
+            token = page.token
+            if not token:
+                break
     ours = [_tracked(run) for run in runs.values() if STAGE in run.data.tags]
     ours.sort(key=lambda run: run.started_at)
     num_foreign = len(runs) - len(ours)
     return TrackedExperiment(uri, name, tuple(ours), num_foreign, {}, _Documents(client))
-
-
-def _conditions(run_ids: Iterable[str]) -> Iterator[str]:
-    distinct = list(dict.fromkeys(run_ids))
-    for start in range(0, len(distinct), _RUNS_PER_FILTER):
-        chunk = distinct[start : start + _RUNS_PER_FILTER]
-        yield f"attributes.run_id IN ({', '.join(map(repr, chunk))})"
 
 
 def tracked_run(

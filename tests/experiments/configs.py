@@ -10,7 +10,7 @@ import yaml
 
 from experiments.config.load import load_experiment
 from experiments.config.section import ConfigError
-from experiments.plan.cells import CellPlan
+from experiments.plan.cell_plan import CellPlan
 from experiments.plan.graph import ExperimentPlan, plan_experiment
 from tests.nas.examples import TINY
 

@@ -10,7 +10,7 @@ from typing import Any
 from detection import DETECTIONS_FILE
 from detection.coco.data import data_root
 from experiments.config.load import load_detector
-from experiments.plan.detector import DetectorPlan, plan_detector
+from experiments.plan.detector_plan import DetectorPlan, plan_detector
 from experiments.run.result import Result
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord, StageStore

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.plan.cells import CellPlan
+from experiments.plan.cell_plan import CellPlan
+from experiments.stages.worker_place import WorkerPlace
 from orchestration.jobs.train_job import Work
 from orchestration.jobs.worker import LocalWorkerContext
 from orchestration.store.stage import Stage
@@ -49,10 +51,10 @@ def put(
     return store.put(StageRecord(**{**values, **changes}), context.checkpoint)
 
 
-def payload(stage: Stage, folder: Path, **place: Any) -> dict[str, Any]:
+def payload(stage: Stage, folder: Path, *, supernet: str | None = None) -> dict[str, Any]:
     """What a worker of a stage gets, whose storage is `runs` in a folder."""
-    defaults = {"data_root": None, "num_loaders": 0, "storage_path": str(folder / "runs")}
-    return {"stage": dict(stage.config), "place": {**defaults, **place}}
+    where = WorkerPlace(str(folder / "runs"), supernet=supernet)
+    return {"stage": dict(stage.config), "place": asdict(where)}
 
 
 def run(work: Work, config: dict[str, Any], folder: Path) -> LocalWorkerContext:

@@ -4,46 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
 
 from nas.network import Supernet, extract_subnet
 from nas.sampling import uniform_paths
 from nas.schedule import WarmupCosine
 from nas.space import Architecture
+from nas.sync_batch_norm import synchronise_batch_norm
 from nas.trainable import freeze_except
 from nas.training import (
-    average_buffers,
-    average_gradients,
     build_optimizer,
     evaluate,
     recalibrate,
+    sum_gradients,
+    sum_over_ranks,
     train_epoch,
+    world_size,
 )
 from tests.nas.examples import TINY
 
 if TYPE_CHECKING:
     from tests.nas.examples import Batch
 
-NUM_RANKS = 2
+SHARES = (9, 4, 3)  # images of each rank in a batch of 16
+NUM_RANKS = len(SHARES)
 NUM_STEPS = 3
 SCHEDULE = WarmupCosine(start=0.05, peak=0.1, warmup_steps=1, num_steps=NUM_STEPS)
 SAMPLING_SEED = 3
 PATH: Architecture = (0, -1, 1, 2, 0)
-
-
-class FixedStatistics(Supernet):
-    """Batch norm with the statistics it has: what an image yields depends on no other image."""
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
 
 
 def sampled_paths() -> list[Architecture]:
@@ -51,10 +42,12 @@ def sampled_paths() -> list[Architecture]:
 
 
 def shard(batch: Batch, rank: int, num_ranks: int) -> Batch:
-    """The rank's contiguous slice of a batch, in double precision."""
+    """The rank's slice of a batch, in double precision."""
     images_BCHW, labels_B = batch
-    size = len(labels_B) // num_ranks
-    part = slice(rank * size, (rank + 1) * size)
+    if num_ranks == 1:
+        return images_BCHW.double(), labels_B
+    first = sum(SHARES[:rank])
+    part = slice(first, first + SHARES[rank])
     return images_BCHW[part].double(), labels_B[part]
 
 
@@ -63,7 +56,9 @@ def run(whole_batches: Sequence[Batch], rank: int, num_ranks: int) -> dict[str, 
     batches = [shard(batch, rank, num_ranks) for batch in whole_batches]
     results: dict[str, Any] = {}
     for trainable in ("all", "bn"):
-        supernet: Supernet = FixedStatistics(TINY, seed=0).double()
+        supernet = Supernet(TINY, seed=0).double()
+        if num_ranks > 1:
+            synchronise_batch_norm(supernet, "cpu")
         freeze_except(supernet, trainable)
         stats = train_epoch(
             supernet,
@@ -71,6 +66,7 @@ def run(whole_batches: Sequence[Batch], rank: int, num_ranks: int) -> dict[str, 
             build_optimizer(supernet, weight_decay=0.1),
             SCHEDULE,
             first_step=0,
+            global_batch=sum(SHARES) if num_ranks > 1 else None,
             passes=lambda step: [(arch,) for arch in uniform_paths(TINY, SAMPLING_SEED, step)],
         )
         results[f"weights, {trainable}"] = supernet.state_dict()
@@ -78,21 +74,16 @@ def run(whole_batches: Sequence[Batch], rank: int, num_ranks: int) -> dict[str, 
 
         supernet.zero_grad(set_to_none=True)
         supernet(batches[0][0], PATH).sum().backward()
-        results[f"numbers moved, {trainable}"] = average_gradients(supernet.parameters())
+        results[f"numbers moved, {trainable}"] = sum_gradients(supernet.parameters())
 
-    supernet = Supernet(TINY, seed=0).double()
-    with torch.no_grad():
-        supernet(batches[0][0], PATH)
-    own: dict[str, Tensor] = {n: b.clone() for n, b in supernet.named_buffers()}
-    results["own buffers"] = own
-    results["buffers moved"] = average_buffers(supernet)
-    results["averaged buffers"] = dict(supernet.named_buffers())
-
+    # Statistics that are plain averages over batches, as recalibration wants them.
     subnet = extract_subnet(Supernet(TINY, seed=0), PATH).double()
+    if num_ranks > 1:
+        synchronise_batch_norm(subnet, "cpu")
     recalibrate(subnet, batches)
     results["recalibrated"] = subnet.state_dict()
 
-    # The last batch has one image: the second of two ranks gets none of it.
+    # The last batch has one image: the others get none of it.
     images_BCHW, labels_B = whole_batches[0]
     last = (images_BCHW[:1].double(), labels_B[:1])
     batches.append(last if rank == 0 else (last[0][:0], last[1][:0]))

@@ -131,7 +131,7 @@ def test_bad_arguments_are_refused_at_the_call(splits: DataSplits) -> None:
             attempt(too_many, training=True)
     for arguments, message in (
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"world_size": 3}, "batch_size is 8, .* among 3 ranks"),
+        ({"world_size": 9}, "batch_size is 8, .* each of 9 ranks"),
         ({"rank": 2, "world_size": 2}, "rank is 2 and world_size 2"),
         ({"start": 99999}, "start is 99999"),
         ({"seed": -1}, "seed is -1"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nas.cost import CostTable, FloatTable, flops_table, gather_sum, params_table
-from nas.search import Budget, InfeasibleBudgetError, SearchResult, exact_search
+from nas.search import Budget, InfeasibleBudgetError, exact_search, search_within
 from nas.space import Architecture, load_space
 
 SPOS = load_space("spos")
@@ -47,20 +47,6 @@ def brute_force(
         )
     ]
     return everything[:top_k], sorted(front, key=lambda item: item[1])
-
-
-def run(scores_LN: FloatTable, budgets: list[Budget], top_k: int) -> SearchResult:
-    first = budgets[0]
-    return exact_search(
-        scores_LN,
-        first.cost.table_LN,
-        first.max_cost,
-        top_k,
-        constant=first.cost.constant,
-        min_cost=first.min_cost,
-        name=first.name,
-        also=budgets[1:],
-    )
 
 
 def random_problem(rng: np.random.Generator) -> tuple[FloatTable, list[Budget]]:
@@ -102,9 +88,9 @@ def test_equals_brute_force(seed: int) -> None:
         best, front = brute_force(scores_LN, budgets, top_k)
         if not best:
             with pytest.raises(InfeasibleBudgetError):
-                run(scores_LN, budgets, top_k)
+                search_within(scores_LN, budgets, top_k)
             continue
-        result = run(scores_LN, budgets, top_k)
+        result = search_within(scores_LN, budgets, top_k)
         assert [(r.score, r.cost, r.arch) for r in result.ranked] == best
         assert [(r.score, r.cost, r.arch) for r in result.front] == front
 
@@ -172,7 +158,7 @@ def test_equals_an_integer_program_on_spos(seed: int) -> None:
         [Budget(flops, max_cost=475e6), Budget(params, max_cost=5.6e6)],
         [Budget(params, max_cost=6e6), Budget(flops, min_cost=500e6)],
     ):
-        best = run(scores_LN, budgets, 1).ranked[0]
+        best = search_within(scores_LN, budgets, 1).ranked[0]
         assert best.score == pytest.approx(milp_optimum(scores_LN, budgets), abs=1e-7)
         assert all(budget.allows([best.arch])[0] for budget in budgets)
 
@@ -190,13 +176,14 @@ def test_infeasible_says_the_cheapest_possible_cost() -> None:
 
 
 def test_jointly_infeasible_names_every_range() -> None:
+    one = Budget(CostTable("a", np.array([[0.0, 4.0]]), 0.0), max_cost=1)
     other = Budget(CostTable("b", np.array([[4.0, 0.0]]), 0.0), max_cost=3)
     message = (
         r"a of at most 1 and b of at most 3 together.* a ranges from 0 \(cheapest possible\) to 4"
         r".* b ranges from 0 \(cheapest possible\) to 4"
     )
     with pytest.raises(InfeasibleBudgetError, match=message):
-        exact_search(np.zeros((1, 2)), np.array([[0.0, 4.0]]), 1, name="a", also=[other])
+        search_within(np.zeros((1, 2)), [one, other])
 
 
 def test_bad_input_is_refused() -> None:

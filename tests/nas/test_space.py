@@ -183,7 +183,7 @@ MISSING = object()
         ("head.channels", 0, "head: channels must be a whole number above 0"),
         ("stem.stride", 3, "stem: stride must be 1 or 2, got 3"),
         ("first_block.kernel", 4, "first_block: kernel must be an odd number, got 4"),
-        ("stages", [], "stages must be a list with at least one stage"),
+        ("stages", [], "stages must be a list with at least one layer group"),
         ("stages.0.candidates", MISSING, r"stages\[0\]: candidates are missing"),
         ("stages.0.candidates", [], "must name at least one operation"),
         ("stages.0.candidates", [[2, 3]], r"\[2, 3\] must be .* odd kernel"),

@@ -264,13 +264,7 @@ def test_a_model_has_one_version_and_the_alias_is_on_the_newest_winner(
     ]
 
     def register(index: int, description: str = "") -> str:
-        return register_winner(
-            tracker,
-            name=name,
-            run_id=run_ids[index],
-            description=description,
-            tags={"bnnas.fingerprint": records[index].fingerprint},
-        )
+        return register_winner(tracker, name=name, run_id=run_ids[index], description=description)
 
     assert [register(0), register(0, "the **best**"), register(0)] == ["1", "1", "1"]
     assert winner_version(client, registered) == 1
@@ -281,7 +275,6 @@ def test_a_model_has_one_version_and_the_alias_is_on_the_newest_winner(
     assert (int(winner.version), winner.run_id) == (1, run_ids[0])
     assert model_ids[0] in (winner.source or "")
     assert winner.description == "the **best**"
-    assert winner.tags == {"bnnas.fingerprint": RECORD.fingerprint}
     found = client.search_model_versions(f"name='{registered}'")
     assert sorted(int(version.version) for version in found) == [1, 2]
     assert f"models:/{registered}@winner" in client.get_registered_model(registered).description

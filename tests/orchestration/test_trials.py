@@ -29,10 +29,10 @@ def test_as_many_drivers_as_find_work(
 
 def run(
     folder: Path, *arguments: dict[str, Any], num_at_once: int = 2
-) -> tuple[list[TrialResult], dict[int, list[Any]]]:
+) -> tuple[list[TrialResult[Any]], dict[int, list[Any]]]:
     """The results, and every task's events."""
     events: dict[int, list[Any]] = {}
-    ends: dict[int, TrialResult] = {}
+    ends: dict[int, TrialResult[Any]] = {}
 
     def on_event(index: int, event: Mapping[str, Any]) -> None:
         events.setdefault(index, []).append(event)

@@ -51,8 +51,8 @@ import sys
 from pathlib import Path
 from experiments.commands.ask import plan, status
 from experiments.config.load import load_detector
-from experiments.plan.detector import plan_detector
-from experiments.stages.detect import detection_place, draw_detect
+from experiments.plan.detector_plan import plan_detector
+from experiments.stages.detect import detection_images, draw_detect
 from orchestration.store.stage_store import StageStore
 
 config, figures = Path(sys.argv[1]), Path(sys.argv[2])
@@ -60,8 +60,8 @@ plan(config, json=True, probe=False)
 status(str(config), json=True)
 detector = plan_detector(load_detector(config, [], {}).detector)
 store = StageStore(detector.config.storage.path)
-place = detection_place(detector.config)
-draw_detect(store.get(detector.detect.fingerprint), store, place, figures)
+images = detection_images(detector.config)
+draw_detect(store.get(detector.detect.fingerprint), store, images, 3, figures)
 heavy = {"ray", "torch", "torchvision", "mmdet", "mmengine", "mmcv", "pycocotools"}
 assert not heavy & set(sys.modules), sorted(heavy & set(sys.modules))
 """

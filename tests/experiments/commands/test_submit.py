@@ -195,8 +195,8 @@ def test_a_submitted_experiment_runs_and_leaves_its_results_in_the_storage(
     assert done.returncode == 0, done.stdout + done.stderr
     submission_id, *log = done.stdout.splitlines()
     assert submission_id.startswith("small-")
-    (task,) = plan_file(config).tasks
-    records = task.records(StageStore(tmp_path / "runs"))
+    (chain,) = plan_file(config).chains
+    records = chain.records(StageStore(tmp_path / "runs"))
     assert records is not None
     assert {record.code["commit"] for record in records} == {"0123456789ab"}
 

@@ -42,11 +42,10 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     ]
     assert [config.seed for config in load_experiment(study).cells] == [3, 1]
     # Any cell can be asked about, by name; nothing else changes by the name of a command.
-    asked = load_experiment(cell, as_kind="correlate")
+    asked = load_experiment(cell, as_study=True)
     assert (asked.kind, asked.cells) == ("correlate", load_experiment(cell).cells)
-    assert load_experiment(sweep, as_kind="run") == load_experiment(sweep)
     with pytest.raises(ConfigError, match="has a grid, and a correlation study asks about one"):
-        load_experiment(sweep, as_kind="correlate")
+        load_experiment(sweep, as_study=True)
     assert "has seeds" in complaint(tmp_path, {**small(), "seeds": [0, 1]})
 
 

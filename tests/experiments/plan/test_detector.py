@@ -15,7 +15,7 @@ from detection.coco.data import annotation_file, data_root, image_folder, prepar
 from detection.coco.digit_scenes import make_digit_scenes
 from experiments.config.detect import DetectConfig, DetectionData
 from experiments.config.section import ConfigError
-from experiments.plan.detector import DetectorPlan
+from experiments.plan.detector_plan import DetectorPlan
 from experiments.plan.forecast import Estimate, forecast
 from experiments.plan.graph import list_stages
 from experiments.plan.status import look_up
@@ -196,7 +196,7 @@ def test_a_detectors_stages_are_listed_with_what_there_is_and_would_cost(tmp_pat
     def listed(**changes: Any) -> list[tuple[str, bool]]:
         plan = plan_file(write_detector(tmp_path, **changes))
         found = list_stages(plan, store)
-        assert found.cells == ("scenes",)
+        assert found.members == ("scenes",)
         status = look_up(found, str(tmp_path / "runs"))
         costs.append(forecast(found, store, None).estimates[-1])
         return [(s.listed.stage.kind, s.state == "done") for s in status.stages]

@@ -13,7 +13,7 @@ from detection.coco.data import annotation_file
 from detection.coco.digit_scenes import make_digit_scenes
 from experiments.config.experiment import CellConfig
 from experiments.config.section import Section
-from experiments.plan.cells import CellPlan, plan_cell
+from experiments.plan.cell_plan import CellPlan, plan_cell
 from experiments.plan.decides import FIELDS
 from nas.cost import flops_table
 from nas.data import ImageSpec

@@ -14,6 +14,7 @@ from experiments.plan.forecast import Estimate, Forecast, forecast
 from experiments.plan.graph import ExperimentPlan, PlannedStage, list_stages
 from experiments.stages import probe as probe_module
 from experiments.stages.probe import Probe
+from experiments.stages.worker_place import WorkerPlace
 from nas.cost import flops_table
 from nas.data import load_data
 from nas.space import parse_architecture
@@ -230,7 +231,7 @@ def test_a_batch_is_a_workers_share_and_no_more_than_a_cpu_bears(tmp_path: Path)
     one = listed(plan, "supernet", store)
     data = load_data("digits")
     content = SupernetContent.model_validate(one.stage.config)
-    bench = probe_module._Bench(one, content, data, "cpu", {})
+    bench = probe_module._Bench(one, content, data, "cpu", WorkerPlace(store.path))
     assert bench.batch_size(64) == 16
     assert bench.batch_size(2) == 1
     assert bench.batch_size(10**6) == len(data.train)

@@ -68,7 +68,7 @@ def test_missing_running_failed_and_done(bnnas: Any, tmp_path: Path) -> None:
     config = tmp_path / "small.yaml"
     status = status_of(plan, tmp_path)
     assert {stage.state for stage in status.stages} == {"missing"}
-    assert status.cells == {"small": "waiting", BASELINE: "waiting"}
+    assert status.members == {"small": "waiting", BASELINE: "waiting"}
     assert bnnas("status", config).status == 0
     assert not (tmp_path / "runs").exists()
 
@@ -109,15 +109,15 @@ def test_the_cells_of_a_sweep(bnnas: Any, tmp_path: Path) -> None:
         put(store, cell.search, result=result, made_from={"supernet": made.attempt})
     fail(tmp_path, supernet_of(failed), "gone")
     retrain = done.retrain(random)
-    states = status_of(plan, tmp_path).cells
+    states = status_of(plan, tmp_path).members
     assert [states[cell.config.name] for cell in (done, running)] == ["waiting"] * 2
     with claimed(tmp_path, retrain, epoch=1):
-        states = status_of(plan, tmp_path).cells
+        states = status_of(plan, tmp_path).members
         assert [states[cell.config.name] for cell in (done, running)] == ["running"] * 2
         assert states[BASELINE] == "running"
     put(store, retrain)
     with claimed(tmp_path, supernet_of(waiting)):
-        states = status_of(plan, tmp_path).cells
+        states = status_of(plan, tmp_path).members
         assert [*states] == [*cells, BASELINE]
         assert [*states.values()] == ["done", "done", "failed", "running", "waiting"]
     document = json.loads(bnnas("status", path, "--json").out)
@@ -142,12 +142,12 @@ def test_a_study_is_as_far_as_its_seeds(tmp_path: Path) -> None:
     put(store, second.retrain(plan.archs[0]))
     fail(tmp_path, second.retrain(plan.archs[1]), "gone")
     status = status_of(plan, tmp_path)
-    assert status.cells == {"seed 4": "done", "seed 2": "failed"}
+    assert status.members == {"seed 4": "done", "seed 2": "failed"}
     assert [status.count(state) for state in ("done", "failed", "missing")] == [10, 1, 7]
     other = second.score("accuracy", plan.archs)
     with claimed(tmp_path, other, epoch=1):
         status = status_of(plan, tmp_path)
-        assert status.cells == {"seed 4": "done", "seed 2": "running"}
+        assert status.members == {"seed 4": "done", "seed 2": "running"}
         one = found(status, other)
         # Ten architectures are a round, and there are six.
         assert (one.state, one.epoch, one.num_epochs) == ("running", 1, 1)

@@ -39,7 +39,7 @@ def stopped(runs: MadeUpRuns, run_id: str, **more: Any) -> None:
     supernet(runs, run_id, SETTLED[:6], epochs=8, early_bird=rule, **more)
 
 
-def search(runs: MadeUpRuns, of: str, indicator: str = "bn", **limits: float) -> None:
+def search(runs: MadeUpRuns, of: str, indicator: str = "bn", **limits: float | None) -> None:
     section = {"indicator": indicator, "max_flops": None, "min_flops": None, **limits}
     params = flatten_params({"space": SPACE, "search": section})
     runs.add(f"by {indicator}", "search", params, inputs={"supernet": of})
@@ -85,7 +85,7 @@ def test_the_stop_its_saving_and_its_loss_by_hand() -> None:
 def test_the_winner_keeps_the_budget_of_the_search_by_the_bn_indicator() -> None:
     # The highest score moves to the candidate that is too dear: the winner below stays.
     scores = [(3.0, 2.0, 1.0)] * 6 + [(3.0, 2.0, 9.0)]
-    for max_flops, lost in ((math.inf, 2 / 3), (FLOPS.constant + float(FLOPS.table_LN[0, 1]), 0)):
+    for max_flops, lost in ((None, 2 / 3), (FLOPS.constant + float(FLOPS.table_LN[0, 1]), 0)):
         runs = MadeUpRuns()
         supernet(runs, "a", scores)
         search(runs, "a", "accuracy", max_flops=1.0)  # which nothing keeps

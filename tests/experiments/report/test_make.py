@@ -127,14 +127,15 @@ def test_results_in_hand_give_the_report_that_mlflow_gives(recorded: Recorded, k
     in_hand = Runs.of(
         runs,
         {run_id: dataclasses.asdict(record) for run_id, record in records.items()},
-        uri=recorded.uri,
         experiment="bnnas",
         folder=result.figures.parent,
     )
     own_ids = {run.run_id for run in runs}
-    read = Runs.read(recorded.uri, "bnnas", own_ids)
+    everything = Runs.read(recorded.uri, "bnnas")
+    tracked = tuple(run for run in everything.tracked if run.run_id in own_ids)
+    read = dataclasses.replace(everything, tracked=tracked)
     # In MLflow a stage that several groups share leads to what the first of them made it from.
-    run_id = result.run_id or result.tasks[0].stages[-1]["mlflow_run_id"]
+    run_id = result.run_id or result.chains[0].stages[-1].mlflow_run_id
     assert own_ids <= {run.run_id for run in Runs.read(recorded.uri, "bnnas", run=run_id).tracked}
     for own, other in zip(build_report(in_hand).shown, build_report(read).shown, strict=True):
         assert own.summary == other.summary

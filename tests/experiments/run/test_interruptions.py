@@ -20,9 +20,10 @@ from rich.console import Console
 from experiments.plan.graph import list_stages
 from experiments.plan.status import look_up
 from experiments.run.display import Display
+from experiments.run.events import Event, StageDone
 from experiments.run.result import Result
 from experiments.stages import supernet
-from experiments.stages.setting import WEIGHTS
+from experiments.stages.worker_place import WEIGHTS
 from orchestration.jobs.worker import LocalWorkerContext
 from orchestration.store.stage_store import StageStore
 from tests.experiments import command
@@ -100,7 +101,7 @@ def is_interrupted(config: Path) -> bool:
     status = look_up(list_stages(plan_file(config), StageStore(storage)), str(storage))
     states = [each.state for each in status.stages]
     assert states[1:] == ["missing", "missing"]
-    return [states[0], *status.cells.values()] == ["interrupted", "interrupted"]
+    return [states[0], *status.members.values()] == ["interrupted", "interrupted"]
 
 
 @pytest.mark.timeout(600)
@@ -208,9 +209,9 @@ class Saboteur(Display):
         super().__init__(console)
         self._server = server
 
-    def on_event(self, index: int, event: Any) -> None:
+    def on_event(self, index: int, event: Event) -> None:
         super().on_event(index, event)
-        if event["event"] == "done":
+        if isinstance(event, StageDone):
             self._server.stop()
 
 
@@ -226,7 +227,7 @@ def test_a_tracking_server_that_goes_away_costs_warnings_and_no_result(
         console = Console(record=True, width=200, file=(tmp_path / "shown").open("w"))
         result = run_file(config, display=Saboteur(console, server))
         assert result.failures == {}
-        assert result.cells[0].stages[-1]["mlflow_run_id"] is None
+        assert result.cells[0].stages[-1].mlflow_run_id is None
         assert "is stored, but MLflow does not show it" in console.export_text()
 
         server.start()
@@ -237,7 +238,7 @@ def test_a_tracking_server_that_goes_away_costs_warnings_and_no_result(
         assert again.run_id is not None
         assert client.get_run(again.run_id).info.status == "FINISHED"
         for stage, record in zip(again.cells[0].stages, again.cells[0].records, strict=True):
-            epochs = client.get_metric_history(stage["mlflow_run_id"], "epoch")
+            epochs = client.get_metric_history(str(stage.mlflow_run_id), "epoch")
             assert [each.step for each in epochs] == [row["epoch"] for row in record.history]
         # All of it is shown now, so that nothing is told a third time.
         before = client.get_run(again.run_id).to_dictionary()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.figures.study import Row, Study
-from experiments.stages.scoring import make_scorer
+from experiments.stages.indicator import make_scorer
 from experiments.stages.supernet import recorded_scores
 from nas.cost import gather_sum
 from nas.ranking import Interval, kendall_tau
@@ -123,8 +123,8 @@ def test_measurements_are_those_of_the_stages(recorded: Recorded) -> None:
         )
     scores_LN = recorded_scores(supernet.history[-1], cell.space)
     assert [line["score/bn"] for line in table] == gather_sum(scores_LN, archs).tolist()
-    place = {"inputs": {"supernet": supernet.fingerprint}}
-    config = payload(cell.score("accuracy", archs), recorded.folder, **place)
+    score_stage = cell.score("accuracy", archs)
+    config = payload(score_stage, recorded.folder, supernet=supernet.fingerprint)
     score = make_scorer(config, "cpu")
     assert [line["score/accuracy"] for line in table] == [score(arch) for arch in archs]
 
@@ -141,7 +141,7 @@ def test_mlflow_has_the_study_and_what_it_is_made_of(recorded: Recorded) -> None
         assert run.data.metrics[name] == pytest.approx(value, nan_ok=True)
     files = {file.path for file in recorded.client.list_artifacts(run.info.run_id)}
     assert {"correlation.csv", "config.yaml"} <= files
-    ids = {stage["mlflow_run_id"] for each in result.tasks for stage in each.stages}
+    ids = {stage.mlflow_run_id for each in result.chains for stage in each.stages}
     shown = {run.info.run_id: run.data.tags["bnnas.stage"] for run in tracked(recorded.folder)}
     kinds = sorted(shown[run_id] for run_id in ids)
     assert kinds == ["retrain"] * 3 + ["score", "supernet"]

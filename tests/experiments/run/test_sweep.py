@@ -56,7 +56,7 @@ def contents(recorded: Recorded) -> dict[str, dict[str, Any]]:
 def test_four_cells_need_two_supernets_and_no_architecture_twice(recorded: Recorded) -> None:
     result = recorded.sweep
     assert result.failures == {}
-    assert [cell.task.name for cell in result.cells] == [
+    assert [cell.chain.name for cell in result.cells] == [
         *("all-accuracy-2", "bn-accuracy-2", "all-bn-2", "bn-bn-2")
     ]
     kinds = Counter(record.kind for record in result.records)
@@ -71,7 +71,7 @@ def test_four_cells_need_two_supernets_and_no_architecture_twice(recorded: Recor
     for cell in result.cells:
         supernet, search, retrain = cell.records
         assert (supernet.config["supernet"]["trainable"], search.result["indicator"]) == (
-            *cell.task.name.split("-")[:2],
+            *cell.chain.name.split("-")[:2],
         )
         assert search.inputs == {"supernet": supernet.fingerprint}
         assert retrain.result["arch"] == search.result["arch"]
@@ -105,9 +105,9 @@ def test_every_result_has_one_run_and_can_be_walked_to(recorded: Recorded) -> No
         assert cell.data.metrics["device_hours"] == pytest.approx(sum(hours))
         assert params["winner"] in tags["mlflow.note.content"]
     parent = recorded.client.get_run(parent_id)
-    assert parent.data.metrics["random_baseline"] == result.random_metrics["random_baseline"]
+    assert parent.data.metrics["random_baseline"] == result.to_json()["random_baseline"]
     assert result.winner is not None
-    assert parent.data.params["winner"] == result.winner.task.name
+    assert parent.data.params["winner"] == result.winner.chain.name
 
 
 def test_every_epoch_is_tracked_once_and_figures_are_artifacts(recorded: Recorded) -> None:
@@ -119,7 +119,7 @@ def test_every_epoch_is_tracked_once_and_figures_are_artifacts(recorded: Recorde
     }
     for cell in recorded.sweep.cells:
         for stage, record in zip(cell.stages, cell.records, strict=True):
-            run_id = stage["mlflow_run_id"]
+            run_id = str(stage.mlflow_run_id)
             losses = client.get_metric_history(run_id, "train/loss")
             assert [(each.step, each.value) for each in losses] == [
                 (row["epoch"], row["train/loss"]) for row in record.history if "train/loss" in row
@@ -165,7 +165,7 @@ def test_again_everything_is_there_and_neither_ray_nor_mlflow_hears_of_it(
 
 def test_a_stage_that_is_deleted_is_made_again_with_what_depends_on_it(recorded: Recorded) -> None:
     first, store = recorded.sweep, recorded.store
-    cells = {cell.task.name: cell for cell in first.cells}
+    cells = {cell.chain.name: cell for cell in first.cells}
     supernet, search, retrain = cells["all-bn-2"].records
     store.delete(supernet.fingerprint)
     store.delete(retrain.fingerprint)
@@ -195,19 +195,19 @@ def test_a_cell_that_fails_leaves_the_others_and_is_told(
     result = run_file(config, display=Display(shown))
     good, bad = result.cells
     assert "training diverged" in str(bad.error)
-    assert f"✗ {bad.task.name}" in shown.export_text()
+    assert f"✗ {bad.chain.name}" in shown.export_text()
     assert good.network_json == recorded.sweep.cells[2].network_json
     assert all(each.retrained is not None for each in result.baseline)
     assert result.executed == ()
     whole = result.to_json()
     assert (whole["status"], whole["failed"]) == ("failed", 1)
-    assert whole["failures"] == {bad.task.name: bad.error}
+    assert whole["failures"] == {bad.chain.name: bad.error}
     assert [(c["supernet.lr"], c["status"]) for c in whole["cells"]] == [
         (1.0, "done"),
         (1e30, "failed"),
     ]
     is_cell = "tags.`bnnas.stage` = 'cell'"
-    (failed,) = tracked(tmp_path, f"tags.`bnnas.cell` = '{bad.task.name}' and {is_cell}")
+    (failed,) = tracked(tmp_path, f"tags.`bnnas.cell` = '{bad.chain.name}' and {is_cell}")
     assert failed.info.status == "FAILED"
     assert failed.data.params["supernet.lr"] == "1e+30"
     assert "diverged" in failed.data.tags["bnnas.error"]

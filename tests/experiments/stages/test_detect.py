@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from detection.backbone import SearchedBackbone
 from detection.coco.annotation_file import CocoError
 from detection.training import TRAINING_FILE
 from detection.weights import WeightsError
-from experiments.plan.detector import DetectorPlan
+from experiments.plan.detector_plan import DetectorPlan
 from experiments.stages import detect, retrain
 from experiments.stages.detect import pixel_statistics
-from experiments.stages.setting import IMAGES, WEIGHTS
+from experiments.stages.worker_place import IMAGES, WEIGHTS
 from nas.network import Subnet
 from nas.space import parse_architecture, space_from_dict
 from orchestration.jobs.worker import LocalWorkerContext
@@ -43,16 +44,17 @@ ONE_EPOCH: dict[str, Any] = {"detect__epochs": 1, "detect__warmup_epochs": 0}
 
 
 def detect_payload(plan: DetectorPlan, folder: Path) -> dict[str, Any]:
-    return payload(
-        plan.detect,
-        folder,
+    place = detect.DetectorPlace(
+        storage_path=str(folder / "runs"),
         coco_root=str(folder / "scenes"),
         class_names=CLASS_NAMES,
         pixels=GREY,
         retrain=plan.detect.inputs.get("retrain"),
+        num_loaders=0,
         log_interval=1,
         use_gpu=False,
     )
+    return {"stage": dict(plan.detect.config), "place": asdict(place)}
 
 
 def pretrain(plan: DetectorPlan, folder: Path) -> StageRecord:

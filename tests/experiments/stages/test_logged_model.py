@@ -17,10 +17,10 @@ import torch
 import yaml
 
 import nas.data
-from experiments.plan.cells import CellPlan
+from experiments.plan.cell_plan import CellPlan
 from experiments.stages import retrain
 from experiments.stages.logged_model import write_model
-from experiments.stages.setting import EXAMPLE, IMAGES, WEIGHTS
+from experiments.stages.worker_place import EXAMPLE, IMAGES, WEIGHTS
 from nas.data.memory import MemoryImageSet
 from nas.network import Subnet
 from nas.space import format_architecture, parse_architecture
@@ -197,7 +197,7 @@ def test_the_winner_of_a_sweep_is_registered_with_its_model(
     best = max(cell.records[-1].history[-1]["val/top1"] for cell in recorded.sweep.cells)
     assert winner.retrained.history[-1]["val/top1"] == best
     version = recorded.client.get_model_version_by_alias("sweep", "winner")
-    assert version.run_id == winner.stages[-1]["mlflow_run_id"]
+    assert version.run_id == winner.stages[-1].mlflow_run_id
     assert len(recorded.client.search_model_versions("name = 'sweep'")) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", recorded.uri)
     found = load_elsewhere("models:/sweep@winner", retrained.images_BCHW, tmp_path)

@@ -16,13 +16,15 @@ import torch
 
 import nas.data
 from experiments.config.places import open_tracker
-from experiments.plan.cells import CellPlan
+from experiments.plan.cell_plan import CellPlan
 from experiments.plan.decides import SearchContent
-from experiments.stages import retrain, scoring, supernet
-from experiments.stages.scoring import make_scorer
+from experiments.plan.forecast import num_epochs
+from experiments.stages import indicator as indicator_module
+from experiments.stages import retrain, supernet
+from experiments.stages.indicator import make_scorer
 from experiments.stages.search import Generations, make_search, search_table
-from experiments.stages.setting import Setting
 from experiments.stages.supernet import recorded_scores
+from experiments.stages.worker_place import WorkerPlace
 from nas.cost import flops_table, gather_sum, params_table
 from nas.data import DataSplits
 from nas.indicators import additive_scores
@@ -56,7 +58,7 @@ def content_of(cell: CellPlan) -> SearchContent:
 
 def search_payload(cell: CellPlan, tmp_path: Path) -> dict[str, Any]:
     """What a worker of the search gets; a supernet that it reads is trained and stored."""
-    inputs = {}
+    fingerprint = None
     if cell.supernet is not None:
         store = StageStore(tmp_path / "runs")
         if store.get(cell.supernet.fingerprint) is None:
@@ -64,8 +66,8 @@ def search_payload(cell: CellPlan, tmp_path: Path) -> dict[str, Any]:
                 supernet.work, payload(cell.supernet, tmp_path), tmp_path / "supernet-job"
             )
             put(store, cell.supernet, context)
-        inputs["supernet"] = cell.supernet.fingerprint
-    return payload(cell.search, tmp_path, inputs=inputs)
+        fingerprint = cell.supernet.fingerprint
+    return payload(cell.search, tmp_path, supernet=fingerprint)
 
 
 def score_here(cell: CellPlan, config: dict[str, Any]) -> Generations:
@@ -85,25 +87,17 @@ def evaluated(generations: Generations) -> dict[Architecture, float]:
 # --- indicators that score whole architectures ---
 
 
-class Watching:
-    """Dies after a generation, if told to."""
+def search_for_real(cell: CellPlan, tmp_path: Path, *, dies_after: int | None = None) -> Done:
+    """The search stage as a cell makes it; its supernet is in the store.
 
-    def __init__(self, dies_after: int | None = None) -> None:
-        self.dies_after = dies_after
+    The driver dies after a generation, if told to.
+    """
 
-    def started(self, stage: Stage, total: int) -> None:
-        assert (stage.kind, total) == ("search", 3)
-
-    def advanced(self, stage: Stage, row: Mapping[str, float]) -> None:
-        if row["epoch"] == self.dies_after:
+    def on_progress(stage: Stage, row: Mapping[str, float]) -> None:
+        if row["epoch"] == dies_after:
             raise CrashError
 
-    def done(self, done: Done) -> None:
-        pass
-
-
-def search_for_real(cell: CellPlan, tmp_path: Path, watching: Watching) -> Done:
-    """The search stage as a cell makes it; its supernet is in the store."""
+    assert num_epochs(cell.search) == 3
     store, claims = StageStore(tmp_path / "runs"), Claims(tmp_path / "runs")
     inputs = {}
     if cell.supernet is not None:
@@ -122,9 +116,9 @@ def search_for_real(cell: CellPlan, tmp_path: Path, watching: Watching) -> Done:
             scaling=Scaling(num_workers),
             max_failures=0,
             code={},
+            on_progress=on_progress,
         )
-        place = payload(cell.search, tmp_path)["place"]
-        return make_search(cell.search, Setting(runner, place, watching), inputs)
+        return make_search(cell.search, runner, inputs, WorkerPlace(store.path))
 
 
 @pytest.mark.ray
@@ -135,12 +129,12 @@ def test_an_interrupted_search_on_actors_is_the_one_in_this_process(
     cell = searching(tmp_path, cluster__num_workers=2)
     here = score_here(cell, search_payload(cell, tmp_path))
     with pytest.raises(CrashError):  # after the first generation
-        search_for_real(cell, tmp_path, Watching(dies_after=1))
+        search_for_real(cell, tmp_path, dies_after=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Generations, "update", crash)
         with pytest.raises(CrashError):  # within the second
-            search_for_real(cell, tmp_path, Watching())
-    done = search_for_real(cell, tmp_path, Watching())
+            search_for_real(cell, tmp_path)
+    done = search_for_real(cell, tmp_path)
     assert dict(done.record.result) == here.outcome().result
     assert dict(done.record.metrics) == here.outcome().metrics
     history = done.record.history
@@ -204,7 +198,7 @@ def test_batches_that_do_not_fit_are_prepared_anew_and_score_the_same(
     cell = searching(tmp_path, data__search_val_fraction=0.5)
     config = search_payload(cell, tmp_path)
     kept = make_scorer(config, "cpu")
-    monkeypatch.setattr(scoring, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(indicator_module, "_KEPT_BYTES", 0)
     anew = make_scorer(config, "cpu")
     for arch in cell.baseline_archs:
         assert [kept(arch), kept(arch)] == [anew(arch), anew(arch)]

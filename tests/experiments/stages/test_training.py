@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import nas.data
-from experiments.plan.cells import CellPlan
+from experiments.plan.cell_plan import CellPlan
 from experiments.stages import retrain, supernet
 from experiments.stages.epochs import TRAINING_FILE
-from experiments.stages.setting import WEIGHTS
+from experiments.stages.worker_place import WEIGHTS
 from nas.early_bird import EarlyBirdStop
 from nas.indicators import bn_scores
 from nas.network import Subnet, Supernet

@@ -19,10 +19,9 @@ from experiments.plan.decides import (
     searched_backbone,
     supernet_stage,
 )
-from experiments.plan.limits import budgets, search_within
 from nas.data import ImageSpec, MissingDataError, describe_data
 from nas.indicators import INDICATORS
-from nas.search import draw_legal
+from nas.search import draw_legal, search_within
 from nas.space import Architecture, SearchSpace, load_space
 from nas.taps import select_taps
 from orchestration.cluster.scaling import Scaling
@@ -73,8 +72,8 @@ class CellPlan:
 
     def some_architecture(self) -> Architecture:
         """A legal architecture, to stand for one that is not found yet."""
-        limits = budgets(self.config.search.model_dump(), self.space)
-        return draw_legal(self.space, limits, np.random.default_rng(self.config.seed), 1)[0]
+        budgets = self.config.search.budgets(self.space)
+        return draw_legal(self.space, budgets, np.random.default_rng(self.config.seed), 1)[0]
 
 
 def plan_cell(config: CellConfig, images: ImageSpec) -> CellPlan:
@@ -87,7 +86,7 @@ def plan_cell(config: CellConfig, images: ImageSpec) -> CellPlan:
         resolution=images.resolution,
         num_classes=images.num_classes,
     )
-    limits = budgets(config.search.model_dump(), space)
+    budgets = config.search.budgets(space)
     check_batches(
         {"supernet": config.supernet.batch_size, "retrain": config.retrain.batch_size},
         config.data,
@@ -97,7 +96,7 @@ def plan_cell(config: CellConfig, images: ImageSpec) -> CellPlan:
     if config.detect is not None:
         select_taps(space, config.detect.out_strides)  # raises where the space lacks them
         check_detector_batch(config.detect, scaling(config))
-    search_within(limits[0].cost.table_LN, limits)  # raises where nothing keeps all the budgets
+    search_within(budgets[0].cost.table_LN, budgets)  # raises where nothing keeps them all
     if config.supernet.sampler == "fair":
         from nas.sampling import fair_paths
 
@@ -109,7 +108,7 @@ def plan_cell(config: CellConfig, images: ImageSpec) -> CellPlan:
         config=config,
         space=space,
         baseline_archs=tuple(
-            draw_legal(space, limits, rng, config.random_baseline.num_architectures)
+            draw_legal(space, budgets, rng, config.random_baseline.num_architectures)
         ),
         supernet=supernet,
         search=search_stage(space, config, supernet),
@@ -151,15 +150,26 @@ def check_batches(
                 f"{section}.batch_size is {batch_size}, but only {num_images} images of "
                 f"{data.name} train: give at most that."
             )
-        _check_shares(section, batch_size, scale)
+        if batch_size < scale.max_workers:
+            raise ValueError(
+                f"{section}.batch_size is {batch_size}, less than one image for each of "
+                f"{scale.max_workers} workers (cluster.num_workers): give a larger batch or fewer "
+                "workers."
+            )
 
 
 def check_detector_batch(detect: DetectConfig, scale: Scaling) -> None:
     """Raise ValueError where workers cannot train a detector with this batch.
 
-    They cannot share it, the precision needs a GPU, or batch norm has a single value.
+    They cannot share it evenly, as MMEngine does, the precision needs a GPU, or batch norm has a
+    single value.
     """
-    _check_shares("detect", detect.batch_size, scale)
+    for num_workers in range(scale.min_workers, scale.max_workers + 1):
+        if detect.batch_size % num_workers:
+            raise ValueError(
+                f"detect.batch_size is {detect.batch_size}, which {num_workers} workers "
+                "(cluster.num_workers) cannot share evenly: give a multiple."
+            )
     if detect.precision != "float32" and not scale.use_gpu:
         raise ValueError(
             f"detect.precision is {detect.precision!r}, which MMEngine has on GPUs only: set "
@@ -173,12 +183,3 @@ def check_detector_batch(detect: DetectConfig, scale: Scaling) -> None:
             f"pyramid's last level has a single cell at image_size {detect.image_size}: batch norm "
             "needs two values at least. Give a larger batch or larger images."
         )
-
-
-def _check_shares(section: str, batch_size: int, scale: Scaling) -> None:
-    for num_workers in range(scale.min_workers, scale.max_workers + 1):
-        if batch_size % num_workers:
-            raise ValueError(
-                f"{section}.batch_size is {batch_size}, which {num_workers} workers "
-                f"(cluster.num_workers) cannot share evenly: give a multiple."
-            )

@@ -1,31 +1,23 @@
-"""A task: stages that one driver makes in their order, each from those before it."""
+"""A chain: stages that one driver makes in their order, each from those before it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from experiments.config.experiment import AnyConfig, CellConfig
 from experiments.config.places import resolve_paths
-from experiments.plan.cells import CellPlan
+from experiments.plan.cell_plan import CellPlan
 from experiments.plan.decides import CODE_VERSIONS
 from nas.space import Architecture, parse_architecture
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord, StageStore
 
-# Kind of stage → what led to it within its task.
-_LINEAGE: dict[str, tuple[str, ...]] = {
-    "supernet": (),
-    "search": ("supernet",),
-    "retrain": ("search",),
-    "detect": ("retrain",),
-}
-
 
 @dataclass(frozen=True)
-class Task:
+class Chain:
     """One driver's work; a value that pickles.
 
     Attributes:
@@ -38,7 +30,10 @@ class Task:
         follow: the stages after the search: of the architecture that it finds.
         checkpoint: a retrain stage that was given, and is an input of the first stage.
         weights: a file that was given instead.
-        is_cell: whether it has an MLflow run of its own above those of its stages.
+        is_cell: whether it is a cell, from search to retraining.
+        group: what its own MLflow run, above those of its stages, is found by; None without one.
+        axes: of a cell of a sweep, config path → value where the grid has other axes than the
+            usual three.
     """
 
     name: str
@@ -51,11 +46,18 @@ class Task:
     checkpoint: StageRecord | None = None
     weights: Path | None = None
     is_cell: bool = False
+    group: str | None = None
+    axes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """How many stages it consists of."""
         return len(self.stages) + len(self.follow)
+
+    @property
+    def keeps_figures(self) -> bool:
+        """Whether its figures and its config are kept on this machine: of cells and detectors."""
+        return self.is_cell or any(stage.kind == "detect" for stage in self.stages)
 
     def stage(self, number: int, records: Sequence[StageRecord]) -> Stage | None:
         """The stage at a place, given the records of earlier ones.
@@ -64,10 +66,10 @@ class Task:
         """
         if number < len(self.stages):
             return self.stages[number]
-        search = next((record for record in records if record.kind == "search"), None)
-        return (
-            None if search is None else self._of(number, parse_architecture(search.result["arch"]))
-        )
+        if len(records) < len(self.stages):
+            return None
+        search = records[len(self.stages) - 1]
+        return self._of(number, parse_architecture(search.result["arch"]))
 
     def placeholder(self, number: int) -> Stage:
         """A stage of about the same cost, for one that follows from what is not found yet."""
@@ -76,16 +78,30 @@ class Task:
 
     def _of(self, number: int, arch: Architecture) -> Stage:
         assert self.cell is not None
-        is_retrain = self.follow[number - len(self.stages)] == "retrain"
-        return self.cell.retrain(arch) if is_retrain else self.cell.detect(arch)
+        build = {"retrain": self.cell.retrain, "detect": self.cell.detect}
+        return build[self.follow[number - len(self.stages)]](arch)
+
+    def look_up(self, store: StageStore) -> Iterator[tuple[Stage | None, StageRecord | None]]:
+        """Its stages with their records; None for what is not there, or not known yet.
+
+        A record counts if it was made from the very records of the stages before it.
+        """
+        records: list[StageRecord] = []
+        for number in range(self.size):
+            stage, record = self.stage(number, records), None
+            if stage is not None:
+                earlier = (*self.given, *records)
+                read = {each.kind: each for each in earlier if each.kind in stage.inputs}
+                if read.keys() == stage.inputs.keys():
+                    record = store.current(stage.fingerprint, read)
+            yield stage, record
+            if record is not None:
+                records.append(record)
 
     def records(self, store: StageStore) -> tuple[StageRecord, ...] | None:
         """Those of all its stages, in their order; None where one is not in the store."""
-        records: list[StageRecord] = []
-        while len(records) < self.size:
-            stage = self.stage(len(records), records)
-            assert stage is not None  # its search is among them
-            record = current_record(stage, [*self.given, *records], store)
+        records = []
+        for _, record in self.look_up(store):
             if record is None:
                 return None
             records.append(record)
@@ -96,7 +112,7 @@ class Task:
         """The record that was given, if one was."""
         return () if self.checkpoint is None else (self.checkpoint,)
 
-    def resolve_paths(self) -> Task:
+    def resolve_paths(self) -> Chain:
         """The same for a process that stands in another folder."""
         config = resolve_paths(self.config)
         if self.cell is None or not isinstance(config, CellConfig):
@@ -105,18 +121,11 @@ class Task:
 
 
 def inputs_of(stage: Stage | StageRecord) -> tuple[str, ...]:
-    """The kinds of earlier stages that led to a stage: its MLflow run names them as inputs."""
-    if stage.kind == "score":  # some indicators look at no supernet
-        return tuple(stage.inputs)
-    return _LINEAGE[stage.kind]
+    """The kinds of earlier stages that led to a stage: its MLflow run names them as inputs.
 
-
-def current_record(
-    stage: Stage, earlier: Sequence[StageRecord], store: StageStore
-) -> StageRecord | None:
-    """A stage's record, made from these very records; without its inputs it is made anew."""
-    read = {record.kind: record for record in earlier if record.kind in stage.inputs}
-    return store.current(stage.fingerprint, read) if read.keys() == stage.inputs.keys() else None
+    They are those that it reads; a retraining reads none, and its architecture comes from a search.
+    """
+    return ("search",) if stage.kind == "retrain" else tuple(stage.inputs)
 
 
 def stage_of(record: StageRecord) -> Stage:

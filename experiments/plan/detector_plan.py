@@ -9,7 +9,7 @@ from detection.coco.data import file_digest
 from experiments.config.experiment import DetectorConfig
 from experiments.config.places import scaling
 from experiments.config.section import ConfigError
-from experiments.plan.cells import check_batches, check_detector_batch, describe_images
+from experiments.plan.cell_plan import check_batches, check_detector_batch, describe_images
 from experiments.plan.decides import detect_stage, retrain_stage, searched_backbone
 from experiments.plan.find_stage import FINGERPRINT, find_stage
 from nas.space import (

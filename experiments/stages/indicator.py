@@ -7,13 +7,13 @@ before an actor calls it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.plan.decides import ScoreContent, SearchContent
-from experiments.stages.setting import WEIGHTS, load_images
+from experiments.stages.worker_place import WEIGHTS, WorkerPlace, load_images
 from nas.space import Architecture
 from orchestration.store.stage_store import StageStore
 
@@ -31,7 +31,7 @@ _FLOAT_BYTES = 4
 def make_scorer(config: dict[str, Any], device: str) -> Callable[[Architecture], float]:
     """The indicator of a search or score stage; it loads supernet and images once.
 
-    `config` is {"stage": the stage's content, "place": where things lie}.
+    `config` is {"stage": the stage's content, "place": a `WorkerPlace`'s values}.
     """
     from nas.network import Subnet
     from nas.training import to_device
@@ -41,9 +41,10 @@ def make_scorer(config: dict[str, Any], device: str) -> Callable[[Architecture],
     content = kind.model_validate(config["stage"])
     assert content.data is not None  # an indicator that looks at images has some
     search, space, seed = content.search, content.space, content.seed
-    data = load_images(content.data, config["place"])
+    place = WorkerPlace(**config["place"])
+    data = load_images(content.data, place)
     if search.indicator not in ZERO_COST_PROXIES:
-        return _make_accuracy(content, config["place"], data, device)
+        return _make_accuracy(content, place, data, device)
     proxy = ZERO_COST_PROXIES[search.indicator]
     batch_size = min(search.batch_size, len(data.train))
     images_BCHW, _ = next(iter(_training_batches(data.train, batch_size, 1, seed)))
@@ -53,7 +54,7 @@ def make_scorer(config: dict[str, Any], device: str) -> Callable[[Architecture],
 
 def _make_accuracy(
     content: ScoreContent | SearchContent,
-    place: Mapping[str, Any],
+    place: WorkerPlace,
     data: DataSplits,
     device: str,
 ) -> Callable[[Architecture], float]:
@@ -64,8 +65,9 @@ def _make_accuracy(
     search, seed = content.search, content.seed
     supernet = Supernet(content.space, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        store = StageStore(place["storage_path"])
-        path = store.fetch(place["inputs"]["supernet"], WEIGHTS, Path(folder) / WEIGHTS)
+        store = StageStore(place.storage_path)
+        assert place.supernet is not None  # whose accuracy it is
+        path = store.fetch(place.supernet, WEIGHTS, Path(folder) / WEIGHTS)
         load_network(path, supernet, "cpu")
     supernet.to(device)
     batch_size = min(search.batch_size, len(data.train))
