@@ -20,9 +20,7 @@ from nas.training import (
     evaluate,
     recalibrate,
     sum_gradients,
-    sum_over_ranks,
     train_epoch,
-    world_size,
 )
 from tests.nas.examples import TINY
 
@@ -69,7 +67,7 @@ def run(whole_batches: Sequence[Batch], rank: int, num_ranks: int) -> dict[str, 
             global_batch=sum(SHARES) if num_ranks > 1 else None,
             passes=lambda step: [(arch,) for arch in uniform_paths(TINY, SAMPLING_SEED, step)],
         )
-        results[f"weights, {trainable}"] = supernet.state_dict()
+        results[f"weights, {trainable}"] = {k: v.clone() for k, v in supernet.state_dict().items()}
         results[f"stats, {trainable}"] = (stats.loss, stats.top1, stats.num_steps)
 
         supernet.zero_grad(set_to_none=True)
