@@ -28,6 +28,7 @@ from nas.space import Architecture
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Passes = Callable[[int], Sequence[tuple[Any, ...]]]
+AfterStep = Callable[[int, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ def train_epoch(
     schedule: WarmupCosine,
     *,
     first_step: int,
+    totals: Tensor | None = None,
+    after_step: AfterStep = lambda step, totals: None,
     global_batch: int | None = None,
     passes: Passes = lambda step: [()],
     label_smoothing: float = 0.1,
@@ -93,6 +96,10 @@ def train_epoch(
     autocast: torch.dtype | None = None,
 ) -> EpochStats:
     """Train on `batches`; `first_step` counts from the start of the training.
+
+    An epoch that was left in its middle goes on with its remaining batches, the number of its next
+    step, and on one rank the `totals` [3] that it had: the sums over all ranks of loss, correct
+    answers and images. `after_step(step, totals)` is called after every step with this rank's.
 
     `global_batch` is how many images a step has on all ranks together; without it one rank has all.
 
@@ -103,7 +110,8 @@ def train_epoch(
     """
     network.train()
     # Summed loss, correct answers and images over all passes, kept where the network is.
-    totals = torch.zeros(3, dtype=torch.float64, device=device)
+    if totals is None:
+        totals = torch.zeros(3, dtype=torch.float64, device=device)
     device_type = torch.device(device).type
     step = first_step
     for images_BCHW, labels_B in batches:
@@ -128,6 +136,7 @@ def train_epoch(
             nn.utils.clip_grad_norm_(parameters, clip_norm)
         optimizer.step()
         step += 1
+        after_step(step, totals)
     loss_sum, num_correct, num_images = sum_over_ranks(totals).tolist()
     return EpochStats(
         loss=loss_sum / num_images, top1=num_correct / num_images, num_steps=step - first_step

@@ -93,6 +93,11 @@ class ClusterConfig(Section):
         description="How many workers the cluster may have room for, where it grows by itself; "
         "if not given, the nodes that are there count.",
     )
+    checkpoint_minutes: PositiveFloat = Field(
+        10.0,
+        description="How much of a training an interruption, a lost node or a resize costs at "
+        "most; epochs that take less are not divided. Detectors save at the end of epochs alone.",
+    )
     entrypoint_cpus: NonNegativeFloat = Field(
         0.0,
         description="Cores of the process that leads a submitted experiment: with any it runs on a "

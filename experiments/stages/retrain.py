@@ -81,7 +81,8 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
 
     content = RetrainContent.model_validate(config["stage"])
     recipe, seed = content.retrain, content.seed
-    data = load_images(content.data, WorkerPlace(**config["place"]))
+    place = WorkerPlace(**config["place"])
+    data = load_images(content.data, place)
     subnet = Subnet(content.space, content.arch, seed=seed, gamma_init=recipe.gamma_init)
     examples: list[npt.NDArray[np.float32]] = []
 
@@ -124,6 +125,7 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
         data,
         context,
         seed=seed,
+        checkpoint_s=60.0 * place.checkpoint_minutes,
         passes=lambda step: [()],
         epoch_end=epoch_end,
         save_more=save_more,

@@ -71,12 +71,14 @@ def work(config: dict[str, Any], context: WorkerContext) -> None:
         stop = early_bird.update(scores_LN)
         return EpochEnd(metrics, state=early_bird.state_dict(), stop=stop)
 
+    place = WorkerPlace(**config["place"])
     run_epochs(
         supernet,
         recipe,
-        load_images(content.data, WorkerPlace(**config["place"])),
+        load_images(content.data, place),
         context,
         seed=seed,
+        checkpoint_s=60.0 * place.checkpoint_minutes,
         passes=lambda step: [(arch,) for arch in sampler(space, seed, step)],
         epoch_end=epoch_end,
         restore_state=early_bird.load_state_dict if early_bird else lambda state: None,

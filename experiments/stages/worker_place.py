@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from experiments.config.data import DataConfig
@@ -29,19 +29,22 @@ class WorkerPlace:
         data_root: folder of the images.
         num_loaders: processes that load images, for every worker.
         supernet: fingerprint of the one whose weights are scored.
+        checkpoint_minutes: how much of a training an interruption may cost at most.
     """
 
     storage_path: str
     data_root: str | None = None
     num_loaders: int = 0
     supernet: str | None = None
+    checkpoint_minutes: float = 10.0
 
     @classmethod
     def of(cls, config: AnyConfig) -> WorkerPlace:
         """That of an experiment, whose paths are resolved where workers stand elsewhere."""
+        place = cls(config.storage.path, checkpoint_minutes=config.cluster.checkpoint_minutes)
         if config.data is None:
-            return cls(config.storage.path)
-        return cls(config.storage.path, config.data.root, config.data.num_workers)
+            return place
+        return replace(place, data_root=config.data.root, num_loaders=config.data.num_workers)
 
 
 def load_images(data: DataConfig, place: WorkerPlace) -> DataSplits:

@@ -26,7 +26,7 @@ class Epoch:
     """Every worker has reported one more epoch, and its checkpoint is registered.
 
     Attributes:
-        metrics: rank 0's row.
+        metrics: rank 0's row; empty for a checkpoint in the middle of an epoch.
     """
 
     metrics: dict[str, float]

@@ -159,7 +159,8 @@ class _Job:
                         since_s = time.monotonic()
                         if isinstance(event, Epoch):
                             saved = True
-                            observer.show(event.metrics)
+                            if event.metrics:
+                                observer.show(event.metrics)
                         else:
                             num_workers = event.num_workers
             except Exception:

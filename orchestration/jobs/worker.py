@@ -71,6 +71,14 @@ class WorkerContext(Protocol):
         """
         ...
 
+    def checkpoint_now(self, save: Callable[[Path], None]) -> None:
+        """Keep what a restart needs in the middle of an epoch: every rank calls it, and waits.
+
+        Args:
+            save: as for `report`.
+        """
+        ...
+
 
 @dataclass
 class Ledger:
@@ -138,8 +146,9 @@ class LocalWorkerContext:
         self.device = device
         self._folder = folder
         self._started = time.monotonic()
-        checkpoint = self.checkpoint
-        self._restored = Ledger() if checkpoint is None else Ledger.read(checkpoint)
+        last = self.checkpoint
+        self._restored = Ledger() if last is None else Ledger.read(last)
+        self._num_saved = 0 if last is None else int(last.name.rpartition("_")[2])
         self._ledger = Ledger(history=list(self._restored.history))
 
     @property
@@ -161,9 +170,17 @@ class LocalWorkerContext:
         self, metrics: Mapping[str, float], save: Callable[[Path], None] | None = None
     ) -> None:
         """See :meth:`WorkerContext.report`."""
-        row = self._ledger.append(metrics)
-        if save is None:
-            return
+        self._ledger.append(metrics)
+        self._num_saved = 0
+        if save is not None:
+            self._keep(save)
+
+    def checkpoint_now(self, save: Callable[[Path], None]) -> None:
+        """See :meth:`WorkerContext.checkpoint_now`."""
+        self._num_saved += 1
+        self._keep(save)
+
+    def _keep(self, save: Callable[[Path], None]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=".part-", dir=self._folder))
         save(part)
@@ -171,7 +188,7 @@ class LocalWorkerContext:
         self._ledger.device_s = self._ledger.wall_s
         self._ledger.write(part)
         previous = self.checkpoint
-        part.rename(self._folder / f"epoch_{int(row['epoch']):06d}")
+        part.rename(self._folder / f"epoch_{len(self.history):06d}_{self._num_saved:06d}")
         if previous is not None:
             shutil.rmtree(previous)
 
@@ -222,11 +239,19 @@ class RayWorkerContext:
         self, metrics: Mapping[str, float], save: Callable[[Path], None] | None = None
     ) -> None:
         """See :meth:`WorkerContext.report`."""
+        ledger = self.ledger()
+        self._report(ledger.append(metrics), ledger, save)
+
+    def checkpoint_now(self, save: Callable[[Path], None]) -> None:
+        """See :meth:`WorkerContext.checkpoint_now`."""
+        self._report({}, self.ledger(), save)
+
+    def _report(
+        self, row: dict[str, float], ledger: Ledger, save: Callable[[Path], None] | None
+    ) -> None:
         import ray.train
         from ray.train import CheckpointUploadMode
 
-        ledger = self.ledger()
-        row = ledger.append(metrics)
         mode = CheckpointUploadMode.ASYNC if self._upload_later else CheckpointUploadMode.SYNC
         if save is None or self.rank != 0:
             ray.train.report(row, checkpoint_upload_mode=mode)

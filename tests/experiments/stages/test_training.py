@@ -13,7 +13,7 @@ import torch
 
 import nas.data
 from experiments.plan.cell_plan import CellPlan
-from experiments.stages import retrain, supernet
+from experiments.stages import epochs, retrain, supernet
 from experiments.stages.epochs import TRAINING_FILE
 from experiments.stages.worker_place import WEIGHTS
 from nas.early_bird import EarlyBirdStop
@@ -27,21 +27,23 @@ from tests.interrupted import CrashError, assert_same_value, without_timings
 
 
 @contextmanager
-def dying_in_batch(number: int) -> Iterator[None]:
-    """Die when the so-and-so-many-th batch, of training or validation, is to be scored."""
+def dying_in_batch(number: int | None) -> Iterator[list[int]]:
+    """Die when the so-and-so-many-th batch, of training or validation, is to be scored.
+
+    Yields the sizes of those that were.
+    """
     cross_entropy = torch.nn.functional.cross_entropy
-    num_batches = 0
+    sizes: list[int] = []
 
     def counted(*args: Any, **kwargs: Any) -> torch.Tensor:
-        nonlocal num_batches
-        num_batches += 1
-        if num_batches == number:
+        if len(sizes) + 1 == number:
             raise CrashError
+        sizes.append(len(args[1]))
         return cross_entropy(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "cross_entropy", counted)
-        yield
+        yield sizes
 
 
 def assert_same_end(ours: LocalWorkerContext, theirs: LocalWorkerContext) -> None:
@@ -89,6 +91,22 @@ def test_a_supernet_that_dies_within_an_epoch_repeats_it(cell: CellPlan, tmp_pat
         with dying_in_batch(step), pytest.raises(CrashError):
             run(supernet.work, config, folder)
         assert_same_end(whole, run(supernet.work, config, folder))
+
+
+def test_what_was_saved_within_an_epoch_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epochs, "_STEPS_TO_TIME", 1)
+    stage = supernet_of(small_plan(tmp_path, supernet__batch_size=16))
+    config = payload(stage, tmp_path)
+    whole = run(supernet.work, config, tmp_path / "whole")
+    config["place"]["checkpoint_minutes"] = 1e-9  # from the second step of an epoch on, every one
+    with dying_in_batch(8 + 5), pytest.raises(CrashError):
+        run(supernet.work, config, tmp_path / "cut")
+    with dying_in_batch(None) as sizes:
+        again = run(supernet.work, config, tmp_path / "cut")
+    assert sizes == [16] * (4 + 8)  # of the second epoch the rest, and the third
+    assert_same_end(whole, again)
 
 
 def test_an_interrupted_retraining_is_the_uninterrupted_one(cell: CellPlan, tmp_path: Path) -> None:
