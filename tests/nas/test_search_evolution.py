@@ -16,6 +16,7 @@ from nas.search import (
     Evolution,
     RandomSearch,
     Suggester,
+    check_indicator,
     exact_search,
     legal_mask,
     optimality_gap,
@@ -161,3 +162,8 @@ def test_optimality_gap() -> None:
     assert optimality_gap(-1.0, 0.0) == math.inf
     with pytest.raises(ValueError, match="above the proven optimum"):
         optimality_gap(4.1, 4.0)
+
+
+def test_an_unknown_searcher_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="known ones are exact, evolution, random"):
+        check_indicator("anneal", "bn", additive=True)

@@ -78,16 +78,10 @@ class Writer:
         )
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
-
-
 @pytest.fixture
-def sqlite_tracker(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tracker:
-    """An experiment of the test's own."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)  # for MLflow's own load_model
-    return Tracker(database, tmp_path.name)
+def sqlite_tracker(sqlite_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tracker:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_uri)  # for MLflow's own load_model
+    return Tracker(sqlite_uri, tmp_path.name)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.server)])

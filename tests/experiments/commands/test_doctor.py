@@ -80,19 +80,22 @@ def test_diagnosis_is_plain_light_and_leaves_nothing(tmp_path: Path) -> None:
 # --- Python and libraries ---
 
 
-def test_requirements_are_split_by_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(
-        tmp_path,
-        "bnnas",
-        "0.1.0",
+def test_what_is_installed_says_what_it_requires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requirements = (
         "Requires-Dist: alpha>=2",
         "Requires-Dist: beta; python_version < '3'",
         "Requires-Dist: gamma; extra == 'detection'",
         "Requires-Dist: delta; extra == 'dev'",
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    assert [str(r) for r in declared_requirements(None)] == ["alpha>=2"]
-    assert [r.name for r in declared_requirements("detection")] == ["gamma"]
+    for wanted, status in ((">=3.11", "ok"), (">=99", "missing")):
+        install(tmp_path / status, "bnnas", "0.1", f"Requires-Python: {wanted}", *requirements)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / status)
+            assert check_python().status == status
+            assert [str(r) for r in declared_requirements(None)] == ["alpha>=2"]
+            assert [r.name for r in declared_requirements("detection")] == ["gamma"]
 
 
 def test_libraries_are_compared_with_what_is_declared(
@@ -121,16 +124,6 @@ def test_libraries_are_compared_with_what_is_declared(
     assert partly.status == "warn"
     assert "absent-lib: not installed" in partly.detail
     assert "[detection]" in str(partly.mend)
-
-
-def test_python_is_compared_with_what_bnnas_requires(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for wanted, status in ((">=3.11", "ok"), (">=99", "missing")):
-        install(tmp_path / status, "bnnas", "0.1.0", f"Requires-Python: {wanted}")
-        with monkeypatch.context() as patch:
-            patch.syspath_prepend(tmp_path / status)
-            assert check_python().status == status
 
 
 def test_mmcv_is_looked_at_without_being_imported(

@@ -107,8 +107,6 @@ def test_there_is_one_backbone_with_weights_from_one_place(
         ({"options": {"a.b": 1, "a": {"b": 2}}}, ("detect.options", "a.b is given twice")),
         ({"warmup_epochs": 2}, ("warmup_epochs is 2", "less than epochs (2)")),
         ({"scale_range": [2, 1]}, ("detect.scale_range", "[smallest, largest]")),
-        ({"optimizer": "adam"}, ("detect.optimizer", "'sgd' or 'adamw'")),
-        ({"batchsize": 8}, ("detect.batchsize", "did you mean 'batch_size'?")),
         ({"data": {"name": "coco"}}, ("detect.data", "root is missing", "annotations/")),
         (
             {"data": {"name": "coco", "root": "coco", "num_train": 3, "seed": 1}},
