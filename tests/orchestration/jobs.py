@@ -39,6 +39,27 @@ def count(config: dict[str, Any], context: WorkerContext) -> None:
         _maybe_die(config, context, epoch, "after")
 
 
+def halves(config: dict[str, Any], context: WorkerContext) -> None:
+    """Three epochs of two halves, saved after each; dies once between those of the second."""
+    done: list[str] = []
+    with context.restore() as folder:
+        if folder is not None:
+            done = json.loads((folder / "done.json").read_text())
+
+    def save(folder: Path) -> None:
+        (folder / "done.json").write_text(json.dumps(done))
+
+    for number in range(len(done), 6):
+        epoch, is_second = 1 + number // 2, number % 2 == 1
+        if is_second:
+            _maybe_die(config, context, epoch, "before")
+        done.append(f"{epoch}{'ab'[is_second]}")
+        if is_second:
+            context.report({"epoch": epoch, "train/num_done": len(done)}, save)
+        else:
+            context.checkpoint_now(save)
+
+
 def train_torch(config: dict[str, Any], context: WorkerContext) -> None:
     """Ten steps an epoch of a linear model on noise; momentum and noise survive a restart."""
     import torch

@@ -143,6 +143,19 @@ def test_a_crash_inside_an_epoch_changes_nothing(
         assert steps(sqlite_uri, run.info.run_id, key) == [1, 2, 3]
 
 
+def test_a_crash_after_half_an_epoch_costs_no_half(ray_cluster: None, tmp_path: Path) -> None:
+    result = run_train_job(
+        jobs.halves,
+        {"die": {"2": "before"}, "marks": str(tmp_path)},
+        name="halves",
+        storage_path=str(tmp_path / "store"),
+    )
+    assert (tmp_path / "died-2-before").exists()
+    done = json.loads((result.fetch(tmp_path / "fetched") / "done.json").read_text())
+    assert done == ["1a", "1b", "2a", "2b", "3a", "3b"]
+    assert [row["train/num_done"] for row in result.history] == [2, 4, 6]
+
+
 def test_another_driver_goes_on_where_the_checkpoint_ends(
     ray_cluster: None, tmp_path: Path
 ) -> None:
