@@ -103,6 +103,11 @@ class ClusterConfig(Section):
         description="Cores of the process that leads a submitted experiment: with any it runs on a "
         "node that has them, else on the head.",
     )
+    tune_callbacks: list[str] = Field(
+        [],
+        description="Ray Tune callbacks that see the trials, as package.module:Class; each is made "
+        "without arguments.",
+    )
     runtime_env: dict[str, Any] = Field(
         {},
         description="Ray's runtime_env of a submitted experiment: pip, uv, image_uri and others.",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.config.experiment import AnyConfig, CellConfig
+from experiments.config.load import AXES, value_at
 from experiments.config.places import resolve_paths
 from experiments.plan.cell_plan import CellPlan
 from experiments.plan.decides import CODE_VERSIONS
@@ -48,6 +49,16 @@ class Chain:
     is_cell: bool = False
     group: str | None = None
     axes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """Where it lies in the grid: axis → value; of a random architecture, its seed."""
+        if not isinstance(self.config, CellConfig):
+            return {}
+        if not self.is_cell:
+            return {"seed": self.config.seed}
+        usual = {name: value_at(self.config, path) for name, path in AXES.items()}
+        return {**usual, "seed": self.config.seed, **self.axes}
 
     @property
     def size(self) -> int:

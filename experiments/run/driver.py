@@ -16,7 +16,14 @@ from experiments.config.places import scaling
 from experiments.plan.chain import Chain, inputs_of, stage_of
 from experiments.plan.forecast import num_epochs
 from experiments.run.events import Event, EventReporter
-from experiments.run.groups import ShownStage, cell_ending, chain_run, note, retrained_of
+from experiments.run.groups import (
+    ShownStage,
+    cell_ending,
+    cell_metrics,
+    chain_run,
+    note,
+    retrained_of,
+)
 from experiments.run.provenance import source_tags
 from experiments.run.result import ChainResult
 from experiments.stages.detect import make_detect
@@ -93,11 +100,16 @@ def drive(argument: DriverArgument, report: Callable[[Event], None]) -> ChainRes
                 for done in done_stages
             )
             run_id = None
+            records = [done.record for done in done_stages]
             if run is not None:
-                records = [done.record for done in done_stages]
                 text = note([(run.name, retrained_of(records))])
                 run_id = cell_ending(records, stages).show(run, argument.figures, text)
-            return ChainResult(chain, stages=stages, run_id=run_id)
+            return ChainResult(
+                chain,
+                stages=stages,
+                run_id=run_id,
+                metrics=cell_metrics(records) if chain.is_cell else {},
+            )
     except Exception as error:  # noqa: BLE001  # the others go on; the caller says what failed
         return ChainResult(
             chain,

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from detection.coco.data import DetectionImages
@@ -31,7 +33,7 @@ from experiments.run.study import collect_study
 from experiments.stages.detect import check_backbone, detection_images
 from orchestration.cluster import capacity
 from orchestration.cluster.connect import cluster
-from orchestration.jobs.trials import DRIVER_BYTES, TrialResult, max_concurrent, run_tasks
+from orchestration.jobs.trials import DRIVER_BYTES, Trial, TrialResult, max_concurrent, run_tasks
 from orchestration.store.stage_store import StageRecord, StageStore
 from orchestration.tracking.tracker import Tracker
 
@@ -56,6 +58,7 @@ def run_experiment(
     if (result := _shown(plan, tracker, store)) is not None:
         return result
     _check_places(config, tracker, store)
+    _tune_callbacks(config)
     images = None if config.detect is None else detection_images(config)
     missing = [chain for chain in plan.chains if chain.records(store) is None]
     last = plan.last_chain(store)
@@ -129,6 +132,7 @@ class _Drivers:
     def run(self, chains: Sequence[Chain], num_at_once: int, first: int = 0) -> list[ChainResult]:
         """Have or make some chains, whose lines in the display begin with the number `first`."""
         ends: dict[int, ChainResult] = {}
+        cluster_section = chains[0].config.cluster
         arguments = [self._argument(chain) for chain in chains]
 
         def on_event(index: int, event: Event) -> None:
@@ -154,11 +158,16 @@ class _Drivers:
         if missing:
             run_tasks(
                 drive,
-                [arguments[index] for index in missing],
+                [
+                    Trial(chains[index].label, arguments[index], chains[index].point)
+                    for index in missing
+                ],
                 num_at_once=num_at_once,
-                max_failures=chains[0].config.cluster.max_failures,
+                max_failures=cluster_section.max_failures,
                 on_event=lambda number, event: on_event(missing[number], event),
                 on_end=on_trial_end,
+                metrics_of=attrgetter("metrics"),
+                callbacks=_tune_callbacks(chains[0].config),
             )
         return [
             self._result(chain, arguments[index], ends[index]) for index, chain in enumerate(chains)
@@ -248,6 +257,23 @@ def _stage_name(chain: Chain, record: StageRecord, records: Sequence[StageRecord
 def _figures(name: str, config: AnyConfig) -> Path:
     """Where this machine keeps the figures of an experiment or a cell."""
     return local_folder(config.storage) / "figures" / name
+
+
+def _tune_callbacks(config: AnyConfig) -> list[Any]:
+    """Those that the user brings.
+
+    Raises ValueError where one cannot be found or made.
+    """
+    callbacks = []
+    for name in config.cluster.tune_callbacks:
+        try:
+            callbacks.append(resolve_name(name)())
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"cluster.tune_callbacks: {name!r} cannot be made ({error}): give package.module:"
+                "Class of a ray.tune.Callback that can be imported here and takes no arguments."
+            ) from error
+    return callbacks
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ class ChainResult:
         is_wrong_request: whether it failed because of what was asked for.
         run_id: the chain's own MLflow run, where it has one.
         stages: those that are there, the one that was given first.
+        metrics: of a cell, what Ray Tune shows of it.
     """
 
     chain: Chain
@@ -39,6 +40,7 @@ class ChainResult:
     is_wrong_request: bool = False
     run_id: str | None = None
     stages: tuple[ShownStage, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_unshown(self) -> bool:

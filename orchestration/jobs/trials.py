@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from orchestration.cluster.threads import start_thread
@@ -29,8 +30,8 @@ Task = Callable[[Argument, Callable[[Event], None]], Value]
 
 # What a driver and the processes that Ray starts for its job were seen to take, rounded up.
 DRIVER_BYTES = 600 * 1024**2
-_INDEX, _EVENT = "index", "event"  # keys of a trial's config and of its reports
-_VALUE, _ERROR = "value", "error"
+# Keys of a trial's config and of its reports, beside its axes and its numbers.
+_NAME, _EVENT, _VALUE, _ERROR = "name", "event", "value", "error"
 # Settings that Tune reads from the environment; what the user has set stays.
 _TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -38,6 +39,21 @@ _TUNE_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the results are what a sweep goes on from, not Tune
     "TUNE_MAX_PENDING_TRIALS_PG": "16",
 }
+
+
+@dataclass(frozen=True)
+class Trial(Generic[Argument]):
+    """One task as Tune shows it.
+
+    Attributes:
+        name: unique among those that run together.
+        argument: of the task; pickles.
+        axes: what it is a point of: name → plain value.
+    """
+
+    name: str
+    argument: Argument
+    axes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,31 +82,37 @@ def max_concurrent(jobs_at_once: int, sharing: int, driver_room: int, num_tasks:
 
 def run_tasks(
     task: Task[Argument, Event, Value],
-    arguments: Sequence[Argument],
+    trials: Sequence[Trial[Argument]],
     *,
     num_at_once: int,
     max_failures: int,
     on_event: Callable[[int, Event], None],
     on_end: Callable[[int, TrialResult[Value]], None],
+    metrics_of: Callable[[Value], Mapping[str, float]] = lambda value: {},
+    callbacks: Sequence[Callback] = (),
 ) -> list[TrialResult[Value]]:
-    """Run ``task(argument, report)`` for every argument on the connected cluster.
+    """Run ``task(argument, report)`` for every trial on the connected cluster.
 
     Args:
         task: a function of an importable module; what it returns and reports pickles.
-        arguments: values that pickle. They start in this order.
+        trials: start in this order.
         num_at_once: see :func:`max_concurrent`.
         max_failures: how often the process of one task may die and be started again.
-        on_event: called, in Tune's thread, with a task's index and what it reports.
-        on_end: called likewise when a task has come to its end, good or bad.
+        on_event: called, in Tune's thread, with a trial's position and what it reports.
+        on_end: called likewise when a trial has come to its end, good or bad.
+        metrics_of: the numbers in a task's value that Tune shows.
+        callbacks: further ones of Tune's.
 
     Returns:
-        Their results, in the order of the arguments.
+        Their results, in the order of the trials.
     """
     os.environ.update({k: v for k, v in _TUNE_ENVIRONMENT.items() if k not in os.environ})
     for name in ("ray.tune", "ray.air"):  # errors come back as results
         logging.getLogger(name).setLevel(logging.CRITICAL)
     results: dict[int, TrialResult[Value]] = {}
     interrupted = threading.Event()
+    positions = {trial.name: index for index, trial in enumerate(trials)}
+    assert len(positions) == len(trials), "two trials of one name"
 
     def end(index: int, result: TrialResult[Value]) -> None:
         results[index] = result
@@ -100,14 +122,16 @@ def run_tasks(
         from orchestration.jobs.trial_listener import TrialListener
 
         listener = TrialListener(
-            on_event,
-            lambda index, report: end(index, TrialResult(report.get(_VALUE), report.get(_ERROR))),
-            lambda index, error: end(index, _failed(error)),
+            lambda name, event: on_event(positions[name], event),
+            lambda name, report: end(
+                positions[name], TrialResult(report.get(_VALUE), report.get(_ERROR))
+            ),
+            lambda name, error: end(positions[name], _failed(error)),
             interrupted,
-            index=_INDEX,
+            name=_NAME,
             event=_EVENT,
         )
-        _fit(task, arguments, num_at_once, max_failures, listener)
+        _fit(task, trials, num_at_once, max_failures, metrics_of, [listener, *callbacks])
 
     # In the main thread Tune would answer Ctrl-C itself, by waiting for every task.
     try:
@@ -115,38 +139,56 @@ def run_tasks(
     except BaseException:
         interrupted.set()
         raise
-    for index in set(range(len(arguments))) - results.keys():
+    for index in set(range(len(trials))) - results.keys():
         end(index, TrialResult(None, "Ray Tune ended without a result of it"))
-    return [results[index] for index in range(len(arguments))]
+    return [results[index] for index in range(len(trials))]
 
 
 def _fit(
     task: Task[Argument, Event, Value],
-    arguments: Sequence[Argument],
+    trials: Sequence[Trial[Argument]],
     num_at_once: int,
     max_failures: int,
-    listener: Callback,
+    metrics_of: Callable[[Value], Mapping[str, float]],
+    callbacks: list[Callback],
 ) -> None:
     from ray import tune
+    from ray.tune.search import BasicVariantGenerator
 
-    def trial(config: dict[str, Any], arguments: Sequence[Argument]) -> dict[str, Any]:
-        return _drive(task, arguments[config[_INDEX]])
+    def drive(config: dict[str, Any], arguments: Mapping[str, Argument]) -> dict[str, Any]:
+        return _drive(task, arguments[config[_NAME]], metrics_of)
 
-    carrying = tune.with_parameters(trial, arguments=list(arguments))
+    carrying = tune.with_parameters(drive, arguments={each.name: each.argument for each in trials})
+    points = [{_NAME: each.name, **each.axes} for each in trials]
+    axes = {name for point in points for name in point}
+    space = {axis: tune.choice([point.get(axis) for point in points]) for axis in axes}
+    # The grid may have holes, where the store has a cell: its points are listed, and none drawn.
+    listed = [{axis: point.get(axis) for axis in axes} for point in points]
     # Tune's own files serve nobody: what a task has made lies in the stage store.
     with tempfile.TemporaryDirectory(prefix="tune-") as folder:
         tune.Tuner(
             tune.with_resources(carrying, _on_this_node()),
-            param_space={_INDEX: tune.grid_search(list(range(len(arguments))))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=num_at_once, reuse_actors=True),
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                num_samples=len(trials),
+                search_alg=BasicVariantGenerator(points_to_evaluate=listed),
+                max_concurrent_trials=num_at_once,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=folder,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=max_failures),
-                callbacks=[listener],
+                callbacks=callbacks,
             ),
         ).fit()
+
+
+def _trial_name(trial: Any) -> str:
+    return re.sub(r"[^\w.-]+", "-", trial.config[_NAME])
 
 
 def _on_this_node() -> PlacementGroupFactory:
@@ -159,7 +201,11 @@ def _on_this_node() -> PlacementGroupFactory:
     )
 
 
-def _drive(task: Task[Argument, Event, Value], argument: Argument) -> dict[str, Any]:
+def _drive(
+    task: Task[Argument, Event, Value],
+    argument: Argument,
+    metrics_of: Callable[[Value], Mapping[str, float]],
+) -> dict[str, Any]:
     """Runs in the task's process."""
     from ray import tune
 
@@ -167,7 +213,8 @@ def _drive(task: Task[Argument, Event, Value], argument: Argument) -> dict[str, 
         tune.report({_EVENT: event})
 
     try:
-        return {_VALUE: task(argument, report), _EVENT: None}
+        value = task(argument, report)
+        return {**metrics_of(value), _VALUE: value, _EVENT: None}
     except Exception as error:  # noqa: BLE001  # the other tasks go on
         return {_ERROR: f"{error}" or type(error).__name__, _EVENT: None}
 

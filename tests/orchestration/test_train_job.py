@@ -24,7 +24,7 @@ from orchestration.jobs.device import processor
 from orchestration.jobs.failure import JobError
 from orchestration.jobs.job_result import JobResult, forget_job
 from orchestration.jobs.train_job import run_train_job
-from orchestration.jobs.trials import TrialResult, run_tasks
+from orchestration.jobs.trials import Trial, TrialResult, run_tasks
 from orchestration.jobs.worker import LocalWorkerContext
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StorageError
@@ -226,7 +226,7 @@ def test_whatever_is_killed_frees_the_cores_that_the_next_attempt_needs(
     config = {"epochs": 4, "epoch_s": 0.5, "job": {"name": "k", "storage_path": str(tmp_path)}}
     (result,) = run_tasks(
         jobs.count_in_job,
-        [config],
+        [Trial("k", config)],
         num_at_once=1,
         max_failures=1,
         on_event=kill,
@@ -244,7 +244,7 @@ def test_a_process_uses_one_cluster_after_another_and_no_thread_outlives_its_own
         from orchestration.cluster.connect import cluster
         from orchestration.cluster.threads import live_threads
         from orchestration.jobs.train_job import run_train_job
-        from orchestration.jobs.trials import run_tasks
+        from orchestration.jobs.trials import Trial, run_tasks
         from tests.orchestration import jobs
 
         folder, where = {str(tmp_path)!r}, None
@@ -259,7 +259,7 @@ def test_a_process_uses_one_cluster_after_another_and_no_thread_outlives_its_own
             run_train_job(jobs.count, config, name=name, storage_path=folder, **options)
 
         def sweep():
-            arguments = [{{"from": 1000, "marks": folder}}]
+            arguments = [Trial("t", {{"from": 1000, "marks": folder}})]
             options = dict(num_at_once=1, max_failures=0, on_event=interrupt, on_end=interrupt)
             run_tasks(jobs.count_down, arguments, **options)
 

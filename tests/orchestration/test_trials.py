@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.jobs.trials import TrialResult, max_concurrent, run_tasks
+from orchestration.jobs.trials import Trial, TrialResult, max_concurrent, run_tasks
 from tests.orchestration import jobs
 
 
@@ -28,7 +28,7 @@ def test_as_many_drivers_as_find_work(
 
 
 def run(
-    folder: Path, *arguments: dict[str, Any], num_at_once: int = 2
+    folder: Path, *arguments: dict[str, Any], num_at_once: int = 2, **options: Any
 ) -> tuple[list[TrialResult[Any]], dict[int, list[Any]]]:
     """The results, and every task's events."""
     events: dict[int, list[Any]] = {}
@@ -39,11 +39,15 @@ def run(
 
     results = run_tasks(
         jobs.count_down,
-        [{**argument, "marks": str(folder)} for argument in arguments],
+        [
+            Trial(f"task {index}", {**argument, "marks": str(folder)}, argument)
+            for index, argument in enumerate(arguments)
+        ],
         num_at_once=num_at_once,
         max_failures=1,
         on_event=on_event,
         on_end=ends.__setitem__,
+        **options,
     )
     assert ends == dict(enumerate(results))
     return results, events
@@ -67,6 +71,35 @@ def test_each_task_ends_by_itself_and_reports_in_order(ray_cluster: None, tmp_pa
     assert results[4] == TrialResult({"counted": 1}, None)
     assert events[0] == [{"left": 2}, {"left": 1}, {"left": 0}]
     assert events[2] == [{"left": 1}, {"left": 0}]  # it died before it reported anything
+
+
+@pytest.mark.ray
+def test_tune_and_a_callback_of_its_user_see_points_of_a_grid_with_numbers(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    from ray import tune
+
+    seen: list[tuple[str, dict[str, Any], Any]] = []
+
+    class Reader(tune.Callback):
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            seen.append((str(trial), trial.config, trial.last_result.get("top1")))
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {}
+
+    points = [{"from": 2, "epochs": 30}, {"from": 1, "seed": 7}]
+    run(
+        tmp_path,
+        *points,
+        num_at_once=1,
+        metrics_of=lambda value: {"top1": value["counted"] / 10},
+        callbacks=[Reader()],
+    )
+    assert seen == [
+        ("task-0", {"name": "task 0", "from": 2, "epochs": 30, "seed": None}, 0.2),
+        ("task-1", {"name": "task 1", "from": 1, "epochs": None, "seed": 7}, 0.1),
+    ]
 
 
 @pytest.mark.ray

@@ -179,8 +179,8 @@ def test_a_backbone_that_cannot_be(tmp_path: Path) -> None:
 def test_a_batch_has_to_be_shared_and_to_have_two_values(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"detect.batch_size is 8, which 3 workers"):
         detector_plan(tmp_path, cluster__num_workers=3)
-    with pytest.raises(ValueError, match=r"retrain.batch_size is 64, which 5 workers"):
-        detector_plan(tmp_path, detect__batch_size=10, cluster__num_workers=5)
+    with pytest.raises(ValueError, match=r"retrain.batch_size is 64, less than one"):
+        detector_plan(tmp_path, detect__batch_size=130, cluster__num_workers=65)
     detector_plan(tmp_path, detect__batch_size=2, cluster__num_workers=1)
     with pytest.raises(ValueError, match="a single cell at image_size 128"):
         detector_plan(tmp_path, detect__batch_size=2, cluster__num_workers=2)

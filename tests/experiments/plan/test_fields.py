@@ -75,6 +75,12 @@ OTHER: dict[str, Any] = {
     "tracking.experiment": "another",
     "cluster.address": "10.0.0.1:6379",
     "cluster.num_workers": 2,
+    "cluster.memory_per_worker": 4.0,
+    "cluster.accelerator_type": "A100",
+    "cluster.labels": {"zone": "a"},
+    "cluster.cluster_workers": 8,
+    "cluster.tune_callbacks": ["package.module:Class"],
+    "cluster.runtime_env": {"pip": ["rich"]},
 }
 # Of the detect section: where, how fast, and what is shown.
 DETECT_PLACES = {
