@@ -19,7 +19,7 @@ from experiments.report.supernet_groups import (
     TRAINABLE,
     comparable,
     finished_supernets,
-    scores_of,
+    last_scores,
     space_of,
 )
 from experiments.report.tables import (
@@ -125,7 +125,7 @@ def _candidates(runs: Runs, group: pd.DataFrame) -> pd.DataFrame:
     for run_id, trainable, epochs in zip(
         group.index, group["trainable"], group["epochs"], strict=True
     ):
-        scores_LN = None if space is None else scores_of(runs.by_id[run_id].metrics, space)
+        scores_LN = None if space is None else last_scores(runs, run_id, space)
         if space is None or scores_LN is None:
             continue
         for layer in space.searched_layers:

@@ -117,8 +117,16 @@ def section_of(run: TrackedRun, section: str) -> dict[str, Any]:
     return tree
 
 
+def last_scores(runs: Runs, run_id: str, space: SearchSpace) -> FloatArray | None:
+    """The scores [L, N] of a supernet's last epoch; None where they cannot be had."""
+    record = runs.record(run_id)
+    if record is None or not record["history"]:
+        return None
+    return scores_of(record["history"][-1], space)
+
+
 def scores_of(row: Mapping[str, float], space: SearchSpace) -> FloatArray | None:
-    """The scores [L, N] of a row of history or of final metrics; None if one is missing or NaN."""
+    """The scores [L, N] of an epoch's row; None if one is missing or NaN."""
     try:
         scores_LN = recorded_scores(row, space)
     except KeyError:

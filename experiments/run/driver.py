@@ -15,6 +15,7 @@ from experiments.config.load import dump_config
 from experiments.config.places import scaling
 from experiments.plan.chain import Chain, inputs_of, stage_of
 from experiments.plan.forecast import num_epochs
+from experiments.run.about import about
 from experiments.run.events import Event, EventReporter
 from experiments.run.groups import (
     ShownStage,
@@ -84,6 +85,7 @@ def drive(argument: DriverArgument, report: Callable[[Event], None]) -> ChainRes
                 Claims(chain.config.storage.path),
                 argument.parent_run_id,
                 {CELL: chain.name, **source},
+                about,
             ) as runs,
         ):
             done_stages = _make(argument, _runner(argument, runs, events), events)

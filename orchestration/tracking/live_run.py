@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from orchestration.store.stage import Stage
-from orchestration.tracking.params import flatten_params
 from orchestration.tracking.tracker import (
     ERROR,
     FINGERPRINT,
     MAX_TAG_CHARS,
+    NOTHING,
     PUBLISHED,
+    About,
     Tracker,
     TrackingError,
     stage_tags,
@@ -50,6 +51,7 @@ class LiveRun:
         stage: what is executed.
         tags: further tags.
         parent_run_id: the run that it is nested under.
+        about: further params, and the data sets that the stage reads.
     """
 
     def __init__(
@@ -58,10 +60,11 @@ class LiveRun:
         stage: Stage,
         tags: Mapping[str, str] | None = None,
         parent_run_id: str | None = None,
+        about: About = NOTHING,
     ) -> None:
         self.run_id: str | None = None
         self._tracker = tracker
-        self._stage = stage
+        self._stage, self._about = stage, about
         self._tags = stage_tags(stage.kind, stage.fingerprint, tags or {}, parent_run_id)
         self._started_ms = to_ms(time.time())
         self._pending: list[tuple[dict[str, float], int]] = []
@@ -118,7 +121,7 @@ class LiveRun:
             FINGERPRINT, stage.fingerprint, stage.name, tags, self._started_ms
         )
         run_id = str(run.info.run_id)
-        self._tracker.log_params(run, flatten_params(stage.config))
+        self._tracker.describe(run, stage.config, self._about)
         # A run that was published before and is executed again is complete no longer.
         client.log_batch(run_id, tags=tag_entities({**tags, PUBLISHED: "", ERROR: ""}))
         client.update_run(run_id, status="RUNNING")

@@ -2,7 +2,7 @@
 
 MLflow wants keys of at most 250 characters out of a small alphabet and values of at most 6,000
 characters, and never lets a param be changed. The whole config is logged as an artifact too;
-params are for finding and comparing runs.
+params are for finding and comparing runs. Of metrics, those are logged that are worth a chart.
 """
 
 from __future__ import annotations
@@ -16,8 +16,15 @@ from orchestration.store.json_text import JSON
 
 MAX_KEY_CHARS = 250
 MAX_VALUE_CHARS = 6000
+# One number for each candidate of a supernet in every epoch: a record has them, and no chart.
+_UNCHARTED = re.compile(r"score/\d+\.\d+")
 _ILLEGAL = re.compile(r"[^\w\-. :/]")
 _CUT = " … cut, see config.yaml"
+
+
+def charted(row: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of an epoch that MLflow has a chart of."""
+    return {name: value for name, value in row.items() if not _UNCHARTED.fullmatch(name)}
 
 
 def flatten_params(config: Mapping[str, JSON]) -> dict[str, str]:

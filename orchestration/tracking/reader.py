@@ -22,7 +22,7 @@ from orchestration.cluster.credentials import without_credentials
 from orchestration.store import json_text
 from orchestration.store.stage_store import StageRecord
 from orchestration.tracking import server as mlflow_server
-from orchestration.tracking.params import flatten_params
+from orchestration.tracking.params import charted, flatten_params
 from orchestration.tracking.server import TrackingError
 from orchestration.tracking.tracker import (
     CODE,
@@ -323,7 +323,7 @@ def tracked_run(
     """
     last = {key: points[-1][1] for key, points in record.series.items() if points}
     for row in record.history:
-        last |= row
+        last |= charted(row)
     all_tags = {
         **record_tags(record, tags, parent_run_id),
         ERROR: "",

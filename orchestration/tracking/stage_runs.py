@@ -16,11 +16,12 @@ from pathlib import Path
 from types import TracebackType
 
 from orchestration.store.claims import Claims
+from orchestration.store.json_text import JSON
 from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.live_run import LiveRun
 from orchestration.tracking.models import WriteModel, find_model, log_model
-from orchestration.tracking.tracker import INPUT, Tracker, TrackingError
+from orchestration.tracking.tracker import INPUT, NOTHING, About, Tracker, TrackingError
 
 _log = logging.getLogger(__name__)
 
@@ -67,12 +68,14 @@ class StageRuns:
         claims: who logs a model.
         parent_run_id: the run that they are nested under.
         tags: further tags of every run.
+        about: what MLflow shows of a stage beyond its record, given its kind and its config.
     """
 
     tracker: Tracker
     claims: Claims
     parent_run_id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    about: Callable[[str, Mapping[str, JSON]], About] = lambda kind, config: NOTHING
     _thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "mlflow"), repr=False, compare=False
     )
@@ -101,7 +104,8 @@ class StageRuns:
 
         def begin() -> LiveRun:
             tracker = Tracker(self.tracker.uri, self.tracker.experiment)  # of another thread
-            return LiveRun(tracker, stage, self._tags(inputs), self.parent_run_id)
+            about = self.about(stage.kind, stage.config)
+            return LiveRun(tracker, stage, self._tags(inputs), self.parent_run_id, about)
 
         return begin
 
@@ -133,6 +137,7 @@ class StageRuns:
                     record,
                     name=stage.name,
                     tags=self._tags(inputs),
+                    about=self.about(record.kind, record.config),
                     figures=None if draw is None else drawn.result(),
                     parent_run_id=self.parent_run_id,
                 )

@@ -18,6 +18,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from orchestration.store import json_text
 from orchestration.store.json_text import JSON
 from orchestration.store.stage_store import StageRecord
 from orchestration.tracking import server as mlflow_server
-from orchestration.tracking.params import flatten_params
+from orchestration.tracking.params import charted, flatten_params
 from orchestration.tracking.server import TrackingError
 
 if TYPE_CHECKING:
@@ -52,6 +53,39 @@ _EPOCH = "epoch"
 _MAX_METRICS = 1000
 _MAX_PARAMS = 100
 MAX_TAG_CHARS = 5000
+
+
+@dataclass(frozen=True)
+class DatasetUse:
+    """A data set that a stage reads, as MLflow lists it.
+
+    Attributes:
+        name: with the split, since MLflow lists a data set once a run.
+        digest: of what decides which images they are; at most 36 characters.
+        split: what they are read for: ``train``, ``search_val``, ``test``.
+        source: JSON, where they come from.
+    """
+
+    name: str
+    digest: str
+    split: str
+    source: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What MLflow shows of a stage beyond its record.
+
+    Attributes:
+        params: beside its config, such as those by which runs of cells are found.
+        datasets: what it reads.
+    """
+
+    params: Mapping[str, JSON] = field(default_factory=dict)
+    datasets: Sequence[DatasetUse] = ()
+
+
+NOTHING = About()
 
 
 class Tracker:
@@ -83,6 +117,7 @@ class Tracker:
         *,
         name: str,
         tags: Mapping[str, str],
+        about: About = NOTHING,
         figures: Path | None = None,
         parent_run_id: str | None = None,
     ) -> str:
@@ -98,6 +133,7 @@ class Tracker:
             name: the run's name.
             tags: further tags, such as ``bnnas.cell`` and ``bnnas.input.<kind>``; where the record
                 says what code it was made with, the tag ``bnnas.code`` repeats it.
+            about: further params, and the data sets that the stage reads.
             figures: a folder of files.
             parent_run_id: a run of :meth:`start_group`; the parent of a run that has none yet.
 
@@ -115,7 +151,7 @@ class Tracker:
             client.log_batch(run_id, tags=tag_entities(new_tags))
             if run.data.tags.get(PUBLISHED) == digest:
                 return run_id
-            self.log_params(run, flatten_params(record.config))
+            self.describe(run, record.config, about)
             num_epochs = len(record.history)
             rows = [
                 (row, start_ms + (end_ms - start_ms) * done // num_epochs)
@@ -297,6 +333,22 @@ class Tracker:
             )
         return str(runs[0].info.run_id) if runs else None
 
+    def describe(self, run: Run, config: Mapping[str, JSON], about: About) -> None:
+        """Log a stage's config as params, and what there is about it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        self.log_params(run, flatten_params({**config, **about.params}))
+        client, _ = self._connected()
+        if about.datasets:
+            datasets = [
+                DatasetInput(
+                    Dataset(each.name, each.digest, source_type="local", source=each.source),
+                    [InputTag("mlflow.data.context", each.split)],
+                )
+                for each in about.datasets
+            ]
+            client.log_inputs(run.info.run_id, datasets)
+
     def log_params(self, run: Run, params: Mapping[str, str]) -> None:
         """Params cannot be changed in MLflow: what is there stays."""
         from mlflow.entities import Param
@@ -334,7 +386,7 @@ class Tracker:
             # MLflow lists a history by time: a later epoch must never seem the earlier one.
             before_ms = [ms + 1 for step, ms in logged_ms.items() if step < epoch]
             logged_ms[epoch] = max([timestamp_ms, *before_ms])
-            metrics = _metrics(row, logged_ms[epoch], epoch)
+            metrics = _metrics(charted(row), logged_ms[epoch], epoch)
             if len(batch) + len(metrics) > _MAX_METRICS:  # never part of an epoch
                 _log_metrics(client, run_id, batch)
                 batch = []

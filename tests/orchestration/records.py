@@ -29,7 +29,7 @@ def make_record(kind: str = "supernet", seed: int = 0, **changes: Any) -> StageR
         history=[
             {"epoch": 1, "train/loss": 2.5, "val/top1": 0.1},
             {"epoch": 2, "train/loss": math.nan, "val/top1": 0.2},
-            {"epoch": 3, "train/loss": math.inf, "val/top1": 0.3},
+            {"epoch": 3, "train/loss": math.inf, "val/top1": 0.3, "score/00.1": 0.5},
         ],
         metrics={"top1": 0.3, "flops": 473.5e6, "params": math.nan},
         device_hours=0.25,

@@ -13,7 +13,13 @@ from mlflow import MlflowClient
 from orchestration.store.stage import Stage
 from orchestration.tracking.live_run import LiveRun
 from orchestration.tracking.reader import read_experiment
-from orchestration.tracking.tracker import PUBLISHED, Tracker, TrackingError
+from orchestration.tracking.tracker import (
+    PUBLISHED,
+    About,
+    DatasetUse,
+    Tracker,
+    TrackingError,
+)
 from tests.orchestration.conftest import MlflowServer
 from tests.orchestration.ray_head import web_server
 from tests.orchestration.records import all_runs, make_record, steps
@@ -27,12 +33,15 @@ STAGE = Stage(RECORD.kind, RECORD.config, code_version=1, name="supernet bn 3")
 TAGS = {"bnnas.cell": "bn-bn-3"}
 
 
+ABOUT = About({"trainable": "bn"}, [DatasetUse("digits-train", "ab12", "train", "{}")])
+
+
 def start(tracker: Tracker) -> LiveRun:
-    return LiveRun(tracker, STAGE, TAGS)
+    return LiveRun(tracker, STAGE, TAGS, about=ABOUT)
 
 
 def publish(tracker: Tracker) -> str:
-    return tracker.publish(RECORD, name="supernet bn 3", tags=TAGS)
+    return tracker.publish(RECORD, name="supernet bn 3", tags=TAGS, about=ABOUT)
 
 
 @pytest.fixture
@@ -59,7 +68,12 @@ def check_published(uri: str, run_id: str) -> None:
         "supernet.epochs": "3",
         "supernet.trainable": "bn",
         "supernet.betas": "[0.9, 1]",
+        "trainable": "bn",  # as runs of cells have it
     }
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("digits-train", "ab12")
+    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "train")]
+    assert "score/00.1" not in run.data.metrics  # the record has it
     assert run.data.metrics["top1"] == 0.3
     assert run.data.metrics["device_hours"] == 0.25
     assert run.data.metrics["wall_s"] == 450.0
@@ -82,7 +96,7 @@ def test_publishing_shows_the_record_and_nothing_twice(
     sqlite_uri: str, figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments: dict[str, Any] = {"name": "supernet bn 3", "figures": figures}
+    arguments: dict[str, Any] = {"name": "supernet bn 3", "figures": figures, "about": ABOUT}
     run_id = Tracker(sqlite_uri, "e").publish(RECORD, **arguments, tags=TAGS)
     check_published(sqlite_uri, run_id)
     more = {**TAGS, "bnnas.input.data": "r1"}

@@ -35,7 +35,7 @@ from experiments.report.supernet_groups import (
     comparable,
     finished_supernets,
     in_order,
-    scores_of,
+    last_scores,
     space_of,
 )
 from experiments.report.tables import Cell, Table, decimals, mean_std, percent
@@ -74,7 +74,7 @@ def _rows(runs: Runs, supernets: pd.DataFrame, space: SearchSpace) -> Iterator[d
     scores = {
         run_id: scores_LN
         for run_id in in_order(supernets, "seed").index
-        if (scores_LN := scores_of(runs.by_id[run_id].metrics, space)) is not None
+        if (scores_LN := last_scores(runs, run_id, space)) is not None
     }
     scored = supernets.loc[list(scores)]
     recipe = [texts(scored, column).replace("", "not given") for column in _RECIPE]
