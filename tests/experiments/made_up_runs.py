@@ -109,9 +109,8 @@ class MadeUpRuns:
         rows = [{"epoch": epoch, **each} for epoch, each in enumerate(scores, start=1)]
         self.records[run_id] = {"config": config, "history": rows}
         metrics = {"epochs": float(len(history)), "device_hours": 0.5 + seed}
-        final = scores[-1] if scores else {}
         params = flatten_params(config)
-        return self.add(run_id, "supernet", params, metrics | final, status=status)
+        return self.add(run_id, "supernet", params, metrics, status=status)
 
     def search(self, run_id: str, seed: int, supernet: str, *, evolution_s: float = 0.2) -> str:
         params = SPACE | {
