@@ -22,6 +22,14 @@ def plan(
         bool,
         typer.Option("--probe/--no-probe", help="Measure for some seconds what never ran before."),
     ] = True,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="nodes=N,cpus=C,gpus=G",
+            help="Say how long it would take on a cluster of such nodes, and what it would move.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show what an experiment would make, what is there, and what the rest would cost.
 
@@ -29,22 +37,26 @@ def plan(
     written.
     """
     from experiments.config.load import load_experiment
+    from experiments.plan.elapsed import ClusterSize, elapsed
     from experiments.plan.forecast import forecast
     from experiments.plan.graph import list_stages, plan_experiment
     from experiments.report.plan_table import print_plan
     from experiments.stages.probe import Probe
     from orchestration.store.stage_store import StageStore
 
+    size = None if cluster is None else ClusterSize.parse(cluster)
     experiment = load_experiment(config, overrides or [])
     store = StageStore(experiment.storage.path)
-    listed = list_stages(plan_experiment(experiment), store)
+    planned = plan_experiment(experiment)
+    listed = list_stages(planned, store)
     with Console(stderr=True, quiet=json).status("Looking at earlier runs") as waiting:
         measure = Probe(lambda name: waiting.update(f"Measuring: {name}")) if probe else None
         expected = forecast(listed, store, measure)
+    there = None if size is None else elapsed(planned, expected, size)
     if json:
-        print_json(expected.to_json())
+        print_json(expected.to_json() | ({} if there is None else {"cluster": there.to_json()}))
     else:
-        print_plan(expected, Console())
+        print_plan(expected, Console(), there)
 
 
 def status(

@@ -126,6 +126,16 @@ def describe_images(data: DataConfig) -> ImageSpec:
         raise MissingDataError(f"data.root: {error}") from error
 
 
+def num_training_images(data: DataConfig, images: ImageSpec) -> int | None:
+    """How many images a training sees; None where only reading the data would tell."""
+    limit = data.max_train_images
+    if images.num_train_images is None:
+        return limit
+    carved = int(images.num_train_images * data.search_val_fraction + 0.5)
+    left = images.num_train_images - carved
+    return left if limit is None else min(limit, left)
+
+
 def check_batches(
     batch_sizes: Mapping[str, int], data: DataConfig, images: ImageSpec, scale: Scaling
 ) -> None:
@@ -139,11 +149,7 @@ def check_batches(
             f"data.max_train_images is {limit}, less than one image for each of the "
             f"{images.num_classes} classes of {data.name}."
         )
-    num_images = limit
-    if images.num_train_images is not None:
-        carved = int(images.num_train_images * data.search_val_fraction + 0.5)
-        left = images.num_train_images - carved
-        num_images = left if limit is None else min(limit, left)
+    num_images = num_training_images(data, images)
     for section, batch_size in batch_sizes.items():
         if num_images is not None and batch_size > num_images:
             raise ValueError(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from experiments.plan.elapsed import Elapsed
 from experiments.plan.forecast import Estimate, Forecast
 from experiments.plan.graph import PlannedStage
 
 
-def print_plan(forecast: Forecast, console: Console) -> None:
-    """The stages, and the device time of all that are missing."""
+def print_plan(forecast: Forecast, console: Console, elapsed: Elapsed | None = None) -> None:
+    """The stages, and the device time of all that are missing; on a cluster, how long it takes."""
     table = Table(title=f"{escape(forecast.listed.name)}: what would be made", title_justify="left")
     table.add_column("stage", overflow="fold")
     table.add_column("fingerprint", no_wrap=True)
@@ -48,6 +50,14 @@ def print_plan(forecast: Forecast, console: Console) -> None:
     else:
         total = duration(hours)
     console.print(f"Device time  [bold]about {total}[/]", highlight=False)
+    if elapsed is not None:
+        wall = "unknown" if elapsed.wall_s is None else f"about {duration(elapsed.wall_s / 3600)}"
+        console.print(
+            f"Elapsed      [bold]{wall}[/] with {elapsed.jobs_at_once} jobs at once\n"
+            f"Moved        at most {decimal(round(elapsed.rank_bytes))} between ranks, "
+            f"{decimal(round(elapsed.storage_bytes))} to the storage",
+            highlight=False,
+        )
 
 
 def duration(hours: float) -> str:

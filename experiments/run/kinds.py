@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from experiments.run.groups import (
 from experiments.run.result import ChainResult, Result
 from experiments.stages.detect import coco_metrics, detection_json
 from orchestration.store.json_text import JSON
+from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.group_run import GroupRun
 from orchestration.tracking.links import compare_page
 from orchestration.tracking.models import register_winner
@@ -133,7 +134,7 @@ class SweepResult(Result):
         """The best cell's, the random architectures', and what all of it cost."""
         metrics = {
             "device_hours": sum(record.device_hours for record in self.records),
-            "wall_s": sum(record.wall_s for record in self.records),
+            "wall_s": _wall_s(self.records),
             "num_cells": float(len(self.cells)),
             "num_failed": float(len(self.failures)),
             **self.random_metrics,
@@ -207,6 +208,15 @@ class SweepResult(Result):
             **self._counts_json(),
             "mlflow_run_id": self.run_id,
         }
+
+
+def _wall_s(records: Iterable[StageRecord]) -> float:
+    """Seconds in which at least one of some stages was being made."""
+    total_s = until_s = 0.0
+    for start_s, end_s in sorted((record.started_at, record.finished_at) for record in records):
+        total_s += max(0.0, end_s - max(start_s, until_s))
+        until_s = max(until_s, end_s)
+    return total_s
 
 
 def _cell_json(cell: ChainResult) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 from experiments.plan.chain import inputs_of
+from experiments.run.about import about
 from experiments.run.groups import Ending, chain_run, run_key
 from experiments.run.kinds import experiment_run
 from experiments.run.provenance import provenance, source_tags
@@ -55,6 +56,7 @@ def tracked_runs(
                         record,
                         name=stage.name,
                         run_id=run_id,
+                        about=about(record.kind, record.config),
                         tags={CELL: each.chain.name, **inputs},
                         parent_run_id=top_id,
                     )

@@ -70,6 +70,7 @@ def check_published(uri: str, run_id: str) -> None:
         "supernet.betas": "[0.9, 1]",
         "trainable": "bn",  # as runs of cells have it
     }
+    assert run.inputs is not None
     (used,) = run.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("digits-train", "ab12")
     assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "train")]
