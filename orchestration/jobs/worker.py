@@ -148,7 +148,9 @@ class LocalWorkerContext:
         self._started = time.monotonic()
         last = self.checkpoint
         self._restored = Ledger() if last is None else Ledger.read(last)
-        self._num_saved = 0 if last is None else int(last.name.rpartition("_")[2])
+        self._num_saved = 0  # in the epoch under way
+        if last is not None and last.name.count("_") == 2:
+            self._num_saved = int(last.name.rpartition("_")[2])
         self._ledger = Ledger(history=list(self._restored.history))
 
     @property
@@ -188,7 +190,8 @@ class LocalWorkerContext:
         self._ledger.device_s = self._ledger.wall_s
         self._ledger.write(part)
         previous = self.checkpoint
-        part.rename(self._folder / f"epoch_{len(self.history):06d}_{self._num_saved:06d}")
+        within = f"_{self._num_saved:06d}" if self._num_saved else ""
+        part.rename(self._folder / f"epoch_{len(self.history):06d}{within}")
         if previous is not None:
             shutil.rmtree(previous)
 

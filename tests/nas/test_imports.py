@@ -32,7 +32,7 @@ for name in {modules!r}:
 CLUSTER = ("ray", "mlflow", "mmdet", "mmengine", "mmcv", "pyarrow")
 MODULES = ["nas", *(module.name for module in pkgutil.walk_packages(nas.__path__, "nas."))]
 HEAVY = {"nas.blocks", "nas.latency", "nas.network", "nas.trainable", "nas.training"}
-HEAVY |= {"nas.zero_cost", "nas.data.folder", "nas.data.memory"}
+HEAVY |= {"nas.zero_cost", "nas.sync_batch_norm", "nas.data.folder", "nas.data.memory"}
 
 
 def import_without(blocked: tuple[str, ...], modules: list[str]) -> None:

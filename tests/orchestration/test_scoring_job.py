@@ -191,8 +191,10 @@ def test_a_wrong_request_is_not_tried_again(
     ray_cluster: None, sqlite_uri: str, loading: bool, tmp_path: Path
 ) -> None:
     config = {"error": "value", "loading": loading}
-    with pytest.raises(ValueError, match="^item 3 has no score$"):
+    with pytest.raises(ValueError, match="item 3 has no score") as raised:
         failing(tmp_path, config=config, follow=follow(sqlite_uri))
+    assert str(raised.value) == "item 3 has no score"
+    assert "in score" in "".join(raised.value.__notes__)  # the actor's traceback
     begun = [item for _, item in logged(tmp_path / "log")]
     assert begun.count(3) <= 1 + loading  # two actors may load at once
     (run,) = all_runs(sqlite_uri)

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestration.cluster.scaling import Scaling
+from orchestration.jobs.device import describe_device
 from orchestration.jobs.failure import JobError
 from orchestration.jobs.runner import Outcome, StageRunner
 from orchestration.store.claims import Claims
@@ -67,7 +68,7 @@ def test_a_stage_is_made_once_and_shown_once(runner: StageRunner) -> None:
     assert (first.cached, second.cached) == (False, True)
     assert first.record == second.record
     assert first.record.result == {"arch": "0 1"}
-    assert first.record.code == {"commit": "abc"}
+    assert first.record.code == {"commit": "abc", "device": describe_device("cpu")}
     assert [first.run_id] == [second.run_id] == runs(runner)
 
 
