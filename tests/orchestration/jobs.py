@@ -14,18 +14,13 @@ from orchestration.jobs.worker import WorkerContext
 
 
 def count(config: dict[str, Any], context: WorkerContext) -> None:
-    """Adds up 1, 2, 3 …, one term an epoch; ``die`` makes it crash, once each, where told to.
-
-    ``die`` maps an epoch to ``before`` (nothing of it is done) or ``after`` (it is reported).
-    ``marks`` is a folder that remembers which crashes have happened.
-    """
+    """Adds up 1, 2, 3 …, one term an epoch."""
     total, first = 0, 1
     with context.restore() as folder:
         if folder is not None:
             state = json.loads((folder / "state.json").read_text())
             total, first = state["total"], state["epoch"] + 1
     for epoch in range(first, config["epochs"] + 1):
-        _maybe_die(config, context, epoch, "before")
         total += epoch
         _record_execution(config, context, epoch)
         time.sleep(config.get("epoch_s", 0.0))
@@ -36,32 +31,14 @@ def count(config: dict[str, Any], context: WorkerContext) -> None:
 
         loss = math.nan if epoch == config.get("nan_epoch") else total / 7.0
         context.report({"epoch": epoch, "train/loss": loss}, save)
-        _maybe_die(config, context, epoch, "after")
-
-
-def halves(config: dict[str, Any], context: WorkerContext) -> None:
-    """Three epochs of two halves, saved after each; dies once between those of the second."""
-    done: list[str] = []
-    with context.restore() as folder:
-        if folder is not None:
-            done = json.loads((folder / "done.json").read_text())
-
-    def save(folder: Path) -> None:
-        (folder / "done.json").write_text(json.dumps(done))
-
-    for number in range(len(done), 6):
-        epoch, is_second = 1 + number // 2, number % 2 == 1
-        if is_second:
-            _maybe_die(config, context, epoch, "before")
-        done.append(f"{epoch}{'ab'[is_second]}")
-        if is_second:
-            context.report({"epoch": epoch, "train/num_done": len(done)}, save)
-        else:
-            context.checkpoint_now(save)
 
 
 def train_torch(config: dict[str, Any], context: WorkerContext) -> None:
-    """Ten steps an epoch of a linear model on noise; momentum and noise survive a restart."""
+    """Ten steps an epoch of a linear model on noise; momentum and noise survive a restart.
+
+    It saves in the middle of every epoch, too, and dies there once if ``die`` names the epoch;
+    ``marks`` is a folder that remembers it.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(config["seed"])
@@ -70,18 +47,28 @@ def train_torch(config: dict[str, Any], context: WorkerContext) -> None:
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    first = 1
+    first = 0
     with context.restore() as folder:
         if folder is not None:
             state = torch.load(folder / "state.pt", weights_only=True)
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             generator.set_state(state["generator"])
-            first = state["epoch"] + 1
-    for epoch in range(first, config["epochs"] + 1):
-        for step in range(10):
-            if step == 5:
-                _maybe_die(config, context, epoch, "before")
+            first = state["num_steps"]
+    for epoch in range(1 + first // 10, config["epochs"] + 1):
+        num_steps = max(first, 10 * epoch - 10)
+
+        def save(folder: Path) -> None:
+            state = {
+                "num_steps": num_steps,  # noqa: B023  # called at once
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "generator": generator.get_state(),
+            }
+            torch.save(state, folder / "state.pt")
+
+        while num_steps < 10 * epoch:
+            _record_execution(config, context, num_steps)
             batch_BI = torch.randn((8, 4), generator=generator)
             loss = model(batch_BI).square().mean()
             optimizer.zero_grad()
@@ -92,15 +79,10 @@ def train_torch(config: dict[str, Any], context: WorkerContext) -> None:
                     torch.distributed.all_reduce(parameter.grad)
                     parameter.grad /= context.world_size
             optimizer.step()
-
-        def save(folder: Path, epoch: int = epoch) -> None:
-            state = {
-                "epoch": epoch,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "generator": generator.get_state(),
-            }
-            torch.save(state, folder / "state.pt")
+            num_steps += 1
+            if num_steps % 10 == 5:
+                context.checkpoint_now(save)
+                _maybe_die(config, context, epoch)
 
         context.report({"epoch": epoch, "train/loss": loss.item()}, save)
 
@@ -135,10 +117,10 @@ def nothing(config: dict[str, Any], context: WorkerContext) -> None:
     context.report({"epoch": 1})
 
 
-def _maybe_die(config: dict[str, Any], context: WorkerContext, epoch: int, when: str) -> None:
-    if context.rank != 0 or config.get("die", {}).get(str(epoch)) != when:
+def _maybe_die(config: dict[str, Any], context: WorkerContext, epoch: int) -> None:
+    if context.rank != 0 or config.get("die") != epoch:
         return
-    mark = Path(config["marks"], f"died-{epoch}-{when}")
+    mark = Path(config["marks"], "died")
     if not mark.exists():
         mark.touch()
         os._exit(1)
