@@ -36,11 +36,11 @@ def plan(
     CONFIG is the file of a cell, a sweep, a correlation study or a detector. Nothing is started or
     written.
     """
+    from experiments.commands.plan_table import print_plan
     from experiments.config.load import load_experiment
     from experiments.plan.elapsed import ClusterSize, elapsed
     from experiments.plan.forecast import forecast
     from experiments.plan.graph import list_stages, plan_experiment
-    from experiments.report.plan_table import print_plan
     from experiments.stages.probe import Probe
     from orchestration.store.stage_store import StageStore
 
@@ -101,10 +101,10 @@ def status(
             "What to look at is not given: name a YAML file, or with --address the cluster that a "
             "job was submitted to."
         )
+    from experiments.commands.status_table import print_status
     from experiments.config.load import load_experiment
     from experiments.plan.graph import list_stages, plan_experiment
     from experiments.plan.status import look_up
-    from experiments.report.status_table import print_status
     from orchestration.store.stage_store import StageStore
 
     experiment = load_experiment(target, overrides or [])

@@ -42,7 +42,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show what an architecture is and costs, layer by layer; without --arch, the space."""
-    from experiments.report.inspection import (
+    from experiments.commands.inspection import (
         inspect_architecture,
         inspect_detector,
         inspect_space,
@@ -103,8 +103,8 @@ def ui(
 
 def doctor(json: Json = False) -> None:
     """Say what this machine has, what is missing, and how to mend it."""
+    from experiments.commands.diagnosis import print_diagnosis
     from experiments.doctor import diagnose
-    from experiments.report.diagnosis import print_diagnosis
 
     console = Console()
     if json:
