@@ -54,7 +54,8 @@ from nas.space import Architecture, SearchSpace, space_from_dict
 from orchestration.tracking.reader import TrackedRun
 
 _MISSING = (
-    "`bnnas run CONFIG --set supernet.early_bird.window=5 --set name=early_bird` trains supernets "
+    "`bnnas run experiments/configs/quickstart.yaml --set supernet.early_bird.window=5 --set "
+    "name=early_bird` trains supernets "
     "that the early-bird stop ends, beside those of fixed length."
 )
 _MOST = 120  # supernets, whose records are read, a request each

@@ -138,7 +138,7 @@ def _section(key: str, make: Callable[[Runs], Section], runs: Runs) -> Section:
         return make(runs)
     except Exception as error:  # noqa: BLE001  # shown on the page and logged whole
         _log.exception("A section of the report has failed")
-        missing = f"The section {key} has failed, which is a bug: {error!r}."
+        missing = f"The section {key} has failed ({error}): a bug of this program."
         return Section(key, key.capitalize(), "", (), missing)
 
 
