@@ -39,6 +39,7 @@ _RECORDED = {
     "tests/experiments/run/test_sweep.py",
     "tests/experiments/stages/test_logged_model.py",
 }
+_LONGEST = ("test_train_job.py", "test_interruptions.py", "test_make.py", "test_submit.py")
 
 
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
@@ -53,14 +54,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that wait for clusters first, so that both processes end at about the same time.
+    """The longest files first, then those that wait for clusters: both processes end together.
 
-    And of these jobs of Ray Train: for some minutes after the death of a controller, Ray keeps what
-    an elastic job could take.
+    Jobs of Ray Train come before all: for some minutes after the death of a controller, Ray keeps
+    what an elastic job could take.
     """
 
-    def place(item: pytest.Item) -> tuple[bool, bool]:
-        return item.get_closest_marker("ray") is None, item.path.name != "test_train_job.py"
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.name
+        first = _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+        return first, item.get_closest_marker("ray") is None
 
     items.sort(key=place)
 

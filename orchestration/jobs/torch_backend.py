@@ -48,6 +48,8 @@ class TorchBackend(Backend):
         """Called in the controller when the workers are there."""
         assert isinstance(backend_config, TorchBackendConfig)
         progress.append(backend_config.events, progress.Workers(len(worker_group)))
+        if len(worker_group) == 1:
+            return  # one has nobody to join
         uses_gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
         address, port = worker_group.execute_single(0, _free_address)
         arguments = {
@@ -60,6 +62,8 @@ class TorchBackend(Backend):
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Called in the controller when the work is over; a dead worker does not hold it up."""
+        if len(worker_group) == 1:
+            return
         futures = worker_group.execute_async(_leave)
         ray.wait(futures, num_returns=len(futures), timeout=5.0)
 
@@ -101,5 +105,5 @@ def _join(*, backend: str, address: str, port: int, timeout_s: float) -> None:
 def _leave() -> None:
     import torch
 
-    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

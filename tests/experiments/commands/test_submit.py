@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from orchestration.store.stage_store import StageStore
 from tests.experiments import command
 from tests.experiments.command import assert_refused
 from tests.experiments.configs import plan_file, write_config, write_yaml
+from tests.experiments.recorded import tracked
 from tests.orchestration.ray_head import RayHead
 
 SOURCE = command.ROOT
@@ -191,7 +193,8 @@ def test_a_submitted_experiment_runs_and_leaves_its_results_in_the_storage(
     config = write_config(tmp_path, search=search, random_baseline__num_architectures=0)
     # Its process takes a core of the node, and its environment has what the config puts there.
     environment = "cluster.runtime_env={env_vars: {OMP_NUM_THREADS: '1'}}"
-    done = client.run("submit", config, "--set", environment, "--set=cluster.entrypoint_cpus=0.5")
+    cores = "--set=cluster.entrypoint_cpus=0.5"
+    done = client.run("submit", config, "--no-check", "--set", environment, cores)
     assert done.returncode == 0, done.stdout + done.stderr
     submission_id, *log = done.stdout.splitlines()
     assert submission_id.startswith("small-")
@@ -245,11 +248,21 @@ def test_following_ends_with_ctrl_c_and_the_job_with_stop(client: Client, tmp_pa
     assert submission_id in table
     assert "RUNNING" in table
 
+    end_s = time.monotonic() + 120
+    while not list((tmp_path / "runs" / "jobs").glob("supernet-*/checkpoint_*")):
+        assert time.monotonic() < end_s
+        time.sleep(0.2)
     stopped = client.run("stop", "--json")  # the only one, so that it need not be named
     assert stopped.returncode == 0
     assert json.loads(stopped.stdout)["id"] == submission_id
     assert json.loads(stopped.stdout)["status"] == "STOPPED"
     assert "had ended before" in client.run("stop", submission_id).stdout
+    # It was told by SIGTERM: nothing has failed.
+    while {run.info.status for run in tracked(tmp_path)} != {"KILLED"}:
+        assert time.monotonic() < end_s
+        time.sleep(0.2)
+    stages = json.loads(client.run("status", config, "--json").stdout)["stages"]
+    assert stages[0]["status"] == "interrupted"
     for arguments, words in (
         (("stop",), "no job runs there"),
         (("logs", "x"), "no submission 'x'"),

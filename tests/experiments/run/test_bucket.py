@@ -48,13 +48,13 @@ def test_a_sweep_keeps_all_its_stages_in_a_bucket(
         retrain__epochs=1,
         retrain__warmup_epochs=0,
         random_baseline__num_architectures=0,
-        grid={"indicator": ["bn", "flops"]},
+        grid={"indicator": ["bn"]},
     )
     result = run_file(config)
     assert result.failures == {}
     stored = {record.fingerprint for record in StageStore(uri).list()}
     assert stored == set(result.executed)
-    assert len(stored) >= 4
+    assert len(stored) == 3
     again = run_file(config)
     assert again.executed == ()
     assert [cell.records for cell in again.cells] == [cell.records for cell in result.cells]
