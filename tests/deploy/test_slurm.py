@@ -29,7 +29,14 @@ _STAND_INS = {
         while true; do sleep 0.05; done
     """,
     "sleep": "exec /bin/sleep 0.05",
-    "bnnas": 'echo "bnnas $*" >> log; echo "token=$RAY_AUTH_TOKEN" >> log; exit "$STATUS"',
+    # It begins when every srun before it has been heard of: they are sent to the background.
+    "bnnas": """
+for _ in {1..200}; do
+    (($(grep -c ^srun log) >= (NODES > 1 ? 2 : 1))) && break
+    /bin/sleep 0.05
+done
+echo "bnnas $*" >> log; echo "token=$RAY_AUTH_TOKEN" >> log; exit "$STATUS"
+    """,
 }
 
 
