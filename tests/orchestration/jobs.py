@@ -122,6 +122,9 @@ def _maybe_die(config: dict[str, Any], context: WorkerContext, epoch: int) -> No
         return
     mark = Path(config["marks"], "died")
     if not mark.exists():
+        import ray.train
+
+        ray.train.get_all_reported_checkpoints()  # waits until the controller has the last one
         mark.touch()
         os._exit(1)
 

@@ -96,7 +96,7 @@ def test_tune_and_a_callback_of_its_user_see_points_of_a_grid_with_numbers(
         metrics_of=lambda value: {"top1": value["counted"] / 10},
         callbacks=[Reader()],
     )
-    assert seen == [
+    assert sorted(seen, key=lambda each: each[0]) == [
         ("task-0", {"name": "task 0", "from": 2, "epochs": 30, "seed": None}, 0.2),
         ("task-1", {"name": "task 1", "from": 1, "epochs": None, "seed": 7}, 0.1),
     ]
