@@ -29,7 +29,7 @@ Value = TypeVar("Value")
 Task = Callable[[Argument, Callable[[Event], None]], Value]
 
 # What a driver and the processes that Ray starts for its job were seen to take, rounded up.
-DRIVER_BYTES = 600 * 1024**2
+DRIVER_BYTES = 800 * 1024**2
 # Keys of a trial's config and of its reports, beside its axes and its numbers.
 _NAME, _EVENT, _VALUE, _ERROR = "name", "event", "value", "error"
 # Settings that Tune reads from the environment; what the user has set stays.
