@@ -258,6 +258,7 @@ def test_following_ends_with_ctrl_c_and_the_job_with_stop(client: Client, tmp_pa
     assert json.loads(stopped.stdout)["status"] == "STOPPED"
     assert "had ended before" in client.run("stop", submission_id).stdout
     # It was told by SIGTERM: nothing has failed.
+    end_s = time.monotonic() + 60
     while {run.info.status for run in tracked(tmp_path)} != {"KILLED"}:
         assert time.monotonic() < end_s
         time.sleep(0.2)
