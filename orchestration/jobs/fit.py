@@ -8,6 +8,7 @@ the workers of a job that died so had reserved is freed by Ray Train's own clean
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -135,10 +136,13 @@ def _fit(arguments: FitArguments, environment: dict[str, str]) -> Result:
         ),
         run_config=run_config,
     )
+    before = signal.getsignal(signal.SIGINT)
     try:
         return cast("Result", trainer.fit())
     except SystemExit:  # Ray Train's answer to Ctrl-C, when the workers have ended
         raise stopped(arguments.name) from None
+    finally:
+        signal.signal(signal.SIGINT, before)  # its handler would keep the controller alive
 
 
 def _work(payload: dict[str, FitArguments]) -> str:

@@ -35,7 +35,7 @@ from tests.orchestration.conftest import MlflowServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-NUM_EPOCHS = 40
+NUM_EPOCHS = 24
 # One cell without a baseline, whose supernet takes long enough to be interrupted.
 LONG: dict[str, Any] = {
     "data__max_train_images": 640,
