@@ -24,9 +24,9 @@ from nas.space import SearchSpace, parse_architecture
 from orchestration.jobs.trials import max_concurrent
 from orchestration.store.stage import Stage
 
-# Seconds from asking for a job to its workers' work, and from its end to the record: measured by
-# experiments/benchmarks/sweep_overhead.py.
-JOB_START_S = 7.0
+# Seconds that a job takes beyond its work: the mean of four one-worker jobs that did nothing, one
+# after the other on two cores with other load beside them (8.1 s; docs/decisions/ray-train.md).
+JOB_START_S = 8.0
 _FLOAT_BYTES = 4
 
 

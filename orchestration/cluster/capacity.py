@@ -144,5 +144,7 @@ def num_workers_that_fit(
 
 def _format(resources: Mapping[str, float]) -> str:
     known = [f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if resources.get(name)]
+    if memory := resources.get("memory"):
+        known.append(f"{memory / 1024**3:.1f} GiB")
     known += [name.split(":")[1] for name in resources if name.startswith("accelerator_type:")]
     return " + ".join(known) or "nothing"
