@@ -58,7 +58,7 @@ def run_experiment(
     if (result := _shown(plan, tracker, store)) is not None:
         return result
     _check_places(config, tracker, store)
-    _tune_callbacks(config)
+    callbacks = _tune_callbacks(config)
     images = None if config.detect is None else detection_images(config)
     missing = [chain for chain in plan.chains if chain.records(store) is None]
     last = plan.last_chain(store)
@@ -82,7 +82,7 @@ def run_experiment(
         run = experiment_run(plan, tracker, source_tags(code))
         run_id = None if run is None else run.start()
         with nullcontext() if run is None else run.running():
-            drivers = _Drivers(tracker, store, display, run_id, code, images)
+            drivers = _Drivers(tracker, store, display, run_id, code, images, callbacks)
             labels = [chain.label for chain in plan.chains]
             with display.live(plan.experiment.name, labels + [DETECTION] * plan.detects_last):
                 results = drivers.run(plan.chains, num_at_once or 1)
@@ -120,9 +120,11 @@ class _Drivers:
         run_id: str | None,
         code: Mapping[str, Any],
         images: DetectionImages | None,
+        callbacks: Sequence[Any],
     ) -> None:
         self._tracker, self._store, self._display = tracker, store, display
         self._run_id, self._code, self._images = run_id, code, images
+        self._callbacks = callbacks
         self._cached: dict[str, bool] = {}
 
     def fingerprints(self, *, cached: bool) -> tuple[str, ...]:
@@ -132,7 +134,6 @@ class _Drivers:
     def run(self, chains: Sequence[Chain], num_at_once: int, first: int = 0) -> list[ChainResult]:
         """Have or make some chains, whose lines in the display begin with the number `first`."""
         ends: dict[int, ChainResult] = {}
-        cluster_section = chains[0].config.cluster
         arguments = [self._argument(chain) for chain in chains]
 
         def on_event(index: int, event: Event) -> None:
@@ -163,11 +164,11 @@ class _Drivers:
                     for index in missing
                 ],
                 num_at_once=num_at_once,
-                max_failures=cluster_section.max_failures,
+                max_failures=chains[0].config.cluster.max_failures,
                 on_event=lambda number, event: on_event(missing[number], event),
                 on_end=on_trial_end,
                 metrics_of=attrgetter("metrics"),
-                callbacks=_tune_callbacks(chains[0].config),
+                callbacks=self._callbacks,
             )
         return [
             self._result(chain, arguments[index], ends[index]) for index, chain in enumerate(chains)
