@@ -102,12 +102,12 @@ def break_down(config: dict[str, Any], context: WorkerContext) -> None:
 def count_in_job(
     argument: dict[str, Any], report: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """A task of a sweep whose job has two workers."""
+    """A task of a sweep whose job takes both cores."""
     from orchestration.cluster.scaling import Scaling
     from orchestration.jobs.train_job import run_train_job
 
     result = run_train_job(
-        count, argument, scaling=Scaling(2), on_progress=report, **argument["job"]
+        count, argument, scaling=Scaling(cpus_per_worker=2), on_progress=report, **argument["job"]
     )
     return {"losses": [row["train/loss"] for row in result.history]}
 

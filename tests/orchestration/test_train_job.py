@@ -145,21 +145,37 @@ def test_a_crash_inside_an_epoch_changes_nothing_and_repeats_no_saved_step(
         assert steps(sqlite_uri, run.info.run_id, key) == [1, 2, 3]
 
 
-def test_another_driver_goes_on_where_the_checkpoint_ends(
-    ray_cluster: None, tmp_path: Path
+def test_a_job_that_may_not_go_on_stops_and_another_driver_goes_on_where_it_ended(
+    ray_cluster: None, sqlite_uri: str, tmp_path: Path
 ) -> None:
-    config = {"epochs": 2, "epoch_s": 0.2, "executions": str(tmp_path / "ran"), "nan_epoch": 2}
+    ran = tmp_path / "ran"
+    config = {"epochs": 4, "epoch_s": 0.5, "executions": str(ran), "nan_epoch": 2}
     store = f"file://{tmp_path}/store"  # as a URI: checkpoints are uploaded asynchronously
-    first = run_train_job(jobs.count, config, name="cut", storage_path=store)
+    first: list[dict[str, float]] = []
+    with pytest.raises(JobError, match="was stopped"):
+        run_train_job(
+            jobs.count,
+            config,
+            name="cut",
+            storage_path=store,
+            follow=follow(sqlite_uri),
+            on_progress=first.append,
+            keep_going=lambda: len(first) < 2,
+        )
+    (run,) = all_runs(sqlite_uri)
+    assert run.info.status == "RUNNING"
+    num_done = len(executions(ran))
     seen: list[dict[str, float]] = []
     result = run_train_job(
-        jobs.count, {**config, "epochs": 4}, name="cut", storage_path=store, on_progress=seen.append
+        jobs.count, config, name="cut", storage_path=store, on_progress=seen.append
     )
-    assert executions(tmp_path / "ran") == [1, 2, 3, 4]
+    assert result.wall_s >= 4 * config["epoch_s"]  # of both
+    assert executions(ran)[:num_done] == list(range(1, num_done + 1))
+    assert (executions(ran).count(2), executions(ran)[-1]) == (1, 4)
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
     assert repr(result.history) == repr(seen)
+    assert repr(result.history[:2]) == repr(first[:2])
     assert repr(result.history[1]["train/loss"]) == "nan"
-    assert result.wall_s > first.wall_s
     assert json.loads((result.fetch(tmp_path / "f") / "state.json").read_text())["total"] == 10
 
     # Half a snapshot, as a power cut leaves it: the job starts over instead of failing for ever.
@@ -186,7 +202,7 @@ def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path:
         with cluster({ray.get_runtime_context().gcs_address!r}):
             run_train_job(
                 jobs.count, {config!r}, name="killed", storage_path={str(tmp_path)!r},
-                on_progress=lambda row: print(row["epoch"], flush=True), scaling=Scaling(2),
+                on_progress=lambda row: print(row["epoch"], flush=True), scaling=Scaling(cpus_per_worker=2),
             )
     """
     driver = python(program, stdout=subprocess.PIPE)
@@ -195,7 +211,11 @@ def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path:
     driver.kill()
     driver.wait()
     done = run_train_job(
-        jobs.count, config, name="killed", storage_path=str(tmp_path), scaling=Scaling(2)
+        jobs.count,
+        config,
+        name="killed",
+        storage_path=str(tmp_path),
+        scaling=Scaling(cpus_per_worker=2),
     )
     assert losses(done) == SUMS
     ran = executions(tmp_path / "ran")
@@ -257,7 +277,6 @@ def test_a_process_uses_one_cluster_after_another_and_no_thread_outlives_its_own
         assert (where, live_threads()) == ([], []), where
         where = None
         with contextlib.suppress(KeyboardInterrupt), cluster(num_cpus=1):
-            train("after", {{"epochs": 1}}, max_failures=0)
             sweep()
         assert (where, live_threads()) == (["tune"], []), where
         print("done")
@@ -313,31 +332,6 @@ def test_what_does_not_go_away_fails_the_job(ray_cluster: None, tmp_path: Path) 
         )
     assert executions(tmp_path / "ran") == [0, 0]
     assert "in break_down" in e.value.details
-
-
-def test_a_job_that_may_not_go_on_stops_and_can_be_continued(
-    ray_cluster: None, sqlite_uri: str, tmp_path: Path
-) -> None:
-    config = {"epochs": 4, "epoch_s": 0.5, "executions": str(tmp_path / "ran")}
-    seen: list[dict[str, float]] = []
-    store = str(tmp_path / "store")
-    with pytest.raises(JobError, match="was stopped"):
-        run_train_job(
-            jobs.count,
-            config,
-            name="stop",
-            storage_path=store,
-            follow=follow(sqlite_uri),
-            on_progress=seen.append,
-            keep_going=lambda: len(seen) < 2,
-        )
-    (run,) = all_runs(sqlite_uri)
-    assert run.info.status == "RUNNING"
-    result = run_train_job(jobs.count, config, name="stop", storage_path=store)
-    assert result.history[: len(seen)] == seen
-    assert losses(result) == SUMS
-    assert executions(tmp_path / "ran")[:2] == [1, 2]
-    assert executions(tmp_path / "ran").count(2) == 1
 
 
 def test_an_unusable_storage_path_is_found_out_first(tmp_path: Path) -> None:

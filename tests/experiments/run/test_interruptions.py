@@ -35,7 +35,7 @@ from tests.orchestration.conftest import MlflowServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-NUM_EPOCHS = 24
+NUM_EPOCHS = 32
 # One cell without a baseline, whose supernet takes long enough to be interrupted.
 LONG: dict[str, Any] = {
     "data__max_train_images": 640,
@@ -104,36 +104,6 @@ def is_interrupted(config: Path) -> bool:
     return [states[0], *status.members.values()] == ["interrupted", "interrupted"]
 
 
-@pytest.mark.timeout(600)
-def test_a_command_that_is_interrupted_again_and_again_goes_on_where_it_stopped(
-    ray_cluster: None, uninterrupted: LocalWorkerContext, tmp_path: Path
-) -> None:
-    config = write_config(tmp_path, **LONG)
-    before = ""
-    for number in (signal.SIGINT, signal.SIGKILL):
-        process = command.start("run", config, "--json", cwd=tmp_path)
-        wait_for(partial(has_gone_on, process, tmp_path, before))
-        if number == signal.SIGKILL:
-            os.killpg(process.pid, number)
-            process.communicate()
-        else:
-            process.send_signal(number)
-            out, err = process.communicate(timeout=60)
-            assert (process.returncode, out) == (130, "")
-            assert "interrupted; the same command goes on where this one stopped." in err
-            assert "Traceback" not in err
-            (parent,) = tracked(tmp_path, "tags.`bnnas.stage` = 'cell'")
-            assert {each.info.status for each in tracked(tmp_path)} == {"KILLED"}
-        # It was stopped in the middle, and later than the one before.
-        assert newest_checkpoint(tmp_path) > before
-        before = newest_checkpoint(tmp_path)
-        assert not list(StageStore(tmp_path / "runs").list())
-        wait_for(partial(is_interrupted, config), limit_s=30)  # a killed cluster ends by itself
-    result = run_file(config)
-    assert result.run_id == parent.info.run_id
-    check_end(tmp_path, result, uninterrupted)
-
-
 def ray_processes(title: str) -> list[int]:
     """The processes of this process's cluster whose title begins with ``ray::`` and ``title``."""
     table = subprocess.run(
@@ -172,23 +142,47 @@ def beside(function: Callable[[], None]) -> Iterator[None]:
         raise failure
 
 
-def test_a_driver_that_is_killed_is_replaced(
+@pytest.mark.timeout(600)
+def test_interrupted_and_killed_again_and_again_it_goes_on_where_it_stopped(
     ray_cluster: None, uninterrupted: LocalWorkerContext, tmp_path: Path
 ) -> None:
-    def kill() -> None:
-        wait_for(lambda: newest_checkpoint(tmp_path))
+    config = write_config(tmp_path, **LONG)
+    before = ""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        process = command.start("run", config, "--json", cwd=tmp_path)
+        wait_for(partial(has_gone_on, process, tmp_path, before))
+        if number == signal.SIGKILL:
+            os.killpg(process.pid, number)
+            process.communicate()
+        else:
+            process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+            assert (process.returncode, out) == (130, "")
+            assert "interrupted; the same command goes on where this one stopped." in err
+            assert "Traceback" not in err
+            (parent,) = tracked(tmp_path, "tags.`bnnas.stage` = 'cell'")
+            assert {each.info.status for each in tracked(tmp_path)} == {"KILLED"}
+        # It was stopped in the middle, and later than the one before.
+        assert newest_checkpoint(tmp_path) > before
+        before = newest_checkpoint(tmp_path)
+        assert not list(StageStore(tmp_path / "runs").list())
+        wait_for(partial(is_interrupted, config), limit_s=30)  # a killed cluster ends by itself
+
+    def kill_driver() -> None:
+        wait_for(lambda: newest_checkpoint(tmp_path) > before)
         for pid in ray_processes("ImplicitFunc") or pytest.fail("there is no driver"):
             os.kill(pid, signal.SIGKILL)
 
-    with beside(kill):
-        result = run_file(write_config(tmp_path, **LONG))
+    with beside(kill_driver):
+        result = run_file(config)
+    assert result.run_id == parent.info.run_id
     check_end(tmp_path, result, uninterrupted)
 
 
 def test_two_at_once_on_one_storage_make_every_stage_once(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    config = write_config(tmp_path, random_baseline__num_architectures=0)
+    config = write_config(tmp_path, **{**LONG, "search": {"indicator": "flops"}})
     results: list[Result] = []
     with beside(lambda: results.append(run_file(config))):
         results.append(run_file(config))
