@@ -16,10 +16,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from experiments.commands import ask, detect, jobs, look, report, run
-from experiments.commands.options import json_alone, print_json
+from experiments.commands import ask, detect, inspection, jobs, look, report, run
+from experiments.commands.options import FAILED, json_alone, print_json
 
-_FAILED, _WRONG, _INTERRUPTED = 1, 2, 130
+_WRONG, _INTERRUPTED = 2, 130
 
 app = typer.Typer(
     name="bnnas",
@@ -39,7 +39,7 @@ for command in (
     jobs.logs,
     jobs.stop,
     report.report,
-    look.inspect,
+    inspection.inspect,
     look.ui,
     look.doctor,
 ):
@@ -76,7 +76,7 @@ def main() -> None:
         if error.details:  # where in the worker it happened; the sentence below says what
             typer.echo(error.details.strip(), err=True)
         _complain(str(error))
-        sys.exit(_FAILED)
+        sys.exit(FAILED)
     except SystemExit as end:  # typer turns Ctrl-C into its status, and says nothing
         if end.code != _INTERRUPTED:
             raise

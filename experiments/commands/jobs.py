@@ -19,11 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.commands.options import ConfigFile, Json, Set, print_json
+from experiments.commands.options import FAILED, ConfigFile, Json, Set, print_json
 from orchestration.cluster.connect import ClusterError
 from orchestration.cluster.submission import Submission, Submissions
 
-_FAILED = 1
 # Ray gives a stopped job three seconds for its own end before it kills it.
 _STOP_TIMEOUT_S = 20.0
 
@@ -179,7 +178,7 @@ def _staying_alive(submissions: Submissions, submission_id: str, err: Console) -
         yield
     except KeyboardInterrupt:
         _say(err, f"\n{submission_id} goes on.\n{_hint(submissions, submission_id)}")
-        raise typer.Exit(_FAILED) from None
+        raise typer.Exit(FAILED) from None
 
 
 def _hint(submissions: Submissions, submission_id: str) -> str:
@@ -196,7 +195,7 @@ def _end_with(submission: Submission, err: Console) -> None:
         reason = (submission.message.strip() or "no reason was given").splitlines()[0]
         reason = reason.partition(", last available logs")[0]  # which were just followed
         _say(err, f"{submission.id} {submission.status}: {reason}")
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
 
 
 def _duration(submission: Submission) -> str:

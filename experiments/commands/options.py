@@ -18,6 +18,7 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field: supernet.epochs=30."),
 ]
 
+FAILED = 1  # exit status of a command of which a part failed
 _KEPT: list[TextIO] = []
 
 

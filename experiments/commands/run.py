@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from experiments.commands.options import ConfigFile, Json, Quiet, Set, arguments, print_json
+from experiments.commands.options import FAILED, ConfigFile, Json, Quiet, Set, arguments, print_json
 
 if TYPE_CHECKING:
     from experiments.config.experiment import Experiment
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from orchestration.tracking.tracker import Tracker
 
 _log = logging.getLogger(__name__)
-_FAILED = 1
 _OWN_FIGURES = {"sweep": "ablation", "correlate": "correlation"}  # by kind of experiment
 Concurrent = Annotated[
     int | None, typer.Option(min=1, help="Drivers at once; by default as many as find work.")
@@ -88,7 +87,7 @@ def run_and_print(
     if json:
         print_json({**result.to_json(), "report": page and str(page)})
     if result.failures:
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
 
 
 def _raise_failure(result: Result) -> None:

@@ -30,7 +30,8 @@ from orchestration.store.stage_store import StageRecord, StageStore
 
 # Where members are named, these stand for the random architectures, and a sweep's detector.
 BASELINE, DETECTION = "random", "detection"
-_KINDS = ("supernet", "score", "search", "retrain", "detect")
+# Of stages, in the order in which they are made.
+KINDS = ("supernet", "score", "search", "retrain", "detect")
 _DRAW_STREAM = 2  # apart from the searchers and the random baseline, which the same seed starts
 
 
@@ -373,7 +374,7 @@ def _each_once(listed: Iterable[PlannedStage], members: list[str]) -> list[Plann
     return sorted(
         merged.values(),
         key=lambda one: (
-            _KINDS.index(one.stage.kind),
+            KINDS.index(one.stage.kind),
             not one.is_known,
             members.index(one.cells[0]),
         ),

@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-_KINDS = ("supernet", "score", "search", "retrain", "detect")
+from experiments.plan.graph import KINDS
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Display:
     def _render(self) -> RenderableType:
         with self._lock:
             shown = {kind for line in self._lines for kind in line.stages}
-            kinds = [kind for kind in _KINDS if kind in shown]
+            kinds = [kind for kind in KINDS if kind in shown]
             table = Table(title=self._title, title_justify="left", box=None, padding=(0, 2, 0, 0))
             table.add_column("", no_wrap=True)
             for kind in kinds:
