@@ -7,23 +7,20 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from experiments.figures.ablation import Bar, ablation_figure
-from experiments.figures.numbers import standard_error
+from experiments.figures.ablation import ablation_figure
 from experiments.report.cells import CellSet, cell_sets, is_done, listed
+from experiments.report.formats import percent, plain, size
 from experiments.report.run_table import Runs, mean_value, numbers, texts, value
 from experiments.report.tables import (
     MOST_PICTURES,
     NOTHING,
     Block,
-    Cell,
+    Entry,
     Number,
     Picture,
     Section,
     Table,
     mean_std,
-    percent,
-    plain,
-    size,
 )
 from orchestration.tracking.reader import TrackedRun
 from orchestration.tracking.tracker import CELL
@@ -78,7 +75,7 @@ def _sweep(cell_set: CellSet, sweep: TrackedRun, *, draw: bool) -> list[Block]:
 
 def failures_table(failures: Mapping[str, str], name: str = "failed") -> Table:
     """What failed, by name, and why."""
-    rows: list[Mapping[str, Cell]] = [{"what": k, "why": why} for k, why in failures.items()]
+    rows: list[Mapping[str, Entry]] = [{"what": k, "why": why} for k, why in failures.items()]
     note = "The same command tries again what failed, and nothing else."
     return Table.of(name, "What failed", rows, note)
 
@@ -124,7 +121,7 @@ def _has_seeds(cell_set: CellSet) -> bool:
     return int(texts(cell_set.cells, "params.seed").nunique()) > 1
 
 
-def _top1(cell_set: CellSet, group: pd.DataFrame) -> Cell:
+def _top1(cell_set: CellSet, group: pd.DataFrame) -> Entry:
     """Over seeds; in a sweep of one seed with the standard error that its test images leave."""
     done = group[is_done(group)]
     mean = mean_std(numbers(done, "top1"), percent)
@@ -141,7 +138,7 @@ def _standard_error(runs: Runs, cell: TrackedRun) -> float | None:
     retrained = runs.input(cell.run_id, "retrain")
     num_images = 0.0 if retrained is None else retrained.metrics.get("num_test_images", 0.0)
     top1 = cell.metrics["top1"]
-    return standard_error(top1, num_images) if num_images >= 1 and 0 <= top1 <= 1 else None
+    return _binomial(top1, num_images) if num_images >= 1 and 0 <= top1 <= 1 else None
 
 
 def _why_not(group: pd.DataFrame) -> str:
@@ -163,10 +160,10 @@ def _ablation_table(
     if several:
         num_seeds = texts(cell_set.cells, "params.seed").nunique()
         note = f"Mean over {num_seeds} seeds ± standard deviation."
-    rows: list[dict[str, Cell]] = []
+    rows: list[dict[str, Entry]] = []
     further_axes = _further_axes(cell_set)
     for (trainable, epochs, further), by_indicator in grid.items():
-        row: dict[str, Cell] = {"supernet trains": trainable, "epochs": str(epochs)}
+        row: dict[str, Entry] = {"supernet trains": trainable, "epochs": str(epochs)}
         row |= zip(further_axes, further, strict=True)
         finished = []
         for indicator in indicators:
@@ -197,14 +194,14 @@ def _picture(sweep: TrackedRun, title: str, table: Table, settings: Sequence[Set
     for (trainable, epochs, further), row in zip(settings, table.rows, strict=True):
         cells = dict(zip(table.columns, row, strict=True))
         bars[" ".join([trainable, str(epochs), *further])] = {
-            heading.removeprefix(_RANKED): Bar(cell.value, cell.spread)
+            heading.removeprefix(_RANKED): cell.mean
             for heading, cell in cells.items()
             if heading.startswith(_RANKED) and isinstance(cell, Number)
         }
     best = mean_value(sweep, "random_baseline", percent)
-    baseline = None if isinstance(best, str) else Bar(best.value, best.spread)
+    baseline = None if isinstance(best, str) else best.mean
     readings = [
-        f"{setting} ranked by {indicator} {100 * bar.mean:.1f} ± {100 * bar.spread:.1f}"
+        f"{setting} ranked by {indicator} {100 * bar.value:.1f} ± {100 * bar.spread:.1f}"
         for setting, row in bars.items()
         for indicator, bar in row.items()
     ]
@@ -218,7 +215,7 @@ def _picture(sweep: TrackedRun, title: str, table: Table, settings: Sequence[Set
 
 def _cells_table(name: str, title: str, cell_set: CellSet) -> Table:
     """What every cell found; of one that found nothing, why."""
-    rows: list[dict[str, Cell]] = []
+    rows: list[dict[str, Entry]] = []
     for run_id in cell_set.cells.index:
         cell, retrained = cell_set.runs.by_id[run_id], cell_set.runs.input(run_id, "retrain")
         winner = cell.params.get("winner") or (retrained and retrained.params.get("arch"))
@@ -292,7 +289,7 @@ def _certainty(cell_set: CellSet, cell: TrackedRun) -> list[str]:
         ]
         known = [top1 for top1 in tops if isinstance(top1, Number)]
         best = cell_set.sweep.metrics.get("random_baseline", math.inf)
-        above = sum(top1.value > best + 2 * (top1.spread) for top1 in known)
+        above = sum(top1.value > best + 2 * top1.mean.spread for top1 in known)
         spread = "standard deviations over seeds" if _has_seeds(cell_set) else "of these"
         sentence += (
             f"; {above} of {len(known)} settings lie more than two {spread} above the best random "
@@ -311,4 +308,9 @@ def _certainty(cell_set: CellSet, cell: TrackedRun) -> list[str]:
 
 def _is_chance(top1: float, retrained: TrackedRun, num_classes: int) -> bool:
     share = 1 / num_classes
-    return top1 <= share + 2 * standard_error(share, retrained.metrics["num_test_images"])
+    return top1 <= share + 2 * _binomial(share, retrained.metrics["num_test_images"])
+
+
+def _binomial(top1: float, num_images: float) -> float:
+    """The standard error of a share of so many images."""
+    return math.sqrt(top1 * (1 - top1) / num_images)

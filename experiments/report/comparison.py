@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from experiments.report.cells import CellGroup, CellSet, cell_sets, is_done
+from experiments.report.formats import decimals, millions, percent, plain, size
 from experiments.report.published import (
     all_on_imagenet,
     counted,
@@ -22,19 +23,7 @@ from experiments.report.published import (
     quoted,
 )
 from experiments.report.run_table import Runs, average, grouped, mean_value, texts, value
-from experiments.report.tables import (
-    NOTHING,
-    Block,
-    Cell,
-    Number,
-    Section,
-    Table,
-    decimals,
-    millions,
-    percent,
-    plain,
-    size,
-)
+from experiments.report.tables import NOTHING, Block, Entry, Number, Section, Table
 from nas.cost import COST_TABLES
 from nas.space import load_space, parse_architecture
 from orchestration.tracking.reader import TrackedRun
@@ -79,7 +68,7 @@ def comparison_section(runs: Runs) -> Section:
     def is_imagenet(cell_set: CellSet) -> bool:
         return all_on_imagenet(runs, runs.inputs(cell_set.cells, "retrain").index)
 
-    elsewhere: dict[tuple[str, str], dict[str, Cell]] = {}
+    elsewhere: dict[tuple[str, str], dict[str, Entry]] = {}
     for cell_set in sets:  # sweeps before cells that were run alone
         where = (_images(cell_set), cell_set.label("space"))
         if where in elsewhere or not cell_set.groups or is_imagenet(cell_set):
@@ -115,7 +104,7 @@ def _given(runs: Runs) -> list[_Own]:
     ]
 
 
-def _own_row(own: _Own) -> dict[str, Cell]:
+def _own_row(own: _Own) -> dict[str, Entry]:
     none = own.results[:0]
     supernets, searches = (
         none if own.group is None else own.group.stages[kind] for kind in ("supernet", "search")
@@ -136,7 +125,7 @@ def _own_row(own: _Own) -> dict[str, Cell]:
 
 def _published_table(own: list[_Own]) -> Table:
     """The paper's Table 2, and for what torchvision has what is counted here."""
-    measured: list[Mapping[str, Cell]] = [
+    measured: list[Mapping[str, Entry]] = [
         {
             "network": f"here: {each.setting}",
             "top1": average(each.results, "top1", percent),
@@ -161,7 +150,7 @@ def released_table() -> Table:
     rows = []
     for row in published("released")["rows"]:
         space, arch = load_space(row["space"]), parse_architecture(row["arch"])
-        cells: dict[str, Cell] = {"architecture": row["arch"], "space": row["space"]}
+        cells: dict[str, Entry] = {"architecture": row["arch"], "space": row["space"]}
         for cost, heading in (("flops", "FLOPs (M)"), ("params", "params (M)")):
             here = Number(COST_TABLES[cost](space).of(arch), millions)
             cells[f"{heading}, computed here"] = here
@@ -196,7 +185,7 @@ def _winner(cell_set: CellSet) -> tuple[TrackedRun, CellGroup] | None:
     return next((pair for pair in done if winner == pair[0].name), None)
 
 
-def _elsewhere_row(cell_set: CellSet, cell: TrackedRun, group: CellGroup) -> dict[str, Cell]:
+def _elsewhere_row(cell_set: CellSet, cell: TrackedRun, group: CellGroup) -> dict[str, Entry]:
     retrained = cell_set.runs.input(cell.run_id, "retrain")
     return {
         "data": _images(cell_set),
@@ -216,7 +205,7 @@ def _elsewhere_row(cell_set: CellSet, cell: TrackedRun, group: CellGroup) -> dic
     }
 
 
-def _elsewhere_table(rows: list[dict[str, Cell]]) -> Table:
+def _elsewhere_table(rows: list[dict[str, Entry]]) -> Table:
     note = (
         "A sweep's winner is the cell that does best on the search-validation images, not on the "
         "test images. It is one network of one seed; its setting and the best random architecture "

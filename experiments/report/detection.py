@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from experiments.figures.boxes import detections_figure
-from experiments.report.detection_table import PARTS, parts_table
+from experiments.report.formats import decimals, percent, size
 from experiments.report.published import published_table
 from experiments.report.run_table import Runs, average, grouped, numbers, of_each_seed, texts, value
-from experiments.report.tables import (
-    MOST_PICTURES,
-    Block,
-    Cell,
-    Picture,
-    Section,
-    Table,
-    decimals,
-    percent,
-    size,
-)
+from experiments.report.tables import MOST_PICTURES, Block, Entry, Number, Picture, Section, Table
 from orchestration.tracking.reader import TrackedRun
 
 _MISSING = (
@@ -29,6 +20,7 @@ _MISSING = (
     "detect.data.root=COCO` evaluates a detector that stands beside Table 3."
 )
 _MAP = "coco/bbox_mAP"
+_PARTS = ("backbone", "neck", "head")
 _APS = {
     _MAP: "mAP",
     f"{_MAP}_50": "AP50",
@@ -82,7 +74,7 @@ def detection_section(runs: Runs) -> Section:
     newest = [runs.by_id[run_id] for run_id in reversed(rows.index)]
     for place, run in enumerate(newest[:MOST_PICTURES]):
         blocks.append(_picture(runs, run))
-        if place == 0 and f"flops_{PARTS[0]}" in run.metrics:
+        if place == 0 and f"flops_{_PARTS[0]}" in run.metrics:
             blocks.append(parts_table(run.metrics, f"{run.name}: what it consists of"))
     summary = _summary(*found[0]) if found else ()
     missing = "" if on_coco else _MISSING
@@ -139,7 +131,7 @@ def _own_table(runs: Runs, images: Images, configs: list[pd.DataFrame]) -> Table
     )
 
 
-def _row(runs: Runs, rows: pd.DataFrame) -> dict[str, Cell]:
+def _row(runs: Runs, rows: pd.DataFrame) -> dict[str, Entry]:
     first = runs.by_id[rows.index[0]]
     retrained = runs.inputs(rows, "retrain")
     return {
@@ -178,7 +170,7 @@ def _pretraining(detector: TrackedRun, retrained: pd.DataFrame) -> str:
     return "random weights"
 
 
-def _published_row(rows: pd.DataFrame) -> dict[str, Cell]:
+def _published_row(rows: pd.DataFrame) -> dict[str, Entry]:
     arch, name = (str(texts(rows, f"params.backbone.{p}").iloc[0]) for p in ("arch", "name"))
     billions, millions = decimals(2, 1e-9), decimals(1, 1e-6)
     fields = ("mAP", "AP50", "AP75", "small", "medium", "large")
@@ -199,6 +191,21 @@ def _picture(runs: Runs, detector: TrackedRun) -> Picture:
     title = f"{detector.name}: what it detects in validation images"
     alt = f"Validation images with the boxes, classes and scores that {detector.name} gives."
     return Picture(f"detections-{detector.name}", title, alt, draw)
+
+
+def parts_table(metrics: Mapping[str, float], title: str) -> Table:
+    """Multiply-adds and parameters of a detector's parts and of the whole."""
+    rows: list[dict[str, Entry]] = [
+        {
+            "part": part,
+            "FLOPs": Number(metrics[f"flops_{part}"], size),
+            "params": Number(metrics[f"params_{part}"], size),
+        }
+        for part in _PARTS
+    ]
+    flops, params = (Number(metrics[cost], size) for cost in ("flops", "params"))
+    rows.append({"part": "detector", "FLOPs": flops, "params": params})
+    return Table.of("detection-parts", title, rows)
 
 
 def _summary(images: Images, configs: list[pd.DataFrame]) -> tuple[str, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from experiments.report.formats import decimals
 from experiments.report.run_table import Runs, numbers
-from experiments.report.tables import Cell, Section, Table, decimals, number
+from experiments.report.tables import Entry, Section, Table, number
 from orchestration.tracking.reader import TrackedRun
 
 _UNKNOWN = "not known"
@@ -16,7 +17,7 @@ def lineage_section(runs: Runs) -> Section:
     """Every run, and the device time by kind of stage."""
     if not runs.tracked:
         return Section("lineage", "Lineage and cost", "")
-    rows: list[dict[str, Cell]] = [
+    rows: list[dict[str, Entry]] = [
         {
             "run": run.name,
             "kind": run.kind,
@@ -37,7 +38,7 @@ def lineage_section(runs: Runs) -> Section:
 def _cost_table(runs: Runs) -> Table:
     """Wall and device time by kind of stage: what cells share counts once."""
     stages = runs.frame[runs.frame["fingerprint"] != ""]
-    rows: list[dict[str, Cell]] = []
+    rows: list[dict[str, Entry]] = []
     for kind, group in stages.groupby("kind", sort=False):
         rows.append(
             {

@@ -138,8 +138,8 @@ def _section(key: str, make: Callable[[Runs], Section], runs: Runs) -> Section:
         return make(runs)
     except Exception as error:  # noqa: BLE001  # shown on the page and logged whole
         _log.exception("A section of the report has failed")
-        missing = f"The section {key} has failed, which is a bug: {error!r}."
-        return Section(key, key.capitalize(), "", (), missing)
+        failed = f"This section has failed, which is a bug; the log has its traceback: {error}"
+        return Section(key, key.capitalize(), "", (failed,))
 
 
 def _with_own_names(sections: Iterable[Section]) -> list[Section]:

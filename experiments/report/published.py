@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from experiments.report.formats import Format, decimals
 from experiments.report.run_table import Runs
-from experiments.report.tables import NOTHING, Cell, Format, Number, Table, decimals
+from experiments.report.tables import NOTHING, Entry, Number, Table
 from orchestration.tracking.reader import TrackedRun
 
 _NUMBER = re.compile(r"\d+(?:\.(\d+))?")
@@ -35,9 +36,9 @@ def published_table(
     key: str,
     name: str,
     headings: Mapping[str, str],
-    measured: Sequence[Mapping[str, Cell]],
+    measured: Sequence[Mapping[str, Entry]],
     note: str = "",
-    counted_here: Sequence[Mapping[str, Cell]] = (),
+    counted_here: Sequence[Mapping[str, Entry]] = (),
 ) -> Table:
     """A published table with what was measured here below it.
 
@@ -50,7 +51,7 @@ def published_table(
         counted_here: more fields of each published row, if any.
     """
     content = published(key)
-    of_others: list[dict[str, Cell]] = [
+    of_others: list[dict[str, Entry]] = [
         {**{field: quoted(text) for field, text in row.items()}, **more}
         for row, more in zip(content["rows"], counted_here or itertools.repeat({}), strict=False)
     ]
@@ -69,13 +70,13 @@ def published(key: str) -> dict[str, Any]:
     return table
 
 
-def quoted(text: str) -> Cell:
+def quoted(text: str) -> Entry:
     """What is printed: a number where it is nothing else; with a unit it stays text."""
     match = _NUMBER.fullmatch(text)
     return Number(float(text), decimals(len(match[1] or ""))) if match else text
 
 
-def counted(network: str, cost: str, form: Format) -> Cell:
+def counted(network: str, cost: str, form: Format) -> Entry:
     """`flops` or `params` of a network by the name that Table 2 has, if it was counted.
 
     They were counted by `experiments.benchmarks.count_networks`.

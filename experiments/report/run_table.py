@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from experiments.report.tables import Cell, Format, mean_std, number
+from experiments.report.formats import Format
+from experiments.report.tables import Entry, mean_std, number
 from orchestration.tracking.reader import TrackedRun, read_experiment
 from orchestration.tracking.tracker import CELL
 
@@ -210,27 +211,27 @@ def numbers(rows: pd.DataFrame, metric: str) -> pd.Series:
     return rows[column] if column in rows else pd.Series(math.nan, index=rows.index)
 
 
-def average(rows: pd.DataFrame, metric: str, form: Format) -> Cell:
+def average(rows: pd.DataFrame, metric: str, form: Format) -> Entry:
     """A metric's mean ± standard deviation over some runs."""
     return mean_std(numbers(rows, metric), form)
 
 
-def reduced(
-    rows: pd.DataFrame,
-    metric: str,
-    form: Format,
-    how: Callable[[list[float]], float] = statistics.fmean,
-) -> Cell:
-    """A metric of several runs as one number, their mean or another one; finite values only."""
+def mean(
+    rows: pd.DataFrame, metric: str, how: Callable[[list[float]], float] = statistics.fmean
+) -> float:
+    """A metric of several runs as one number, their mean or another one.
+
+    Of finite values; NaN without any.
+    """
     finite = [float(each) for each in numbers(rows, metric) if math.isfinite(each)]
-    return number(how(finite) if finite else None, form)
+    return how(finite) if finite else math.nan
 
 
-def value(run: TrackedRun | None, metric: str, form: Format) -> Cell:
+def value(run: TrackedRun | None, metric: str, form: Format) -> Entry:
     """A metric of one run."""
     return number(None if run is None else run.metrics.get(metric), form)
 
 
-def mean_value(run: TrackedRun, metric: str, form: Format) -> Cell:
+def mean_value(run: TrackedRun, metric: str, form: Format) -> Entry:
     """A mean that a run itself has tracked ± the metric of that name with `_std`, if any."""
     return number(run.metrics.get(metric), form, run.metrics.get(f"{metric}_std", math.nan))

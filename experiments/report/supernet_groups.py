@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from experiments.config.training import Trainable
 from experiments.report.run_table import Runs, grouped, texts
+from experiments.report.tables import MOST_PICTURES
 from experiments.stages.supernet import recorded_scores
 from nas.early_bird import FloatArray
 from nas.space import SearchSpace, space_from_dict
@@ -69,6 +70,12 @@ def comparable(runs: Runs, supernets: pd.DataFrame, but: Collection[str]) -> lis
         ]
         supernet_groups.append(Group(", ".join([name, *apart]), group))
     return supernet_groups
+
+
+def drawn_since(groups: Sequence[pd.DataFrame]) -> float:
+    """The start of the newest run of the oldest group that has a picture."""
+    starts = sorted(float(group["start_time"].max()) for group in groups)
+    return starts[-MOST_PICTURES:][0]
 
 
 def in_order(supernets: pd.DataFrame, *then_by: str) -> pd.DataFrame:

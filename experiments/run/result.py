@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.experiment import CellConfig
-from experiments.figures.study import Study
 from experiments.plan.graph import BASELINE, DETECTION, ExperimentPlan, recipe, validation_rank
 from experiments.plan.tasks import Task
 from experiments.run.groups import axes_of, cell_metrics, note, retrained_of
+from experiments.run.study import Study
 from experiments.stages.detect import coco_metrics, detection_json, format_metrics
 from orchestration.store.stage_store import StageRecord
 

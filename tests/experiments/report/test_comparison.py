@@ -9,8 +9,9 @@ import yaml
 
 from experiments.benchmarks.count_networks import NETWORKS, count_network
 from experiments.report.comparison import comparison_section
+from experiments.report.formats import plain
 from experiments.report.published import counted, published, quoted
-from experiments.report.tables import NOTHING, Number, plain
+from experiments.report.tables import NOTHING, Number
 from tests.experiments.made_up_runs import MadeUpRuns, names, row, table, two_seeds, value
 
 CONFIGS = Path(__file__).parents[3] / "experiments" / "configs"

@@ -199,7 +199,7 @@ def test_one_line_names_the_command_where_a_result_is_missing() -> None:
     supernet(runs, "a", lr=2.0)
     assert len(early_bird_section(runs.runs).tables) == 1
     assert not empty.blocks
-    assert "`bnnas run CONFIG --set supernet.early_bird.window=5" in empty.missing
+    assert "_fashion_mnist.yaml --set supernet.early_bird.window=5" in empty.missing
 
 
 @pytest.mark.parametrize(

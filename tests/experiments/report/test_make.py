@@ -17,10 +17,11 @@ from experiments.commands.run import run_and_print
 from experiments.config.load import load_experiment
 from experiments.config.places import open_tracker
 from experiments.report import make
+from experiments.report.formats import percent
 from experiments.report.make import Report, build_report, keep_report, write_report
 from experiments.report.page import PAGE
 from experiments.report.run_table import Runs
-from experiments.report.tables import NOTHING, Number, Section, Table, percent
+from experiments.report.tables import NOTHING, Number, Section, Table
 from experiments.run.tracked import tracked_runs
 from orchestration.tracking.tracker import Tracker
 from tests.experiments.command import Outcome, assert_refused, environment
@@ -211,7 +212,10 @@ def test_a_section_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(make.SECTIONS, "cost", cost_section)
     report = build_report(two_seeds().runs)
     assert [section.key for section in report.sections] == KEYS
-    assert "the fan is loud" in report.section("cost").missing
+    (told,) = report.section("cost").blocks
+    assert "the fan is loud" in str(told)
+    assert report.section("cost") in report.shown
+    assert not any("loud" in line for line in report.missing)
     assert report.section("ablation").blocks
 
 
