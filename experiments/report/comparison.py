@@ -15,7 +15,6 @@ from experiments.report.cells import CellGroup, CellSet, cell_sets, is_done
 from experiments.report.formats import decimals, millions, percent, plain, size
 from experiments.report.published import (
     all_on_imagenet,
-    counted,
     on_imagenet,
     published,
     published_table,
@@ -135,11 +134,7 @@ def _published_table(own: list[dict[str, Entry]]) -> Table:
         "Counted here is torchvision's network at 224×224: multiply-adds of convolutions and "
         "linear layers."
     )
-    extra = [
-        {f"counted_{cost}": counted(row["network"], cost, millions) for cost in ("params", "flops")}
-        for row in published("table_2")["rows"]
-    ]
-    return published_table("table_2", "comparison-published", _TABLE_2, measured, note, extra)
+    return published_table("table_2", "comparison-published", _TABLE_2, measured, note)
 
 
 def _released_table(retrained: Container[str | None]) -> Table:

@@ -87,7 +87,7 @@ def early_bird_section(runs: Runs) -> Section:
     supernets = finished_supernets(runs)
     fixed, stopped = (supernets[supernets["stops_early"] == is_so] for is_so in (False, True))
     groups = []
-    for title, members in comparable(runs, fixed, {TRAINABLE, EPOCHS, SEED}):
+    for title, members in comparable(runs, fixed):
         longest = members.sort_values("epochs", ascending=False, kind="stable")
         longest = longest.drop_duplicates(["trainable", "seed"])
         groups.append((title, members[members.index.isin(longest.index)]))
@@ -205,10 +205,7 @@ def _stopped_table(runs: Runs, stopped: pd.DataFrame, fixed: pd.DataFrame) -> Ta
         return frozenset(each for each in runs.params(run_id) if not each[0].startswith(EARLY_BIRD))
 
     twins = {but_stop(run_id): runs.by_id[run_id] for run_id in reversed(fixed.index)}
-    but = {TRAINABLE, EPOCHS, SEED, f"{EARLY_BIRD}.window", f"{EARLY_BIRD}.threshold"}
-    titles = {
-        run_id: title for title, group in comparable(runs, stopped, but) for run_id in group.index
-    }
+    titles = {run_id: title for title, group in comparable(runs, stopped) for run_id in group.index}
     rows = [
         {"supernet": titles[run_id], **_stopped_row(runs, run_id, twins.get(but_stop(run_id)))}
         for run_id in in_order(stopped, "epochs", "seed").index

@@ -15,9 +15,6 @@ from experiments.figures.preference import Means, preference_figure
 from experiments.report.formats import Format, decimals
 from experiments.report.run_table import Runs
 from experiments.report.supernet_groups import (
-    EPOCHS,
-    SEED,
-    TRAINABLE,
     comparable,
     drawn_since,
     finished_supernets,
@@ -48,7 +45,7 @@ _signed = Format("{:+.2f}".format, 100)  # percent
 def preference_section(runs: Runs) -> Section:
     """Of each group of comparable supernets those that train longest."""
     supernets = finished_supernets(runs)
-    groups = comparable(runs, supernets[~supernets["stops_early"]], {TRAINABLE, EPOCHS, SEED})
+    groups = comparable(runs, supernets[~supernets["stops_early"]])
     blocks: list[Block] = []
     for title, group in groups:
         draw = group["start_time"].max() >= drawn_since([each for _, each in groups])
@@ -104,30 +101,26 @@ def _candidates(runs: Runs, group: pd.DataFrame) -> pd.DataFrame:
     """
     space = space_of(runs, runs.by_id[group.index[0]])
     rows = []
-    for run_id, trainable, epochs in zip(
-        group.index, group["trainable"], group["epochs"], strict=True
-    ):
+    for run_id, supernet in group.iterrows():
         scores_LN = None if space is None else scores_of(runs.by_id[run_id].metrics, space)
         if space is None or scores_LN is None:
             continue
         for layer in space.searched_layers:
             candidates = space.layers[layer].candidates
-            mean = float(scores_LN[layer, : len(candidates)].mean())
-            for choice, candidate in enumerate(candidates):
-                score = float(scores_LN[layer, choice])
-                rows.append(
-                    {
-                        "run_id": run_id,
-                        "trainable": trainable,
-                        "epochs": epochs,
-                        "layer": layer,
-                        "kernel": candidate.kernel,
-                        "expansion": candidate.expansion,
-                        "layer_mean": mean,
-                        "score": score,
-                        "share": score / mean - 1 if mean else None,
-                    }
-                )
+            scores_N = scores_LN[layer, : len(candidates)]
+            mean = float(scores_N.mean())
+            of_all = {"run_id": run_id, "layer": layer, "layer_mean": mean}
+            of_all |= supernet[["trainable", "epochs"]]
+            rows += [
+                {
+                    **of_all,
+                    "kernel": candidate.kernel,
+                    "expansion": candidate.expansion,
+                    "score": score,
+                    "share": score / mean - 1 if mean else None,
+                }
+                for candidate, score in zip(candidates, scores_N.tolist(), strict=True)
+            ]
     return pd.DataFrame(rows)
 
 

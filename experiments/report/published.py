@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from experiments.report.formats import Format, decimals
+from experiments.report.formats import decimals, millions
 from experiments.report.run_table import Runs
 from experiments.report.tables import NOTHING, Entry, Number, Table
 from orchestration.tracking.reader import TrackedRun
@@ -38,7 +37,6 @@ def published_table(
     headings: Mapping[str, str],
     measured: Sequence[Mapping[str, Entry]],
     note: str = "",
-    counted_here: Sequence[Mapping[str, Entry]] = (),
 ) -> Table:
     """A published table with what was measured here below it.
 
@@ -48,47 +46,32 @@ def published_table(
         headings: field → heading; fields that nobody has are left out.
         measured: rows by field.
         note: what must be known to read it.
-        counted_here: more fields of each published row, if any.
     """
     content = published(key)
-    of_others: list[dict[str, Entry]] = [
-        {**{field: quoted(text) for field, text in row.items()}, **more}
-        for row, more in zip(content["rows"], counted_here or itertools.repeat({}), strict=False)
-    ]
+    of_others = [{field: quoted(what) for field, what in row.items()} for row in content["rows"]]
     fields = [field for field in headings if any(field in row for row in of_others)]
     rows = [
         {headings[field]: row.get(field, NOTHING) for field in fields}
-        for row in (*of_others, *measured)
+        for row in [*of_others, *measured]
     ]
     title = f"{content['source']}, and {len(measured)} measured here (the last rows)"
     return Table.of(name, title, rows, note)
 
 
+@functools.cache
 def published(key: str) -> dict[str, Any]:
     """`source`, and `rows` of field → text, of a table in `published.yaml`; KeyError without it."""
-    table: dict[str, Any] = _read("published.yaml")[key]
+    path = Path(__file__).with_name("published.yaml")
+    table: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))[key]
     return table
 
 
-def quoted(text: str) -> Entry:
-    """What is printed: a number where it is nothing else; with a unit it stays text."""
-    match = _NUMBER.fullmatch(text)
-    return Number(float(text), decimals(len(match[1] or ""))) if match else text
+def quoted(what: str | int) -> Entry:
+    """What is printed: a number where it is nothing else; with a unit it stays text.
 
-
-def counted(network: str, cost: str, form: Format) -> Entry:
-    """`flops` or `params` of a network by the name that Table 2 has, if it was counted.
-
-    They were counted by `experiments.benchmarks.count_networks`.
+    A count is none of the publication, but counted here.
     """
-    for row in _read("counted.yaml")["networks"]:
-        if row["network"] == network:
-            return Number(float(row[cost]), form)
-    return NOTHING
-
-
-@functools.cache
-def _read(name: str) -> dict[str, Any]:
-    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
-    content: dict[str, Any] = yaml.safe_load(text)
-    return content
+    if isinstance(what, int):
+        return Number(float(what), millions)
+    match = _NUMBER.fullmatch(what)
+    return Number(float(what), decimals(len(match[1] or ""))) if match else what

@@ -19,6 +19,8 @@ from orchestration.tracking.reader import TrackedRun
 
 TRAINABLE, EPOCHS, SEED = "supernet.trainable", "supernet.epochs", "seed"
 EARLY_BIRD = "supernet.early_bird"
+# In which supernets that are compared may differ.
+FREE = (TRAINABLE, EPOCHS, SEED, f"{EARLY_BIRD}.window", f"{EARLY_BIRD}.threshold")
 
 
 class Group(NamedTuple):
@@ -52,7 +54,7 @@ def finished_supernets(runs: Runs) -> pd.DataFrame:
     return rows.loc[[each.index[-1] for each in grouped(rows, runs.params)]]
 
 
-def comparable(runs: Runs, supernets: pd.DataFrame, but: Collection[str]) -> list[Group]:
+def comparable(runs: Runs, supernets: pd.DataFrame, but: Collection[str] = FREE) -> list[Group]:
     """Groups that agree in all params except `but`, in the order of their first members."""
     groups = grouped(supernets, lambda run_id: runs.params(run_id, but))
     members = [(dict(runs.params(each.index[0], but)), in_order(each, "seed")) for each in groups]
