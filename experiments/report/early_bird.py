@@ -30,7 +30,6 @@ from experiments.report.supernet_groups import (
     finished_supernets,
     in_order,
     scores_of,
-    section_of,
 )
 from experiments.report.tables import (
     NOTHING,
@@ -47,6 +46,7 @@ from nas.early_bird import FloatArray, distance_matrix, early_bird_epoch, rank_v
 from nas.ranking import kendall_tau
 from nas.search import optimality_gap
 from nas.space import Architecture, SearchSpace, space_from_dict
+from orchestration.tracking.params import nested_params
 from orchestration.tracking.reader import TrackedRun
 
 _MISSING = (
@@ -187,7 +187,7 @@ def _row(runs: Runs, course: _Course) -> dict[str, Entry]:
 
 
 def _winner(scores_LN: FloatArray, course: _Course, search: TrackedRun) -> Architecture:
-    limits = budgets(section_of(search, "search"), course.space)
+    limits = budgets(nested_params(search.params, "search"), course.space)
     return search_within(scores_LN, limits).ranked[0].arch
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
@@ -20,7 +19,6 @@ import pandas as pd
 from experiments.report.formats import Format
 from experiments.report.tables import Entry, mean_std, number
 from orchestration.tracking.reader import TrackedRun, read_experiment
-from orchestration.tracking.tracker import CELL
 
 _COLUMNS = ["run_id", "name", "kind", "status", "parent_run_id", "fingerprint"]
 
@@ -36,38 +34,6 @@ class Artifacts(Protocol):
 
     def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
         """The PNGs among its figures whose names begin so, in the order of their names."""
-
-
-@dataclass(frozen=True)
-class InHand:
-    """The artifacts of results in hand.
-
-    Attributes:
-        records: run id → record.
-        folder: where this machine keeps figures and tables, if it does: in it a folder for each
-            experiment and each cell.
-    """
-
-    records: Mapping[str, Mapping[str, Any]]
-    folder: Path | None = None
-
-    def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
-        """As :class:`Artifacts` has it."""
-        return self.records.get(run.run_id)
-
-    def document(self, run: TrackedRun, path: str) -> str | None:
-        """As :class:`Artifacts` has it."""
-        files = self._files(run, path)
-        return files[0].read_text("utf-8") if files else None
-
-    def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
-        """As :class:`Artifacts` has it."""
-        return [file.read_bytes() for file in self._files(run, f"{prefix}*.png")]
-
-    def _files(self, run: TrackedRun, pattern: str) -> list[Path]:
-        if self.folder is None:
-            return []
-        return sorted((self.folder / run.tags.get(CELL, run.name)).glob(pattern))
 
 
 @dataclass(frozen=True)
@@ -105,20 +71,6 @@ class Runs:
         if run is not None:
             tracked = tracked.part(run)
         return cls(uri, experiment, tracked.runs, tracked.num_foreign, tracked)
-
-    @classmethod
-    def of(
-        cls,
-        runs: Sequence[TrackedRun],
-        records: Mapping[str, Mapping[str, Any]],
-        *,
-        uri: str,
-        experiment: str,
-        folder: Path | None = None,
-    ) -> Runs:
-        """From results in hand: runs, run id → record, and the folder as :class:`InHand` has it."""
-        ordered = tuple(sorted(runs, key=lambda run: run.started_at))
-        return cls(uri, experiment, ordered, 0, InHand(records, folder))
 
     @cached_property
     def by_id(self) -> Mapping[str, TrackedRun]:

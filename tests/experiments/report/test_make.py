@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -124,15 +123,9 @@ def test_a_table_for_people_and_for_a_notebook() -> None:
 @pytest.mark.parametrize("kind", ["sweep", "study", "detector"])
 def test_results_in_hand_give_the_report_that_mlflow_gives(recorded: Recorded, kind: str) -> None:
     result = getattr(recorded, kind)
-    runs, records = tracked_runs(result, open_tracker(result.plan.experiment.shared))
-    in_hand = Runs.of(
-        runs,
-        {run_id: dataclasses.asdict(record) for run_id, record in records.items()},
-        uri=recorded.uri,
-        experiment="bnnas",
-        folder=result.figures.parent,
-    )
-    own_ids = {run.run_id for run in runs}
+    found = tracked_runs(result, open_tracker(result.plan.experiment.shared))
+    in_hand = Runs(recorded.uri, "bnnas", found.runs, 0, found)
+    own_ids = {run.run_id for run in found.runs}
     read = Runs.read(recorded.uri, "bnnas", own_ids)
     # In MLflow a stage that several groups share leads to what the first of them made it from.
     run_id = result.run_id or result.tasks[0].stages[-1]["mlflow_run_id"]
