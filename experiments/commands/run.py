@@ -111,7 +111,7 @@ def _report(
     from experiments.run.tracked import tracked_runs
 
     in_hand = tracked_runs(result, tracker)
-    report = build_report(Runs(tracker.uri, tracker.experiment, in_hand.runs, 0, in_hand))
+    report = build_report(Runs(tracker.experiment, in_hand.runs, 0, in_hand))
     config = result.plan.experiment.shared
     folder = report_folder(config.storage, result.name)
     page = keep_report(report, folder, tracker, result.run_id)

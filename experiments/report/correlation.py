@@ -178,13 +178,13 @@ def _spread_table(run: TrackedRun) -> Table:
     """How much architectures differ, beside how much one differs from itself; empty if unknown."""
     rows: list[dict[str, Entry]] = []
     for name, (label, form) in _MEASURED.items():
-        cells: dict[str, Entry] = {
+        found: dict[str, Entry] = {
             "between architectures": value(run, f"between/{name}", form),
             "between seeds": value(run, f"within/{name}", form),
             "reliability": value(run, f"reliability/{name}", decimals(2)),
         }
-        if set(cells.values()) != {NOTHING}:
-            rows.append({"standard deviation of": label, **cells})
+        if set(found.values()) != {NOTHING}:
+            rows.append({"standard deviation of": label, **found})
     title = f"{run.name}: how much of the differences is the architectures'"
     return Table.of(f"spread-{run.name}", title, rows, _SPREAD_NOTE)
 
@@ -207,8 +207,12 @@ def _summary(run: TrackedRun) -> tuple[str, ...]:
         ("tau_over_bn", "Less that of bn over the same architectures"),
         ("tau_within", "Among architectures of about one size"),
     ):
-        if intervals := _intervals(run, metric):
-            sentences.append(f"{start}: {_listed(intervals)}.")
+        parts = [
+            f"{name} {each.value:z.2f} [{each.low:z.2f}, {each.high:z.2f}]"
+            for name, each in _intervals(run, metric).items()
+        ]
+        if parts:
+            sentences.append(f"{start}: {', '.join(parts)}.")
     if {"between/top1", "within/top1", "reliability/top1"} <= set(metrics):
         sentences.append(
             f"How sure: test top-1 differs by {percent(metrics['between/top1'])} points between "
@@ -221,10 +225,3 @@ def _summary(run: TrackedRun) -> tuple[str, ...]:
             "several `seeds` say it."
         )
     return tuple(sentences)
-
-
-def _listed(intervals: Mapping[str, Interval]) -> str:
-    return ", ".join(
-        f"{name} {each.value:z.2f} [{each.low:z.2f}, {each.high:z.2f}]"
-        for name, each in intervals.items()
-    )

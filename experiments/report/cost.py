@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import starmap
 from typing import NamedTuple
 
 import pandas as pd
@@ -103,6 +102,10 @@ def _cell_row(group: CellGroup) -> dict[str, Entry]:
         group.stages[kind] for kind in ("supernet", "search", "retrain")
     )
     hours = decimals(4)
+    searcher = next(iter(texts(searches, "params.search.searcher")), "")
+    candidates = average(searches, "num_evaluated", plain)
+    if candidates == NOTHING:  # where all searchers were timed, each has its own
+        candidates = average(searches, f"{searcher}/num_evaluated", plain)
     return {
         "supernet trains": group.trains,
         "ranked by": group.label("indicator"),
@@ -111,9 +114,9 @@ def _cell_row(group: CellGroup) -> dict[str, Entry]:
         "epochs trained": average(supernets, "epochs", plain),
         "trained parameters": average(supernets, "trained_params", plain),
         "of": average(supernets, "supernet_params", plain),
-        "searcher": _searcher(group),
+        "searcher": searcher,
         "search (s)": average(searches, "wall_s", decimals(2)),
-        "candidates": _candidates(searches, _searcher(group)),
+        "candidates": "none" if searcher == "exact" else candidates,
         "supernet (device-h)": average(supernets, "device_hours", hours),
         "search (device-h)": average(searches, "device_hours", hours),
         "retraining (device-h)": average(retrained, "device_hours", hours),
@@ -121,22 +124,6 @@ def _cell_row(group: CellGroup) -> dict[str, Entry]:
         "whole (s)": average(group.cells, "wall_s", decimals(1)),
         "test top-1 (%)": average(group.cells, "top1", percent),
     }
-
-
-def _searcher(group: CellGroup) -> str:
-    """Such as `exact`; empty if no search is tracked."""
-    searches = texts(group.stages["search"], "params.search.searcher")
-    return str(searches.iloc[0]) if len(searches) else ""
-
-
-def _candidates(searches: pd.DataFrame, searcher: str) -> Entry:
-    """How many the searcher has evaluated; exact search evaluates none one by one."""
-    if searcher == "exact":
-        return "none"
-    evaluated = average(searches, "num_evaluated", plain)
-    return (
-        evaluated if evaluated != NOTHING else average(searches, f"{searcher}/num_evaluated", plain)
-    )
 
 
 def _published_row(group: CellGroup) -> dict[str, Entry]:
@@ -169,27 +156,21 @@ def _searches(runs: Runs, *, additive: bool) -> list[_Searches]:
     groups = []
     for own in grouped(rows, lambda i: (places[i][1], runs.params(i, free))):
         (space, data), params = places[own.index[-1]], runs.by_id[own.index[-1]].params
-        limits = {
-            key: text
-            for prefix in _LIMITS
+        limits = [
+            f"{key.removeprefix(prefix)} {sign} {count(float(text))}"
+            for prefix, sign in _LIMITS.items()
             for key, text in params.items()
             if key.startswith(prefix) and text != "null"
-        }
+        ]
         head: dict[str, Entry] = {
             "space": space,
             "data": data,
             "ranked by": params["search.indicator"],
-            "budget": ", ".join(starmap(_limit, limits.items())) or "none",
+            "budget": ", ".join(limits) or "none",
         }
         content = {key: text for key, text in params.items() if key.startswith("space.")}
         groups.append(_Searches(head, (data, content, limits), own[-_MOST:]))
     return groups
-
-
-def _limit(key: str, text: str) -> str:
-    """Such as `flops ≤ 300.0 k`."""
-    prefix = key[: len("search.max_")]
-    return f"{key.removeprefix(prefix)} {_LIMITS[prefix]} {count(float(text))}"
 
 
 def _where(runs: Runs, search: TrackedRun, cell: str | None) -> tuple[str, str]:

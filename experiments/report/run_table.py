@@ -41,14 +41,12 @@ class Runs:
     """The runs of an experiment, the oldest first.
 
     Attributes:
-        uri: of the server or database.
         experiment: name of the MLflow experiment.
         tracked: the runs of this program.
         num_foreign: how many others there are.
         artifacts: what the runs have beside their rows.
     """
 
-    uri: str
     experiment: str
     tracked: tuple[TrackedRun, ...]
     num_foreign: int
@@ -70,7 +68,7 @@ class Runs:
         tracked = read_experiment(uri, experiment, run_ids)
         if run is not None:
             tracked = tracked.part(run)
-        return cls(uri, experiment, tracked.runs, tracked.num_foreign, tracked)
+        return cls(experiment, tracked.runs, tracked.num_foreign, tracked)
 
     @cached_property
     def by_id(self) -> Mapping[str, TrackedRun]:

@@ -180,7 +180,7 @@ class MadeUpRuns:
     @property
     def runs(self) -> Runs:
         """As a section of the report takes them."""
-        return Runs("", "test", tuple(self.tracked), 0, self)
+        return Runs("test", tuple(self.tracked), 0, self)
 
     # The artifacts of the runs.
 

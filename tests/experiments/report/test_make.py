@@ -124,7 +124,7 @@ def test_a_table_for_people_and_for_a_notebook() -> None:
 def test_results_in_hand_give_the_report_that_mlflow_gives(recorded: Recorded, kind: str) -> None:
     result = getattr(recorded, kind)
     found = tracked_runs(result, open_tracker(result.plan.experiment.shared))
-    in_hand = Runs(recorded.uri, "bnnas", found.runs, 0, found)
+    in_hand = Runs("bnnas", found.runs, 0, found)
     own_ids = {run.run_id for run in found.runs}
     read = Runs.read(recorded.uri, "bnnas", own_ids)
     # In MLflow a stage that several groups share leads to what the first of them made it from.
