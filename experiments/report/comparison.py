@@ -56,7 +56,7 @@ def comparison_section(runs: Runs) -> Section:
         _own_row(group.setting, group.label("space"), group.cells, group.stages)
         for cell_set in sets
         for group in cell_set.groups
-        if all_on_imagenet(runs, group.stages["retrain"].index)
+        if all_on_imagenet(group.stages["retrain"])
     ]
     own += [
         _own_row(f"given: {texts(rows, 'params.arch').iloc[-1]}", NOTHING, rows, {"retrain": rows})
@@ -70,14 +70,14 @@ def comparison_section(runs: Runs) -> Section:
         )
         blocks.append(Table.of("comparison-own", "Retrained here, on ImageNet", own, note))
         blocks.append(_published_table(own))
-        retrained = filter(on_imagenet, (each for each in runs.tracked if each.kind == "retrain"))
-        released = _released_table({run.params.get("arch") for run in retrained})
+        retrained = runs.of_kind("retrain")
+        released = _released_table(set(texts(retrained[on_imagenet(retrained)], "params.arch")))
         blocks += [released] if released.rows else []
     elsewhere: dict[tuple[str, str], dict[str, Entry]] = {}
     for cell_set in sets:  # sweeps before cells that were run alone
         where = (_images(cell_set), cell_set.label("space"))
-        run_ids = runs.inputs(cell_set.cells, "retrain").index
-        if where in elsewhere or not cell_set.groups or all_on_imagenet(runs, run_ids):
+        is_imagenet = all_on_imagenet(runs.inputs(cell_set.cells, "retrain"))
+        if where in elsewhere or not cell_set.groups or is_imagenet:
             continue
         if (chosen := _winner(cell_set)) is not None:
             elsewhere[where] = _elsewhere_row(cell_set, *chosen)
@@ -93,9 +93,8 @@ def _given(runs: Runs) -> list[pd.DataFrame]:
     """Retrainings on ImageNet that belong to no group, such as that of a detector's backbone."""
     rows = runs.of_kind("retrain")
     searched = set(texts(runs.of_kind("cell"), "input.retrain"))
-    rows = rows[~rows.index.isin(searched) & ~rows["parent_run_id"].isin(runs.frame.index)]
-    rows = rows[is_done(rows)]
-    rows = rows.loc[[run_id for run_id in rows.index if on_imagenet(runs.by_id[run_id])]]
+    is_given = ~rows.index.isin(searched) & ~rows["parent_run_id"].isin(runs.frame.index)
+    rows = rows[is_given & is_done(rows) & on_imagenet(rows)]
     return grouped(rows, lambda run_id: runs.params(run_id, ("seed",)))
 
 
@@ -137,7 +136,7 @@ def _published_table(own: list[dict[str, Entry]]) -> Table:
     return published_table("table_2", "comparison-published", _TABLE_2, measured, note)
 
 
-def _released_table(retrained: Container[str | None]) -> Table:
+def _released_table(retrained: Container[str]) -> Table:
     """Which of the authors' released architectures were retrained here, by our cost tables."""
     rows = []
     for row in published("released")["rows"]:

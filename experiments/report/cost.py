@@ -67,7 +67,7 @@ def cost_section(runs: Runs) -> Section:
         _published_row(group)
         for each in sets
         for group in each.groups
-        if all_on_imagenet(runs, group.stages["retrain"].index)
+        if all_on_imagenet(group.stages["retrain"])
     ]
     if measured:
         blocks.append(published_table("table_1", "cost-published", _TABLE_1, measured))

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from experiments.report.formats import decimals, millions
-from experiments.report.run_table import Runs
+from experiments.report.run_table import texts
 from experiments.report.tables import NOTHING, Entry, Number, Table
-from orchestration.tracking.reader import TrackedRun
 
 _NUMBER = re.compile(r"\d+(?:\.(\d+))?")
 _IMAGENET_CLASSES = "1000"
 
 
-def on_imagenet(run: TrackedRun) -> bool:
-    """Whether a retraining's images are ImageNet's: what the published networks are compared on."""
-    named, classes = (run.params.get(p) for p in ("data.name", "space.input.num_classes"))
-    return named == "imagefolder" and classes == _IMAGENET_CLASSES
+def on_imagenet(retrained: pd.DataFrame) -> pd.Series:
+    """Which retrainings are on ImageNet's images: what the published networks are compared on."""
+    is_folder = texts(retrained, "params.data.name") == "imagefolder"
+    return is_folder & (texts(retrained, "params.space.input.num_classes") == _IMAGENET_CLASSES)
 
 
-def all_on_imagenet(runs: Runs, retrained: Iterable[str]) -> bool:
-    """Whether that holds of some retrainings, and there are any."""
-    run_ids = list(retrained)
-    return bool(run_ids) and all(on_imagenet(runs.by_id[run_id]) for run_id in run_ids)
+def all_on_imagenet(retrained: pd.DataFrame) -> bool:
+    """Whether that holds of all of them, and there are any."""
+    return len(retrained) > 0 and bool(on_imagenet(retrained).all())
 
 
 def published_table(
