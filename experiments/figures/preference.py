@@ -34,6 +34,8 @@ def preference_figure(kernel: Means, expansion: Means, layer: Means) -> Figure:
         panel, is_layer = axes[name], name == "layer"
         places = sorted({place for means in by_trainable.values() for place in means})
         scale = 1 if is_layer else 100
+        if not is_layer:
+            panel.axhline(0, color=COLORS["front"], linewidth=0.8)
         for number, (trainable, means) in enumerate(by_trainable.items()):
             offset = _APART * (number - (len(by_trainable) - 1) / 2)
             panel.errorbar(
@@ -51,7 +53,6 @@ def preference_figure(kernel: Means, expansion: Means, layer: Means) -> Figure:
         if is_layer:
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         else:
-            panel.axhline(0, color=COLORS["front"], linewidth=0.8)
             panel.set_xticks(range(len(places)), [str(place) for place in places])
             panel.set_xlim(-0.5, len(places) - 0.5)
     axes["kernel"].set_ylabel("from the layer's mean (%)")
