@@ -168,7 +168,7 @@ def _searches(runs: Runs, *, additive: bool) -> list[_Searches]:
             "ranked by": params["search.indicator"],
             "budget": ", ".join(limits) or "none",
         }
-        content = {key: text for key, text in params.items() if key.startswith("space.")}
+        content = runs.params(own.index[-1], prefix="space.")
         groups.append(_Searches(head, (data, content, limits), own[-_MOST:]))
     return groups
 

@@ -50,7 +50,7 @@ def detection_section(runs: Runs) -> Section:
     rows = rows[numbers(rows, _MAP).map(math.isfinite).astype(bool)]
     found = [
         (_images(runs, own.index[-1]), _by_config(runs, own))
-        for own in grouped(rows, lambda run_id: frozenset(_data_params(runs.by_id[run_id])))
+        for own in grouped(rows, lambda run_id: runs.params(run_id, prefix="detect.data."))
     ]
     found.sort(key=lambda pair: pair[0] != _COCO)
     blocks: list[Block] = [_own_table(runs, images, configs) for images, configs in found]
@@ -68,11 +68,6 @@ def detection_section(runs: Runs) -> Section:
     summary = (_sentence(runs, *found[0]),) if found else ()
     missing = "" if measured else _MISSING
     return Section("detection", "Detection", "Table 3", tuple(blocks), missing, summary)
-
-
-def _data_params(run: TrackedRun) -> list[tuple[str, str]]:
-    """What the images are known by."""
-    return [pair for pair in run.params.items() if pair[0].startswith("detect.data.")]
 
 
 def _images(runs: Runs, run_id: str) -> str:

@@ -216,7 +216,9 @@ def _stopped_table(runs: Runs, stopped: pd.DataFrame, fixed: pd.DataFrame) -> Ta
 
 def _stopped_row(runs: Runs, run_id: str, twin: TrackedRun | None) -> dict[str, Entry]:
     supernet, params, hours = runs.by_id[run_id], runs.by_id[run_id].params, decimals(4)
-    ours, theirs = _like_cells(runs, supernet, twin)
+    of_ours, of_theirs = _cells_of(runs, supernet), _cells_of(runs, twin)
+    setting = next((each for each in of_ours if each in of_theirs), next(iter(of_ours), ()))
+    ours, theirs = of_ours.get(setting), of_theirs.get(setting)
     winners = [cell.params.get("winner") for cell in (ours, theirs) if cell is not None]
     is_known = len(winners) == 2 and all(winners)
     rule = (params.get(f"{EARLY_BIRD}.{name}", "?") for name in ("window", "threshold"))
@@ -234,29 +236,15 @@ def _stopped_row(runs: Runs, run_id: str, twin: TrackedRun | None) -> dict[str, 
     }
 
 
-def _like_cells(
-    runs: Runs, supernet: TrackedRun, twin: TrackedRun | None
-) -> tuple[TrackedRun | None, TrackedRun | None]:
-    """A cell of each supernet that are alike in all else; the second is None where none is."""
-    ours = _cells_of(runs, supernet)
-    theirs = [] if twin is None else _cells_of(runs, twin)
-    alike = (
-        (cell, other)
-        for cell in ours
-        for other in theirs
-        if _settings(runs, cell) == _settings(runs, other)
-    )
-    return next(alike, (ours[0] if ours else None, None))
-
-
-def _cells_of(runs: Runs, supernet: TrackedRun) -> list[TrackedRun]:
+def _cells_of(runs: Runs, supernet: TrackedRun | None) -> dict[tuple[object, ...], TrackedRun]:
+    """What a cell by the BN indicator searched and retrained with → the first such cell."""
     cells = runs.of_kind("cell", finished=True)
-    of_it = texts(cells, "input.supernet") == supernet.run_id
-    return [runs.by_id[i] for i in cells.index[of_it & (texts(cells, "params.indicator") == "bn")]]
-
-
-def _settings(runs: Runs, cell: TrackedRun) -> tuple[object, ...]:
-    """What a cell searched and retrained with, the architecture left out."""
-    stages = (runs.input(cell.run_id, kind) for kind in ("search", "retrain"))
-    of_stages = [None if run is None else runs.params(run.run_id, ("arch",)) for run in stages]
-    return cell.params.get("max_flops"), cell.params.get("retrain_epochs"), *of_stages
+    of_it = texts(cells, "input.supernet") == (None if supernet is None else supernet.run_id)
+    found: dict[tuple[object, ...], TrackedRun] = {}
+    for run_id in cells.index[of_it & (texts(cells, "params.indicator") == "bn")]:
+        params = runs.by_id[run_id].params
+        stages = [runs.input(run_id, kind) for kind in ("search", "retrain")]
+        of_stages = [stage and runs.params(stage.run_id, ("arch",)) for stage in stages]
+        setting = (params.get("max_flops"), params.get("retrain_epochs"), *of_stages)
+        found.setdefault(setting, runs.by_id[run_id])
+    return found

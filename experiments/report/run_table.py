@@ -128,9 +128,14 @@ class Runs:
         """What a run was made from."""
         return self.by_id.get(self.by_id[run_id].inputs.get(kind, ""))
 
-    def params(self, run_id: str, but: Collection[str] = ()) -> frozenset[tuple[str, str]]:
-        """Names and texts of a run's params, for comparison; some of them left out."""
-        return frozenset(each for each in self.by_id[run_id].params.items() if each[0] not in but)
+    def params(
+        self, run_id: str, but: Collection[str] = (), *, prefix: str = ""
+    ) -> frozenset[tuple[str, str]]:
+        """Names and texts of a run's params, for comparison; some of them, or all but some."""
+        params = self.by_id[run_id].params.items()
+        return frozenset(
+            each for each in params if each[0].startswith(prefix) and each[0] not in but
+        )
 
     def record(self, run_id: str) -> Mapping[str, Any] | None:
         """A stage's whole record: config, history and result; None where it cannot be had."""
