@@ -15,15 +15,7 @@ from experiments.report.formats import decimals, millions, milliseconds, percent
 from experiments.report.published import all_on_imagenet, published_table
 from experiments.report.run_table import Runs, average, grouped, mean, numbers, texts
 from experiments.report.supernet_groups import drawn_since
-from experiments.report.tables import (
-    NOTHING,
-    Block,
-    Entry,
-    Picture,
-    Section,
-    Table,
-    number,
-)
+from experiments.report.tables import NOTHING, Block, Entry, Picture, Section, Table, number
 from nas.indicators import INDICATORS
 from orchestration.tracking.reader import TrackedRun
 

@@ -31,16 +31,7 @@ from experiments.report.supernet_groups import (
     in_order,
     scores_of,
 )
-from experiments.report.tables import (
-    NOTHING,
-    Block,
-    Entry,
-    Number,
-    Picture,
-    Section,
-    Table,
-    number,
-)
+from experiments.report.tables import NOTHING, Block, Entry, Number, Picture, Section, Table, number
 from nas.cost import gather_sum
 from nas.early_bird import FloatArray, distance_matrix, early_bird_epoch, rank_vector, similarity
 from nas.ranking import kendall_tau
@@ -137,11 +128,10 @@ def _picture(title: str, courses: Sequence[_Course]) -> Picture:
         if int(course.run.params[EPOCHS]) > int(longest.run.params[EPOCHS]):
             drawn[course.run.params[TRAINABLE]] = course
     panels = {f"{name}, seed {each.run.params[SEED]}": each for name, each in drawn.items()}
-    readings = [
-        f"{label}: {len(course.scores_ELN)} epochs, "
-        f"{f'settled after epoch {course.stop}' if course.stop else 'not settled by the rule'}"
-        for label, course in panels.items()
-    ]
+    readings = []
+    for label, course in panels.items():
+        settled = f"settled after epoch {course.stop}" if course.stop else "not settled by the rule"
+        readings.append(f"{label}: {len(course.scores_ELN)} epochs, {settled}")
     return Picture(
         "early-bird",
         f"{title}: similarity of the rank vectors between epochs",
