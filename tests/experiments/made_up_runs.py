@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from experiments.report.run_table import Runs
-from experiments.report.tables import Cell, Number, Section, Table
+from experiments.report.tables import Entry, Number, Section, Table
 from orchestration.tracking.params import flatten_params
 from orchestration.tracking.reader import TrackedRun
 
@@ -233,12 +233,12 @@ def names(section: Section) -> list[str]:
     return [each.name for each in section.tables]
 
 
-def value(cell: Cell) -> float:
+def value(cell: Entry) -> float:
     """With all digits, in the unit of the metric."""
     assert isinstance(cell, Number), cell
     return cell.value
 
 
-def row(found: Table, place: int = 0) -> dict[str, Cell]:
+def row(found: Table, place: int = 0) -> dict[str, Entry]:
     """Heading → cell of a row."""
     return dict(zip(found.columns, found.rows[place], strict=True))
