@@ -18,6 +18,7 @@ import pandas as pd
 
 from experiments.report.formats import Format
 from experiments.report.tables import Entry, mean_std, number
+from experiments.run.about import CELL_PARAMS
 from orchestration.tracking.reader import TrackedRun, read_experiment
 
 _COLUMNS = ["run_id", "name", "kind", "status", "parent_run_id", "fingerprint"]
@@ -125,10 +126,13 @@ class Runs:
     def params(
         self, run_id: str, but: Collection[str] = (), *, prefix: str = ""
     ) -> frozenset[tuple[str, str]]:
-        """Names and texts of a run's params, for comparison; some of them, or all but some."""
-        params = self.by_id[run_id].params.items()
+        """Names and texts of a stage's params, for comparison; some of them, or all but some.
+
+        Those that repeat its config under the names that cells have for them are left out.
+        """
+        params, left_out = self.by_id[run_id].params.items(), {*but, *CELL_PARAMS}
         return frozenset(
-            each for each in params if each[0].startswith(prefix) and each[0] not in but
+            each for each in params if each[0].startswith(prefix) and each[0] not in left_out
         )
 
     def record(self, run_id: str) -> Mapping[str, Any] | None:

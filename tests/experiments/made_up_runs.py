@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.report.run_table import Runs
 from experiments.report.tables import Entry, Number, Section, Table
+from experiments.run.about import about
 from orchestration.tracking.params import flatten_params
 from orchestration.tracking.reader import TrackedRun
 
@@ -109,7 +110,7 @@ class MadeUpRuns:
         rows = [{"epoch": epoch, **each} for epoch, each in enumerate(scores, start=1)]
         self.records[run_id] = {"config": config, "history": rows}
         metrics = {"epochs": float(len(history)), "device_hours": 0.5 + seed}
-        params = flatten_params(config)
+        params = flatten_params({**config, **about("supernet", config).params})
         return self.add(run_id, "supernet", params, metrics, status=status)
 
     def search(self, run_id: str, seed: int, supernet: str, *, evolution_s: float = 0.2) -> str:
