@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from experiments.commands import ask, detect, jobs, look, report, run
+from experiments.commands import ask, detect, inspection, jobs, look, report, run
 from experiments.commands.options import FAILED, json_alone, print_json
 
 _WRONG, _INTERRUPTED = 2, 130
@@ -39,7 +39,7 @@ for command in (
     jobs.logs,
     jobs.stop,
     report.report,
-    look.inspect,
+    inspection.inspect,
     look.ui,
     look.doctor,
 ):

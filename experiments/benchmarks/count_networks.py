@@ -1,6 +1,8 @@
 """What networks of torchvision cost, which Table 2 of BN-NAS compares with.
 
-    python -m experiments.benchmarks.count_networks > experiments/report/counted.yaml
+    python -m experiments.benchmarks.count_networks
+
+Prints what `experiments/report/published.yaml` has beside four of its rows.
 
 FLOPs are multiply-adds of convolutions and linear layers, as in `nas.cost`. Nothing is computed:
 the networks are built on PyTorch's meta device, where tensors have a shape and no content.
@@ -19,16 +21,6 @@ NETWORKS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("ShuffleNetV2(2x)", "shufflenet_v2_x2_0", {}),
     ("EfficientNet-B0(+SE)", "efficientnet_b0", {}),
 )
-
-_HEAD = """\
-# What networks of torchvision cost: multiply-adds of convolutions and linear layers, parameters.
-# Counting imports torch and torchvision, which takes longer than the report itself, so it is done
-# once, and a test counts again:
-#
-#   python -m experiments.benchmarks.count_networks > experiments/report/counted.yaml
-#
-# `network` is the name in Table 2 of BN-NAS.
-"""
 
 
 class Cost(NamedTuple):
@@ -53,22 +45,10 @@ def count_network(model: str, options: dict[str, Any]) -> Cost:
 
 
 def main() -> None:
-    """Print the file."""
-    from importlib.metadata import version
-
-    import yaml
-
-    networks = [
-        {"network": name, "model": model, "options": options}
-        | count_network(model, options)._asdict()
-        for name, model, options in NETWORKS
-    ]
-    content = {
-        "torchvision": version("torchvision"),
-        "resolution": RESOLUTION,
-        "networks": networks,
-    }
-    print(_HEAD + yaml.safe_dump(content, sort_keys=False), end="")
+    """Print the costs."""
+    for name, model, options in NETWORKS:
+        cost = count_network(model, options)
+        print(f"{name}: counted_params: {cost.params}, counted_flops: {cost.flops}")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from experiments.commands.options import Json, Quiet, Set, arguments, print_json
+
+if TYPE_CHECKING:
+    from experiments.detectors.predict import Prediction
+    from experiments.report.tables import Entry
 
 _DEFAULT = "train"
 
@@ -126,7 +132,6 @@ def predict(
     """Detect objects in images: draws them, and writes COCO's results format."""
     from experiments.detectors.predict import image_files, predict_images
     from experiments.detectors.source import open_source
-    from experiments.report.detection_table import print_prediction
     from orchestration.store.whole_folder import require_new
 
     require_new(output, "--output")
@@ -140,6 +145,37 @@ def predict(
         print_json(prediction.to_json())
     else:
         print_prediction(prediction, Console())
+
+
+def print_prediction(prediction: Prediction, console: Console) -> None:
+    """How many objects of which class, and where the files lie."""
+    from experiments.detectors.predict import IMAGE_LIST
+    from experiments.report.formats import decimals, plain
+    from experiments.report.tables import Number, Table
+    from experiments.stages.detect import DETECTIONS
+
+    rows: list[dict[str, Entry]] = []
+    for category, num in Counter(one["category_id"] for one in prediction.drawn).most_common():
+        best = max(one["score"] for one in prediction.drawn if one["category_id"] == category)
+        rows.append(
+            {
+                "class": prediction.class_names[category],
+                "detections": Number(num, plain),
+                "best score": Number(best, decimals(2)),
+            }
+        )
+    title = f"detected with a score of {prediction.threshold:g} at least"
+    console.print(Table.of("predictions", title, rows).rich())
+    folder = escape(str(prediction.folder))
+    console.print(
+        f"Images    {len(prediction.images)} drawn, and listed in {IMAGE_LIST}, in {folder}",
+        highlight=False,
+    )
+    console.print(
+        f"Results   {folder}/{DETECTIONS}: {len(prediction.detections)} of any score, in COCO's "
+        "format",
+        highlight=False,
+    )
 
 
 @app.command()

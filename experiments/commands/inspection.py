@@ -1,26 +1,73 @@
-"""What `bnnas inspect` shows: an architecture layer by layer, a detector on it, or a space."""
+"""The command that shows an architecture layer by layer, a detector on it, or a space: inspect."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from detection import mmdetection
-from experiments.config.detect import DetectConfig, DetectionData
+from experiments.commands.options import Json, print_json
 from experiments.figures.numbers import count
-from experiments.plan.decides import detect_stage, searched_backbone
-from experiments.report.detection_table import parts_table
-from experiments.stages.detect import build_config
-from nas.cost import COST_TABLES, layer_costs
-from nas.space import Architecture, SearchSpace, format_architecture
-from nas.taps import select_taps
+
+if TYPE_CHECKING:
+    from nas.space import Architecture, SearchSpace
+
+
+def inspect(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="A built-in space or a YAML file.")],
+    arch: Annotated[
+        str | None, typer.Option(help="Indices between spaces or commas: '3 -1 0 4 …'.")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(min=1, help="Image side in pixels.")] = None,
+    channels: Annotated[int | None, typer.Option(min=1, help="Image channels.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.")] = None,
+    detector: Annotated[
+        bool,
+        typer.Option(
+            "--detector",
+            help="Also what an EfficientDet on it costs, by default at 512 pixels with 80 classes.",
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what an architecture is and costs, layer by layer; without --arch, the space."""
+    from nas.space import load_space, parse_architecture
+
+    loaded = load_space(space).for_images(
+        in_channels=channels, resolution=resolution, num_classes=classes
+    )
+    if detector and arch is None:
+        raise ValueError("--detector needs a backbone: add --arch 'index per layer'.")
+    if arch is None:
+        description = inspect_space(loaded)
+        show: Callable[[dict[str, Any], Console], None] = print_space
+    else:
+        description = inspect_architecture(loaded, parse_architecture(arch))
+        show = print_architecture
+    if detector:
+        description["detector"] = inspect_detector(
+            loaded,
+            parse_architecture(str(arch)),
+            image_size=resolution or 512,
+            num_classes=classes or 80,
+        )
+    if json:
+        print_json(description)
+        return
+    show(description, Console())
+    if detector:
+        print_detector(description["detector"], Console())
 
 
 def inspect_architecture(space: SearchSpace, arch: Architecture) -> dict[str, Any]:
     """Plain values: the totals are the sums of the layers' rows. FLOPs are multiply-adds."""
+    from nas.cost import layer_costs
+    from nas.space import format_architecture
+
     layers = [asdict(cost) for cost in layer_costs(space, arch)]
     return {
         "space": space.name,
@@ -40,6 +87,12 @@ def inspect_detector(
 
     Imports MMDetection. Raises ValueError where the space has no features at strides 8, 16 and 32.
     """
+    from detection import mmdetection
+    from experiments.config.detect import DetectConfig, DetectionData
+    from experiments.plan.decides import detect_stage, searched_backbone
+    from experiments.stages.detect import build_config
+    from nas.taps import select_taps
+
     select_taps(space, (8, 16, 32))
     detect = DetectConfig(data=DetectionData(name="digit_scenes"), image_size=image_size)
     stage = detect_stage(searched_backbone(space, arch), detect, seed=0)
@@ -65,6 +118,8 @@ def inspect_detector(
 
 def print_detector(description: dict[str, Any], console: Console) -> None:
     """The parts of a detector and their sum, beside the published ones."""
+    from experiments.report.detection import parts_table
+
     side = description["image_size"]
     console.print()
     console.print(
@@ -82,6 +137,8 @@ def print_detector(description: dict[str, Any], console: Console) -> None:
 
 def inspect_space(space: SearchSpace) -> dict[str, Any]:
     """Plain values: size, the range of every cost, and the layers with their candidates."""
+    from nas.cost import COST_TABLES
+
     ranges = {}
     for name, table in COST_TABLES.items():
         cost = table(space)

@@ -1,4 +1,4 @@
-"""Commands that look at something and change nothing: inspect, ui, doctor."""
+"""Commands that look at what is there and change nothing: ui, doctor."""
 
 from __future__ import annotations
 
@@ -8,74 +8,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from experiments.commands.options import FAILED, Json, Set, print_json
 
 if TYPE_CHECKING:
+    from experiments.doctor import Check
     from orchestration.tracking.tracker import Tracker
 
 _HOST = "127.0.0.1"
 _LAST_LINES = 20  # of a server that has ended
-
-
-def inspect(
-    space: Annotated[str, typer.Argument(metavar="SPACE", help="A built-in space or a YAML file.")],
-    arch: Annotated[
-        str | None, typer.Option(help="Indices between spaces or commas: '3 -1 0 4 …'.")
-    ] = None,
-    resolution: Annotated[int | None, typer.Option(min=1, help="Image side in pixels.")] = None,
-    channels: Annotated[int | None, typer.Option(min=1, help="Image channels.")] = None,
-    classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.")] = None,
-    detector: Annotated[
-        bool,
-        typer.Option(
-            "--detector",
-            help="Also what an EfficientDet on it costs, by default at 512 pixels with 80 classes.",
-        ),
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Show what an architecture is and costs, layer by layer; without --arch, the space."""
-    from experiments.commands.inspection import (
-        inspect_architecture,
-        inspect_detector,
-        inspect_space,
-        print_architecture,
-        print_detector,
-        print_space,
-    )
-    from nas.space import load_space, parse_architecture
-
-    loaded = load_space(space).for_images(
-        in_channels=channels, resolution=resolution, num_classes=classes
-    )
-    if detector and arch is None:
-        raise ValueError("--detector needs a backbone: add --arch 'index per layer'.")
-    if arch is None:
-        description = inspect_space(loaded)
-        show: Callable[[dict[str, Any], Console], None] = print_space
-    else:
-        description = inspect_architecture(loaded, parse_architecture(arch))
-        show = print_architecture
-    if detector:
-        description["detector"] = inspect_detector(
-            loaded,
-            parse_architecture(str(arch)),
-            image_size=resolution or 512,
-            num_classes=classes or 80,
-        )
-    if json:
-        print_json(description)
-        return
-    show(description, Console())
-    if detector:
-        print_detector(description["detector"], Console())
+_MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "missing": "[red]✗[/]"}
 
 
 def ui(
@@ -103,7 +53,6 @@ def ui(
 
 def doctor(json: Json = False) -> None:
     """Say what this machine has, what is missing, and how to mend it."""
-    from experiments.commands.diagnosis import print_diagnosis
     from experiments.doctor import diagnose
 
     console = Console()
@@ -116,6 +65,23 @@ def doctor(json: Json = False) -> None:
         print_diagnosis(checks, console)
     if any(check.status == "missing" for check in checks):
         raise typer.Exit(FAILED)
+
+
+def print_diagnosis(checks: Sequence[Check], console: Console) -> None:
+    """One line a check, and under it how to mend what is not as it should be."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in checks:
+        detail = escape(check.detail)
+        if check.mend:
+            detail += f"\n[dim]→ {escape(check.mend)}[/]"
+        table.add_row(_MARKS[check.status], escape(check.name), detail)
+    console.print(table)
+    num_missing = sum(check.status == "missing" for check in checks)
+    verdict = f"[red]{num_missing} missing.[/]" if num_missing else "[green]Ready to run.[/]"
+    console.print(f"\n{verdict}")
 
 
 def serve_ui(tracker: Tracker, port: int, console: Console) -> int:

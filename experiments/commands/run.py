@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shutil
 import time
@@ -110,15 +109,8 @@ def _report(
     from experiments.report.terminal import print_report
     from experiments.run.tracked import tracked_runs
 
-    runs, records = tracked_runs(result, tracker)
-    report = build_report(
-        Runs.of(
-            runs,
-            {run_id: dataclasses.asdict(record) for run_id, record in records.items()},
-            experiment=tracker.experiment,
-            folder=result.figures.parent,
-        )
-    )
+    in_hand = tracked_runs(result, tracker)
+    report = build_report(Runs(tracker.experiment, in_hand.runs, 0, in_hand))
     config = result.plan.experiment.shared
     folder = report_folder(config.storage, result.name)
     registered = result.registered

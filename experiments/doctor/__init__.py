@@ -2,7 +2,7 @@
 
 ``diagnose()`` looks and returns values; printing them is the command line's business. It imports
 neither torch nor ray nor mlflow: versions come from installed metadata, and devices from a short
-torch process, so that a broken driver becomes a line of the report instead of a crash.
+torch process, so that a broken driver becomes a line of the diagnosis instead of a crash.
 """
 
 from __future__ import annotations

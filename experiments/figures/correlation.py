@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from experiments.figures.study import Study
 from experiments.figures.style import COLORS, SERIES, in_style, new_figure
 from nas.cost import COST_TABLES
+from nas.early_bird import FloatArray
 from nas.ranking import Interval
 
 if TYPE_CHECKING:
@@ -29,24 +30,29 @@ _BIN_COLORS = (COLORS["evolution"], COLORS["random"], COLORS["accuracy"], COLORS
 
 
 @in_style
-def correlation_figure(study: Study, taus: Mapping[str, Interval]) -> Figure:
-    """A panel for every indicator: its score against test top-1, coloured by FLOPs.
+def correlation_figure(
+    scores: Mapping[str, FloatArray],
+    top1_BS: FloatArray,
+    flops_B: FloatArray,
+    bins_B: npt.NDArray[np.int64],
+    taus: Mapping[str, Interval],
+) -> Figure:
+    """A panel for every indicator: its scores [B, S] against test top-1, coloured by FLOPs.
 
-    Two panels a row are as many as can be read on a phone. The τ are given, because computing their
-    intervals takes a second or so each; a panel whose τ is not given has none.
+    Two panels a row are as many as can be read on a phone. A panel whose τ is not given has none.
     """
     from matplotlib.lines import Line2D
     from matplotlib.ticker import EngFormatter
 
-    num_columns = min(2, len(study.indicators))
-    num_rows = math.ceil(len(study.indicators) / num_columns)
+    num_columns = min(2, len(scores))
+    num_rows = math.ceil(len(scores) / num_columns)
     figure = new_figure(2.8 * num_columns, 2.4 * num_rows + 0.6)
     panels = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
-    top1_B = 100 * study.top1_BS.mean(axis=1)
-    bars_B = 100 * study.top1_BS.std(axis=1, ddof=1) if len(study.seeds) > 1 else None
-    bins = {number: study.bins_B == number for number in sorted(set(study.bins_B.tolist()))}
-    for axes, indicator in zip(panels, study.indicators, strict=False):
-        scores_B = study.scores_BS(indicator).mean(axis=1)
+    top1_B = 100 * top1_BS.mean(axis=1)
+    bars_B = 100 * top1_BS.std(axis=1, ddof=1) if top1_BS.shape[1] > 1 else None
+    bins = {int(number): bins_B == number for number in np.unique(bins_B)}
+    for axes, (indicator, scores_BS) in zip(panels, scores.items(), strict=False):
+        scores_B = scores_BS.mean(axis=1)
         for number, mine_B in bins.items():
             axes.errorbar(
                 scores_B[mine_B],
@@ -65,11 +71,10 @@ def correlation_figure(study: Study, taus: Mapping[str, Interval]) -> Figure:
             axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         else:
             axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
-    for axes in panels[: len(study.indicators) : num_columns]:
+    for axes in panels[: len(scores) : num_columns]:
         axes.set_ylabel("test top-1 (%)")
-    for axes in panels[len(study.indicators) :]:
+    for axes in panels[len(scores) :]:
         axes.set_visible(False)
-    flops_B = np.array([row.flops for row in study.rows]) / 1e6
     marks = [
         Line2D(
             [],
@@ -77,7 +82,7 @@ def correlation_figure(study: Study, taus: Mapping[str, Interval]) -> Figure:
             linestyle="",
             marker="o",
             color=_BIN_COLORS[number % len(_BIN_COLORS)],
-            label=f"{flops_B[mine_B].min():.2f} to {flops_B[mine_B].max():.2f} M FLOPs",
+            label=f"{flops_B[mine_B].min() / 1e6:.2f} to {flops_B[mine_B].max() / 1e6:.2f} M FLOPs",
         )
         for number, mine_B in bins.items()
     ]

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
+
+
+class Mean(NamedTuple):
+    """A mean over seeds and its standard deviation, 0 for one seed.
+
+    Where a figure says so, the spread of one seed is the standard error that its test images leave.
+    """
+
+    value: float
+    spread: float
 
 
 def count(number: float) -> str:
@@ -12,8 +22,3 @@ def count(number: float) -> str:
     if number >= 1e6:
         return f"{number / 1e6:.1f} M"
     return f"{number / 1e3:.1f} k" if number >= 1e3 else f"{number:.0f}"
-
-
-def standard_error(top1: float, num_images: float) -> float:
-    """Of an accuracy as a share of so many images (binomial)."""
-    return math.sqrt(top1 * (1 - top1) / num_images)

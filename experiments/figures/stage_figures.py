@@ -1,4 +1,5 @@
-"""The figures of single stages: training curves, mean |γ| with the chosen path, score–FLOPs front.
+"""The figures of single stages: training curves, detections, mean |γ| with the chosen path,
+score–FLOPs front.
 
 Each function takes plain values and returns a figure; `save_figure` writes it.
 
@@ -7,11 +8,14 @@ Shape legend: L layers, N candidate operations.
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 from experiments.figures.style import COLORS, MARKERS, in_style, new_figure
 from nas.space import IDENTITY, SearchSpace, parse_architecture
@@ -20,9 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_COLUMNS, _SIDE_IN = 4, 1.6  # of images with boxes
+
 History = Sequence[Mapping[str, float]]
-
-
 # Metric → what a legend calls it, and its colour.
 Series = Mapping[str, tuple[str, str]]
 
@@ -30,8 +34,7 @@ Series = Mapping[str, tuple[str, str]]
 @in_style
 def training_figure(history: History, *, title: str) -> Figure:
     """Loss (left) and top-1 in percent (right) by epoch, for whatever of them was recorded."""
-    figure = new_figure(9.0, 3.4)
-    loss, top1 = figure.subplots(1, 2)
+    figure, loss, top1 = _two_panels(title, "cross-entropy", "top-1 (%)")
     for axes, name, scale in ((loss, "loss", 1.0), (top1, "top1", 100.0)):
         series = {
             f"train/{name}": ("training batches", "train"),
@@ -42,20 +45,16 @@ def training_figure(history: History, *, title: str) -> Figure:
     if (test := history[-1].get("test/top1")) is not None:
         color, label = COLORS["test"], "test images, at the end"
         top1.axhline(100 * test, color=color, linestyle="--", label=label)
-    loss.set_ylabel("cross-entropy")
-    top1.set_ylabel("top-1 (%)")
     for axes in figure.axes:
         if axes.lines:
             axes.legend()
-    figure.suptitle(title)
     return figure
 
 
 @in_style
 def detection_figure(history: History, *, title: str) -> Figure:
     """A detector's losses (left) and its mAP in percent (right) by epoch."""
-    figure = new_figure(9.0, 3.4)
-    losses, precisions = figure.subplots(1, 2)
+    figure, losses, precisions = _two_panels(title, "loss", "validation images (%)")
     of_losses = {
         "train/loss_cls": ("classes (focal)", "val"),
         "train/loss_bbox": ("boxes (Huber)", "test"),
@@ -67,12 +66,19 @@ def detection_figure(history: History, *, title: str) -> Figure:
     }
     _draw_curves(losses, history, of_losses)
     _draw_curves(precisions, [row for row in history if "coco/bbox_mAP" in row], of_metrics, 100.0)
-    losses.set_ylabel("loss")
-    precisions.set_ylabel("validation images (%)")
     for axes in figure.axes:
         axes.legend()
-    figure.suptitle(title)
     return figure
+
+
+def _two_panels(title: str, left: str, right: str) -> tuple[Figure, Axes, Axes]:
+    """With labels of their y axes."""
+    figure = new_figure(9.0, 3.4)
+    axes = figure.subplots(1, 2)
+    for each, label in zip(axes, (left, right), strict=True):
+        each.set_ylabel(label)
+    figure.suptitle(title)
+    return figure, *axes
 
 
 def _draw_curves(axes: Axes, history: History, series: Series, scale: float = 1.0) -> None:
@@ -90,6 +96,20 @@ def _draw_curves(axes: Axes, history: History, series: Series, scale: float = 1.
         )
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+@in_style
+def detections_figure(images: Sequence[bytes]) -> Figure:
+    """PNGs in rows of four."""
+    num_rows = math.ceil(len(images) / _COLUMNS)
+    figure = new_figure(_SIDE_IN * _COLUMNS, _SIDE_IN * num_rows)
+    panels = figure.subplots(num_rows, _COLUMNS, squeeze=False).flatten()
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, image in zip(panels, images, strict=False):
+        with PIL.Image.open(io.BytesIO(image)) as opened:
+            axes.imshow(np.asarray(opened.convert("RGB")), interpolation="antialiased")
+    return figure
 
 
 @in_style

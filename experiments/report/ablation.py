@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
-from experiments.figures.ablation import Bar, ablation_figure
-from experiments.figures.numbers import standard_error
+from experiments.config.load import AXES
+from experiments.figures.ablation import ablation_figure
 from experiments.report.cells import CellSet, cell_sets, is_done, listed
-from experiments.report.run_table import Runs, mean_value, numbers, texts, value
+from experiments.report.formats import percent, plain, size
+from experiments.report.run_table import Runs, average, mean_value, texts, value
 from experiments.report.tables import (
     MOST_PICTURES,
     NOTHING,
     Block,
-    Cell,
+    Entry,
     Number,
     Picture,
     Section,
     Table,
-    mean_std,
-    percent,
-    plain,
-    size,
 )
 from orchestration.tracking.reader import TrackedRun
 from orchestration.tracking.tracker import CELL
@@ -36,9 +33,6 @@ _RULE = (
     "equal ones that with the lower loss there, then that with fewer FLOPs."
 )
 _ENDED_EARLY = ("FAILED", "KILLED")
-
-# What trains, for how many epochs, and the values of any further axes of the sweep.
-Setting = tuple[str, int, tuple[str, ...]]
 
 
 def ablation_section(runs: Runs) -> Section:
@@ -66,10 +60,11 @@ def _sweep(cell_set: CellSet, sweep: TrackedRun, *, draw: bool) -> list[Block]:
     """The figure and the tables of a sweep."""
     title = f"{sweep.name}: {cell_set.label('space')} on {cell_set.label('data')}"
     blocks: list[Block] = []
-    grid = _grid(cell_set)
-    if cell_set.num_finished and grid:
-        table = _ablation_table(cell_set, sweep, grid)
-        blocks += [_picture(sweep, title, table, list(grid)), table] if draw else [table]
+    top1s, finished = _by_setting(cell_set)
+    if cell_set.num_finished and len(top1s):
+        if draw:
+            blocks.append(_picture(sweep, title, top1s))
+        blocks.append(_ablation_table(cell_set, sweep, top1s, finished))
     blocks.append(_cells_table(f"cells-{sweep.name}", f"{title}, cells", cell_set))
     if failures := _failures(cell_set, sweep):
         blocks.append(failures_table(failures, f"failed-{sweep.name}"))
@@ -78,7 +73,7 @@ def _sweep(cell_set: CellSet, sweep: TrackedRun, *, draw: bool) -> list[Block]:
 
 def failures_table(failures: Mapping[str, str], name: str = "failed") -> Table:
     """What failed, by name, and why."""
-    rows: list[Mapping[str, Cell]] = [{"what": k, "why": why} for k, why in failures.items()]
+    rows: list[Mapping[str, Entry]] = [{"what": k, "why": why} for k, why in failures.items()]
     note = "The same command tries again what failed, and nothing else."
     return Table.of(name, "What failed", rows, note)
 
@@ -98,42 +93,38 @@ def _failures(cell_set: CellSet, sweep: TrackedRun) -> dict[str, str]:
     }
 
 
-def _grid(cell_set: CellSet) -> dict[Setting, dict[str, pd.DataFrame]]:
-    """Setting → indicator → the cells of all seeds, finished or not."""
+def _by_setting(cell_set: CellSet) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Top-1 by setting (rows) and indicator (columns), and how many cells of each are finished.
+
+    A setting is what trains, for how many epochs, and the values of any further axes of the sweep.
+    """
     cells = cell_set.cells[texts(cell_set.cells, "params.epochs").str.isdecimal()]
-    axes = [
-        texts(cells, "params.trainable").replace("", "?"),
-        texts(cells, "params.epochs").astype(int),
-        texts(cells, "params.indicator").replace("", "?"),
-        *(texts(cells, f"params.{path}") for path in _further_axes(cell_set)),
-    ]
-    grid: dict[Setting, dict[str, pd.DataFrame]] = {}
-    for (trainable, epochs, indicator, *further), group in cells.groupby(axes):
-        grid.setdefault((trainable, int(epochs), tuple(further)), {})[indicator] = group
-    return grid
-
-
-def _further_axes(cell_set: CellSet) -> list[str]:
-    """Config paths that a sweep varies beside those that have names of their own."""
     params = {} if cell_set.sweep is None else cell_set.sweep.params
     axes = [name.removeprefix("grid.") for name in params if name.startswith("grid.")]
-    return [axis for axis in axes if axis not in ("trainable", "indicator", "epochs")]
+    keys = {
+        "supernet trains": texts(cells, "params.trainable").replace("", "?"),
+        "epochs": texts(cells, "params.epochs").astype(int),
+        **{axis: texts(cells, f"params.{axis}") for axis in axes if axis not in AXES},
+        "indicator": texts(cells, "params.indicator").replace("", "?"),
+    }
+    groups = dict(iter(cells.groupby([key.rename(name) for name, key in keys.items()])))
+    index = pd.MultiIndex.from_tuples(list(groups), names=list(keys))
+    entries = [_top1(cell_set, group) for group in groups.values()]
+    counts = [f"{is_done(group).sum()} of {len(group)}" for group in groups.values()]
+    top1s, finished = (pd.Series(each, index, dtype=object).unstack() for each in (entries, counts))
+    return top1s.where(top1s.notna(), NOTHING), finished.where(finished.notna(), "0 of 0")
 
 
-def _has_seeds(cell_set: CellSet) -> bool:
-    return int(texts(cell_set.cells, "params.seed").nunique()) > 1
-
-
-def _top1(cell_set: CellSet, group: pd.DataFrame) -> Cell:
+def _top1(cell_set: CellSet, group: pd.DataFrame) -> Entry:
     """Over seeds; in a sweep of one seed with the standard error that its test images leave."""
     done = group[is_done(group)]
-    mean = mean_std(numbers(done, "top1"), percent)
-    if isinstance(mean, str):
+    top1 = average(done, "top1", percent)
+    if isinstance(top1, str):
         return _why_not(group)
-    if _has_seeds(cell_set):
-        return mean
+    if cell_set.num_seeds > 1:
+        return top1
     error = _standard_error(cell_set.runs, cell_set.runs.by_id[done.index[0]])
-    return Number(mean.value, percent, error)
+    return Number(top1.value, percent, error)
 
 
 def _standard_error(runs: Runs, cell: TrackedRun) -> float | None:
@@ -141,70 +132,51 @@ def _standard_error(runs: Runs, cell: TrackedRun) -> float | None:
     retrained = runs.input(cell.run_id, "retrain")
     num_images = 0.0 if retrained is None else retrained.metrics.get("num_test_images", 0.0)
     top1 = cell.metrics["top1"]
-    return standard_error(top1, num_images) if num_images >= 1 and 0 <= top1 <= 1 else None
+    return _binomial(top1, num_images) if num_images >= 1 and 0 <= top1 <= 1 else None
 
 
 def _why_not(group: pd.DataFrame) -> str:
     """What stands where a number is missing."""
-    if not len(group):
-        return NOTHING
     if group["status"].isin(_ENDED_EARLY).all():
         return "failed"
     return "not finite" if (group["status"] == "FINISHED").all() else "not yet"
 
 
 def _ablation_table(
-    cell_set: CellSet, sweep: TrackedRun, grid: Mapping[Setting, Mapping[str, pd.DataFrame]]
+    cell_set: CellSet, sweep: TrackedRun, top1s: pd.DataFrame, finished: pd.DataFrame
 ) -> Table:
     """Setting and indicator as in the paper; how many seeds each mean has, where they differ."""
-    indicators = sorted({name for row in grid.values() for name in row})
-    several = _has_seeds(cell_set)
     note = "± is one standard error."
-    if several:
-        num_seeds = texts(cell_set.cells, "params.seed").nunique()
-        note = f"Mean over {num_seeds} seeds ± standard deviation."
-    rows: list[dict[str, Cell]] = []
-    further_axes = _further_axes(cell_set)
-    for (trainable, epochs, further), by_indicator in grid.items():
-        row: dict[str, Cell] = {"supernet trains": trainable, "epochs": str(epochs)}
-        row |= zip(further_axes, further, strict=True)
-        finished = []
-        for indicator in indicators:
-            group = by_indicator.get(indicator, cell_set.cells[:0])
-            row[_RANKED + indicator] = _top1(cell_set, group) if len(group) else NOTHING
-            finished.append(f"{is_done(group).sum()} of {len(group)}")
-        rows.append({**row, "seeds finished": ", ".join(finished)})
-    counts = {each for row in rows for each in str(row["seeds finished"]).split(", ")}
-    done, _, asked = next(iter(counts)).partition(" of ")
-    if len(counts) == 1 and done == asked:
-        for row in rows:
-            del row["seeds finished"]
+    if cell_set.num_seeds > 1:
+        note = f"Mean over {cell_set.num_seeds} seeds ± standard deviation."
+    shown = top1s.add_prefix(_RANKED)
+    brief = (*shown.index.names, *shown.columns)
+    done, _, asked = finished.iloc[0, 0].partition(" of ")
+    if done != asked or (finished != finished.iloc[0, 0]).any(axis=None):
+        shown = shown.assign(**{"seeds finished": finished.agg(", ".join, axis=1)})
     for metric, heading, meaning in (
         ("random_baseline", "best random", "the best of them by test top-1"),
         ("random_top1", "any random", "all of them"),
     ):
-        cell = mean_value(sweep, metric, percent)
-        if cell != NOTHING:
+        entry = mean_value(sweep, metric, percent)
+        if entry != NOTHING:
             note += f" {heading.capitalize()}: of the sweep's random architectures {meaning}."
-            rows = [{**row, heading: cell} for row in rows]
+            shown = shown.assign(**{heading: entry})
+    rows = shown.reset_index().astype({"epochs": str}).to_dict("records")
     title = f"{sweep.name}: test top-1 in percent"
-    brief = ("supernet trains", "epochs", *further_axes, *(_RANKED + name for name in indicators))
     return Table.of(f"ablation-{sweep.name}", title, rows, note, brief=brief)
 
 
-def _picture(sweep: TrackedRun, title: str, table: Table, settings: Sequence[Setting]) -> Picture:
-    bars = {}
-    for (trainable, epochs, further), row in zip(settings, table.rows, strict=True):
-        cells = dict(zip(table.columns, row, strict=True))
-        bars[" ".join([trainable, str(epochs), *further])] = {
-            heading.removeprefix(_RANKED): Bar(cell.value, cell.spread)
-            for heading, cell in cells.items()
-            if heading.startswith(_RANKED) and isinstance(cell, Number)
+def _picture(sweep: TrackedRun, title: str, top1s: pd.DataFrame) -> Picture:
+    bars = {
+        " ".join(map(str, setting)): {
+            indicator: entry.mean for indicator, entry in row.items() if isinstance(entry, Number)
         }
+        for setting, row in top1s.iterrows()
+    }
     best = mean_value(sweep, "random_baseline", percent)
-    baseline = None if isinstance(best, str) else Bar(best.value, best.spread)
     readings = [
-        f"{setting} ranked by {indicator} {100 * bar.mean:.1f} ± {100 * bar.spread:.1f}"
+        f"{setting} ranked by {indicator} {100 * bar.value:.1f} ± {100 * bar.spread:.1f}"
         for setting, row in bars.items()
         for indicator, bar in row.items()
     ]
@@ -212,13 +184,15 @@ def _picture(sweep: TrackedRun, title: str, table: Table, settings: Sequence[Set
         f"ablation-{sweep.name}",
         f"{title}, test top-1 of the retrained networks",
         f"Bars of test top-1 in percent: {', '.join(readings)}; random baseline {best}.",
-        lambda: ablation_figure(bars, baseline, sweep.params.get("num_random", "")),
+        lambda: ablation_figure(
+            bars, None if isinstance(best, str) else best.mean, sweep.params.get("num_random", "")
+        ),
     )
 
 
 def _cells_table(name: str, title: str, cell_set: CellSet) -> Table:
     """What every cell found; of one that found nothing, why."""
-    rows: list[dict[str, Cell]] = []
+    rows: list[dict[str, Entry]] = []
     for run_id in cell_set.cells.index:
         cell, retrained = cell_set.runs.by_id[run_id], cell_set.runs.input(run_id, "retrain")
         winner = cell.params.get("winner") or (retrained and retrained.params.get("arch"))
@@ -245,8 +219,7 @@ def _summary(cell_set: CellSet) -> tuple[str, ...]:
     """What was asked, what was found, and how sure that is."""
     runs, sweep = cell_set.runs, cell_set.sweep
     trainables, indicators, epochs, seeds = (
-        listed(texts(cell_set.cells, f"params.{axis}"))
-        for axis in ("trainable", "indicator", "epochs", "seed")
+        listed(texts(cell_set.cells, f"params.{axis}")) for axis in (*AXES, "seed")
     )
     where = f"in the space {cell_set.label('space')} on {cell_set.label('data')}"
     num_cells = "one cell" if len(cell_set.cells) == 1 else f"{len(cell_set.cells)} cells"
@@ -267,16 +240,12 @@ def _summary(cell_set: CellSet) -> tuple[str, ...]:
         f"with {value(cell, 'flops', size)} FLOPs and {value(cell, 'params', size)} parameters: "
         f"{value(cell, 'top1', percent)} % test top-1."
     )
-    return asked, answer, *_beside(sweep or cell), *_certainty(cell_set, cell)
-
-
-def _beside(run: TrackedRun) -> list[str]:
-    """The random baseline, if there is one."""
-    best, any_one = (mean_value(run, f"random_{which}", percent) for which in ("baseline", "top1"))
-    if best == NOTHING:
-        return []
-    mean = "" if any_one == NOTHING else f", and the mean of all {any_one} %"
-    return [f"Beside it: the best of the random architectures has {best} %{mean}."]
+    any_one, best_one = (
+        mean_value(sweep or cell, f"random_{which}", percent) for which in ("top1", "baseline")
+    )
+    of_all = "" if any_one == NOTHING else f", and the mean of all {any_one} %"
+    beside = f"Beside it: the best of the random architectures has {best_one} %{of_all}."
+    return asked, answer, *([] if best_one == NOTHING else [beside]), *_certainty(cell_set, cell)
 
 
 def _certainty(cell_set: CellSet, cell: TrackedRun) -> list[str]:
@@ -285,30 +254,30 @@ def _certainty(cell_set: CellSet, cell: TrackedRun) -> list[str]:
     if retrained is None or (error := _standard_error(cell_set.runs, cell)) is None:
         return []
     images = f"{value(retrained, 'num_test_images', plain)} test images"
-    sentence = f"How sure: on {images} one standard error of top-1 is ±{percent(error)} points"
+    parts = [f"How sure: on {images} one standard error of top-1 is ±{percent(error)} points"]
     if cell_set.sweep is not None:
-        tops = [
-            _top1(cell_set, group) for row in _grid(cell_set).values() for group in row.values()
-        ]
-        known = [top1 for top1 in tops if isinstance(top1, Number)]
+        top1s = _by_setting(cell_set)[0].to_numpy().ravel()
+        known = [top1.mean for top1 in top1s if isinstance(top1, Number)]
         best = cell_set.sweep.metrics.get("random_baseline", math.inf)
-        above = sum(top1.value > best + 2 * (top1.spread) for top1 in known)
-        spread = "standard deviations over seeds" if _has_seeds(cell_set) else "of these"
-        sentence += (
-            f"; {above} of {len(known)} settings lie more than two {spread} above the best random "
+        above = sum(top1.value > best + 2 * top1.spread for top1 in known)
+        spread = "standard deviations over seeds" if cell_set.num_seeds > 1 else "of these"
+        parts.append(
+            f"{above} of {len(known)} settings lie more than two {spread} above the best random "
             "architecture"
         )
     num_classes = int(retrained.params.get("space.input.num_classes", "0") or 0)
-    if num_classes and _is_chance(cell.metrics["top1"], retrained, num_classes):
-        sentence += (
-            f"; that is chance for {num_classes} classes, so train longer before reading anything "
+    chance = 1 / (num_classes or math.inf)
+    error = _binomial(chance, retrained.metrics["num_test_images"])
+    if num_classes and cell.metrics["top1"] <= chance + 2 * error:
+        parts.append(
+            f"that is chance for {num_classes} classes, so train longer before reading anything "
             "into it"
         )
     if skipped := retrained.metrics.get("num_skipped"):
-        sentence += f"; {skipped:.0f} unreadable images were left out"
-    return [f"{sentence}."]
+        parts.append(f"{skipped:.0f} unreadable images were left out")
+    return ["; ".join(parts) + "."]
 
 
-def _is_chance(top1: float, retrained: TrackedRun, num_classes: int) -> bool:
-    share = 1 / num_classes
-    return top1 <= share + 2 * standard_error(share, retrained.metrics["num_test_images"])
+def _binomial(top1: float, num_images: float) -> float:
+    """The standard error of a share of so many images."""
+    return math.sqrt(top1 * (1 - top1) / num_images)

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from experiments.config.load import AXES
 from experiments.report.run_table import Runs, grouped, numbers, of_each_seed, texts
 from orchestration.tracking.reader import TrackedRun
 
@@ -45,6 +46,11 @@ class CellSet:
         return int(is_done(self.cells).sum())
 
     @cached_property
+    def num_seeds(self) -> int:
+        """How many seeds its cells have, finished or not."""
+        return int(texts(self.cells, "params.seed").nunique())
+
+    @cached_property
     def groups(self) -> tuple[CellGroup, ...]:
         """The finished cells that differ in nothing but the seed; of two with one the later."""
         done = self.cells[is_done(self.cells)].sort_values("start_time", kind="stable")
@@ -53,8 +59,7 @@ class CellSet:
             cells = of_each_seed(group)
             seeds = texts(cells, "params.seed").map(by_size)
             cell_groups.append(CellGroup(cells.loc[seeds.sort_values().index], self.runs))
-        axes = ("trainable", "indicator", "epochs")
-        return tuple(sorted(cell_groups, key=lambda group: [by_size(group.label(p)) for p in axes]))
+        return tuple(sorted(cell_groups, key=lambda group: [by_size(group.label(p)) for p in AXES]))
 
     def _recipe(self, run_id: str) -> tuple[object, ...]:
         cell = self.runs.by_id[run_id]
@@ -62,7 +67,7 @@ class CellSet:
             frozenset() if run is None else self.runs.params(run.run_id, _OWN)
             for run in (self.runs.input(run_id, kind) for kind in _STAGES)
         ]
-        return (*(cell.params.get(p, "") for p in ("trainable", "indicator", "epochs")), *stages)
+        return (*(cell.params.get(p, "") for p in AXES), *stages)
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,8 @@ def cell_sets(runs: Runs) -> tuple[CellSet, ...]:
 
 def _by_axes(cells: pd.DataFrame) -> pd.DataFrame:
     """In the order of the grid, which does not depend on what was begun first."""
-    axes = [texts(cells, f"params.{p}").map(by_size) for p in ("trainable", "indicator", "epochs")]
-    keys = list(zip(*axes, texts(cells, "params.seed").map(by_size), strict=True))
-    return cells.iloc[sorted(range(len(cells)), key=keys.__getitem__)]
+    keys = [texts(cells, f"params.{param}").map(by_size) for param in (*AXES, "seed")]
+    return cells.loc[pd.concat(keys, axis=1).apply(tuple, axis=1).sort_values(kind="stable").index]
 
 
 def is_done(cells: pd.DataFrame) -> pd.Series:

@@ -6,35 +6,22 @@ images has a table of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import PurePath
-from typing import NamedTuple
 
 import pandas as pd
 
 from experiments.report.cells import CellGroup, CellSet, cell_sets, is_done
+from experiments.report.formats import decimals, millions, percent, plain, size
 from experiments.report.published import (
     all_on_imagenet,
-    counted,
     on_imagenet,
     published,
     published_table,
     quoted,
 )
 from experiments.report.run_table import Runs, average, grouped, mean_value, texts, value
-from experiments.report.tables import (
-    NOTHING,
-    Block,
-    Cell,
-    Number,
-    Section,
-    Table,
-    decimals,
-    millions,
-    percent,
-    plain,
-    size,
-)
+from experiments.report.tables import NOTHING, Block, Entry, Number, Section, Table
 from nas.cost import COST_TABLES
 from nas.space import load_space, parse_architecture
 from orchestration.tracking.reader import TrackedRun
@@ -42,6 +29,12 @@ from orchestration.tracking.reader import TrackedRun
 _MISSING = (
     "`bnnas run experiments/configs/imagenet_spos.yaml --set data.root=IMAGENET` retrains a "
     "network that stands beside the published ones."
+)
+_ELSEWHERE_NOTE = (
+    "A sweep's winner is the cell that does best on the search-validation images, not on the test "
+    "images. It is one network of one seed; its setting and the best random architecture are means "
+    "over the sweep's seeds ± standard deviation, of which the best random one is chosen by test "
+    "top-1, as in the paper."
 )
 _TABLE_2 = {
     "network": "network",
@@ -59,119 +52,108 @@ _TABLE_2 = {
 def comparison_section(runs: Runs) -> Section:
     """Own networks on ImageNet among the published ones, and the best ones on other images."""
     sets = cell_sets(runs)
-    blocks: list[Block] = []
     own = [
-        _Own(group.setting, group.label("space"), group.cells, group.stages["retrain"], group)
+        _own_row(group.setting, group.label("space"), group.cells, group.stages)
         for cell_set in sets
         for group in cell_set.groups
-        if all_on_imagenet(runs, group.stages["retrain"].index)
+        if all_on_imagenet(group.stages["retrain"])
     ]
-    own += _given(runs)
+    own += [
+        _own_row(f"given: {texts(rows, 'params.arch').iloc[-1]}", NOTHING, rows, {"retrain": rows})
+        for rows in _given(runs)
+    ]
+    blocks: list[Block] = []
     if own:
         note = (
             "Mean over the seeds ± standard deviation. The search cost of the published rows is in "
             "GPU days."
         )
-        title = "Retrained here, on ImageNet"
-        blocks.append(Table.of("comparison-own", title, map(_own_row, own), note))
-        blocks += [_published_table(own), released_table()]
-
-    def is_imagenet(cell_set: CellSet) -> bool:
-        return all_on_imagenet(runs, runs.inputs(cell_set.cells, "retrain").index)
-
-    elsewhere: dict[tuple[str, str], dict[str, Cell]] = {}
+        blocks.append(Table.of("comparison-own", "Retrained here, on ImageNet", own, note))
+        blocks.append(_published_table(own))
+        retrained = runs.of_kind("retrain")
+        released = _released_table(set(texts(retrained[on_imagenet(retrained)], "params.arch")))
+        blocks += [released] if released.rows else []
+    elsewhere: dict[tuple[str, str], dict[str, Entry]] = {}
     for cell_set in sets:  # sweeps before cells that were run alone
         where = (_images(cell_set), cell_set.label("space"))
-        if where in elsewhere or not cell_set.groups or is_imagenet(cell_set):
+        is_imagenet = all_on_imagenet(runs.inputs(cell_set.cells, "retrain"))
+        if where in elsewhere or not cell_set.groups or is_imagenet:
             continue
         if (chosen := _winner(cell_set)) is not None:
             elsewhere[where] = _elsewhere_row(cell_set, *chosen)
     if elsewhere:
-        blocks.append(_elsewhere_table(list(elsewhere.values())))
+        title = "Found here on other images: not to be compared with ImageNet"
+        rows = elsewhere.values()
+        blocks.append(Table.of("comparison-elsewhere", title, rows, _ELSEWHERE_NOTE))
     title = "Comparison with published networks" if own else "The best networks"
     return Section("comparison", title, "Table 2", tuple(blocks), "" if own else _MISSING)
 
 
-class _Own(NamedTuple):
-    """A network that was retrained here, its seeds as one; without a group no search chose it."""
-
-    setting: str
-    space: str
-    results: pd.DataFrame
-    retrained: pd.DataFrame
-    group: CellGroup | None
-
-
-def _given(runs: Runs) -> list[_Own]:
+def _given(runs: Runs) -> list[pd.DataFrame]:
     """Retrainings on ImageNet that belong to no group, such as that of a detector's backbone."""
     rows = runs.of_kind("retrain")
     searched = set(texts(runs.of_kind("cell"), "input.retrain"))
-    rows = rows[~rows.index.isin(searched) & ~rows["parent_run_id"].isin(runs.frame.index)]
-    rows = rows[is_done(rows)]
-    rows = rows.loc[[run_id for run_id in rows.index if on_imagenet(runs.by_id[run_id])]]
-    return [
-        _Own(f"given: {texts(own, 'params.arch').iloc[-1]}", NOTHING, own, own, None)
-        for own in grouped(rows, lambda run_id: runs.params(run_id, ("seed",)))
-    ]
+    is_given = ~rows.index.isin(searched) & ~rows["parent_run_id"].isin(runs.frame.index)
+    rows = rows[is_given & is_done(rows) & on_imagenet(rows)]
+    return grouped(rows, lambda run_id: runs.params(run_id, ("seed",)))
 
 
-def _own_row(own: _Own) -> dict[str, Cell]:
-    none = own.results[:0]
-    supernets, searches = (
-        none if own.group is None else own.group.stages[kind] for kind in ("supernet", "search")
-    )
+def _own_row(
+    setting: str, space: str, results: pd.DataFrame, stages: Mapping[str, pd.DataFrame]
+) -> dict[str, Entry]:
+    """A network that was retrained here, its seeds as one."""
+    retrained, none = stages["retrain"], results[:0]
+    supernets, searches = (stages.get(kind, none) for kind in ("supernet", "search"))
     return {
-        "trained/ranked/epochs": own.setting,
-        "space": own.space,
-        "seeds": str(len(own.results)),
-        "retrained (epochs)": str(texts(own.retrained, "params.retrain.epochs").iloc[0]),
-        "test top-1 (%)": average(own.results, "top1", percent),
-        "test images": average(own.retrained, "num_test_images", plain),
-        "FLOPs (M)": average(own.results, "flops", millions),
-        "params (M)": average(own.results, "params", millions),
+        "trained/ranked/epochs": setting,
+        "space": space,
+        "seeds": str(len(results)),
+        "retrained (epochs)": str(texts(retrained, "params.retrain.epochs").iloc[0]),
+        "test top-1 (%)": average(results, "top1", percent),
+        "test images": average(retrained, "num_test_images", plain),
+        "FLOPs (M)": average(results, "flops", millions),
+        "params (M)": average(results, "params", millions),
         "supernet (device-h)": average(supernets, "device_hours", decimals(2)),
         "search (device-h)": average(searches, "device_hours", decimals(4)),
     }
 
 
-def _published_table(own: list[_Own]) -> Table:
+def _published_table(own: list[dict[str, Entry]]) -> Table:
     """The paper's Table 2, and for what torchvision has what is counted here."""
-    measured: list[Mapping[str, Cell]] = [
+    measured = [
         {
-            "network": f"here: {each.setting}",
-            "top1": average(each.results, "top1", percent),
-            "params": average(each.results, "params", millions),
-            "flops": average(each.results, "flops", millions),
+            "network": f"here: {row['trained/ranked/epochs']}",
+            "top1": row["test top-1 (%)"],
+            "params": row["params (M)"],
+            "flops": row["FLOPs (M)"],
         }
-        for each in own
+        for row in own
     ]
     note = (
         "Counted here is torchvision's network at 224×224: multiply-adds of convolutions and "
         "linear layers."
     )
-    extra = [
-        {f"counted_{cost}": counted(row["network"], cost, millions) for cost in ("params", "flops")}
-        for row in published("table_2")["rows"]
-    ]
-    return published_table("table_2", "comparison-published", _TABLE_2, measured, note, extra)
+    return published_table("table_2", "comparison-published", _TABLE_2, measured, note)
 
 
-def released_table() -> Table:
-    """The architectures that the authors have released, by this program's cost tables."""
+def _released_table(retrained: Container[str]) -> Table:
+    """Which of the authors' released architectures were retrained here, by our cost tables."""
     rows = []
     for row in published("released")["rows"]:
+        if row["arch"] not in retrained:
+            continue
         space, arch = load_space(row["space"]), parse_architecture(row["arch"])
-        cells: dict[str, Cell] = {"architecture": row["arch"], "space": row["space"]}
+        entries: dict[str, Entry] = {"architecture": row["arch"], "space": row["space"]}
         for cost, heading in (("flops", "FLOPs (M)"), ("params", "params (M)")):
             here = Number(COST_TABLES[cost](space).of(arch), millions)
-            cells[f"{heading}, computed here"] = here
-            cells[f"{heading}, published"] = quoted(row[cost])
-        rows.append(cells)
+            entries[f"{heading}, computed here"] = here
+            entries[f"{heading}, published"] = quoted(row[cost])
+        rows.append(entries)
     note = (
         "The authors count (2·in − 1)·out operations for the classifier's linear layer instead of "
         "its multiply-adds, which is 1.7 M more."
     )
-    title = "The architectures that the authors have released"
+    title = "The architectures that the authors have released, and that were retrained here"
     return Table.of("comparison-released", title, rows, note)
 
 
@@ -196,7 +178,7 @@ def _winner(cell_set: CellSet) -> tuple[TrackedRun, CellGroup] | None:
     return next((pair for pair in done if winner == pair[0].name), None)
 
 
-def _elsewhere_row(cell_set: CellSet, cell: TrackedRun, group: CellGroup) -> dict[str, Cell]:
+def _elsewhere_row(cell_set: CellSet, cell: TrackedRun, group: CellGroup) -> dict[str, Entry]:
     retrained = cell_set.runs.input(cell.run_id, "retrain")
     return {
         "data": _images(cell_set),
@@ -214,14 +196,3 @@ def _elsewhere_row(cell_set: CellSet, cell: TrackedRun, group: CellGroup) -> dic
         "FLOPs": value(cell, "flops", size),
         "params": value(cell, "params", size),
     }
-
-
-def _elsewhere_table(rows: list[dict[str, Cell]]) -> Table:
-    note = (
-        "A sweep's winner is the cell that does best on the search-validation images, not on the "
-        "test images. It is one network of one seed; its setting and the best random architecture "
-        "are means over the sweep's seeds ± standard deviation, of which the best random one is "
-        "chosen by test top-1, as in the paper."
-    )
-    title = "Found here on other images: not to be compared with ImageNet"
-    return Table.of("comparison-elsewhere", title, rows, note)

@@ -1,7 +1,7 @@
 """Do indicators order architectures as retraining does (Fig. 6)?
 
 For every study its figure, Kendall's τ of each indicator, and how much of the differences is
-chance. The paper's claim is that `bn` is as good as `accuracy`. The question that it leaves open is
+chance. The paper says that `bn` is as good as `accuracy`. The question that it leaves open is
 whether either says more than size does: `flops` and `params` cost nothing, and larger networks are
 better.
 """
@@ -13,22 +13,13 @@ import io
 import math
 from collections.abc import Mapping
 
-import numpy as np
+import pandas as pd
 
 from experiments.figures.correlation import correlation_figure
-from experiments.figures.study import Study
+from experiments.report.formats import decimals, percent
 from experiments.report.run_table import Runs, value
-from experiments.report.tables import (
-    MOST_PICTURES,
-    NOTHING,
-    Block,
-    Cell,
-    Picture,
-    Section,
-    Table,
-    decimals,
-    percent,
-)
+from experiments.report.tables import MOST_PICTURES, NOTHING, Block, Entry, Picture, Section, Table
+from experiments.run.study import Study
 from nas.ranking import Interval
 from orchestration.store import json_text
 from orchestration.tracking.reader import TrackedRun
@@ -149,25 +140,31 @@ def _picture(study: Study, run: TrackedRun) -> Picture:
         f"{run.name}: score of each indicator against test top-1",
         f"A panel for each of {', '.join(study.indicators)}: the scores of {len(study.rows)} "
         f"architectures against their test top-1 in percent, coloured by FLOPs. {read_off}.",
-        lambda: correlation_figure(study, taus),
+        lambda: correlation_figure(
+            {name: study.scores_BS(name) for name in study.indicators},
+            study.top1_BS,
+            study.flops_B,
+            study.bins_B,
+            taus,
+        ),
     )
 
 
 def _bins(study: Study) -> str:
     """How many architectures a bin of FLOPs has, and what they cost."""
-    flops_B = np.array([row.flops for row in study.rows]) / 1e6
-    bins = [flops_B[study.bins_B == number] for number in sorted(set(study.bins_B.tolist()))]
-    parts = [f"{len(mine)} ({mine.min():.2f} to {mine.max():.2f} M)" for mine in bins]
+    bins = pd.Series(study.flops_B / 1e6).groupby(study.bins_B)
+    parts = [f"{len(mine)} ({mine.min():.2f} to {mine.max():.2f} M)" for _, mine in bins]
     return f" Architectures in each bin of FLOPs: {', '.join(parts)}."
 
 
 def _agreement_table(run: TrackedRun, bins: str) -> Table:
-    rows = []
-    for name in _indicators(run):
-        row: dict[str, Cell] = {"indicator": name}
-        for heading, metric in _TAUS.items():
-            row[heading] = value(run, f"{metric}/{name}", decimals(2))
-        rows.append(row)
+    rows = [
+        {
+            "indicator": name,
+            **{h: value(run, f"{metric}/{name}", decimals(2)) for h, metric in _TAUS.items()},
+        }
+        for name in _indicators(run)
+    ]
     return Table.of(
         f"agreement-{run.name}",
         f"{run.name}: Kendall's τ of each indicator with test top-1 after retraining",
@@ -179,15 +176,15 @@ def _agreement_table(run: TrackedRun, bins: str) -> Table:
 
 def _spread_table(run: TrackedRun) -> Table:
     """How much architectures differ, beside how much one differs from itself; empty if unknown."""
-    rows: list[dict[str, Cell]] = []
+    rows: list[dict[str, Entry]] = []
     for name, (label, form) in _MEASURED.items():
-        cells: dict[str, Cell] = {
+        found: dict[str, Entry] = {
             "between architectures": value(run, f"between/{name}", form),
             "between seeds": value(run, f"within/{name}", form),
             "reliability": value(run, f"reliability/{name}", decimals(2)),
         }
-        if set(cells.values()) != {NOTHING}:
-            rows.append({"standard deviation of": label, **cells})
+        if set(found.values()) != {NOTHING}:
+            rows.append({"standard deviation of": label, **found})
     title = f"{run.name}: how much of the differences is the architectures'"
     return Table.of(f"spread-{run.name}", title, rows, _SPREAD_NOTE)
 
@@ -210,25 +207,21 @@ def _summary(run: TrackedRun) -> tuple[str, ...]:
         ("tau_over_bn", "Less that of bn over the same architectures"),
         ("tau_within", "Among architectures of about one size"),
     ):
-        if intervals := _intervals(run, metric):
-            sentences.append(f"{start}: {_listed(intervals)}.")
-    top1 = [metrics.get(f"{kind}/top1") for kind in ("between", "within", "reliability")]
-    between, within, reliability = top1
-    if between is None or within is None or reliability is None:
+        parts = [
+            f"{name} {each.value:z.2f} [{each.low:z.2f}, {each.high:z.2f}]"
+            for name, each in _intervals(run, metric).items()
+        ]
+        if parts:
+            sentences.append(f"{start}: {', '.join(parts)}.")
+    if {"between/top1", "within/top1", "reliability/top1"} <= set(metrics):
+        sentences.append(
+            f"How sure: test top-1 differs by {percent(metrics['between/top1'])} points between "
+            f"architectures and by {percent(metrics['within/top1'])} between seeds of one "
+            f"(reliability {metrics['reliability/top1']:.2f})."
+        )
+    else:
         sentences.append(
             "How sure: with one seed it is not known how much of the differences is chance; "
             "several `seeds` say it."
         )
-    else:
-        sentences.append(
-            f"How sure: test top-1 differs by {percent(between)} points between architectures and "
-            f"by {percent(within)} between seeds of one (reliability {reliability:.2f})."
-        )
     return tuple(sentences)
-
-
-def _listed(intervals: Mapping[str, Interval]) -> str:
-    return ", ".join(
-        f"{name} {each.value:z.2f} [{each.low:z.2f}, {each.high:z.2f}]"
-        for name, each in intervals.items()
-    )

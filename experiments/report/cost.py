@@ -11,24 +11,11 @@ import pandas as pd
 from experiments.figures.numbers import count
 from experiments.figures.stage_figures import front_figure
 from experiments.report.cells import CellGroup, CellSet, by_size, cell_sets
+from experiments.report.formats import decimals, millions, milliseconds, percent, plain
 from experiments.report.published import all_on_imagenet, published_table
-from experiments.report.run_table import Runs, average, grouped, numbers, reduced, texts
-from experiments.report.tables import (
-    MOST_PICTURES,
-    NOTHING,
-    Block,
-    Cell,
-    Number,
-    Picture,
-    Section,
-    Table,
-    decimals,
-    millions,
-    milliseconds,
-    number,
-    percent,
-    plain,
-)
+from experiments.report.run_table import Runs, average, grouped, mean, numbers, texts
+from experiments.report.supernet_groups import drawn_since
+from experiments.report.tables import NOTHING, Block, Entry, Picture, Section, Table, number
 from nas.indicators import INDICATORS
 from orchestration.tracking.reader import TrackedRun
 
@@ -50,62 +37,18 @@ _TABLE_1 = {
 }
 
 
-class SearchGroup(NamedTuple):
+class _Searches(NamedTuple):
     """Searches that differ in seed, in searcher and in the supernet that they read.
 
     Attributes:
-        space: its name.
-        data: the name of the data set.
+        head: the columns that say what was searched.
+        problem: space, data and budget: searches that agree in these can be compared.
         rows: the oldest first.
-        newest: the last of them.
     """
 
-    space: str
-    data: str
+    head: dict[str, Entry]
+    problem: tuple[object, ...]
     rows: pd.DataFrame
-    newest: TrackedRun
-
-    @property
-    def indicator(self) -> str:
-        """What ranks."""
-        return self.newest.params.get("search.indicator", "")
-
-    @property
-    def limits(self) -> dict[str, str]:
-        """The params that limit a cost."""
-        return {
-            key: text
-            for key, text in self.newest.params.items()
-            if key.startswith(tuple(_LIMITS)) and text != "null"
-        }
-
-    @property
-    def budget(self) -> str:
-        """All limits of cost, such as `flops ≤ 300.0 k`; `none` without any."""
-        parts = [
-            f"{key.removeprefix(prefix)} {sign} {_cost(text)}"
-            for prefix, sign in _LIMITS.items()
-            for key, text in self.limits.items()
-            if key.startswith(prefix)
-        ]
-        return ", ".join(parts) or "none"
-
-    @property
-    def problem(self) -> tuple[object, ...]:
-        """Space, data and budget: searches that agree in these can be compared."""
-        params = self.newest.params
-        space = {key: text for key, text in params.items() if key.startswith("space.")}
-        return self.data, space, self.limits
-
-    @property
-    def head(self) -> dict[str, Cell]:
-        """The columns that say what was searched."""
-        return {
-            "space": self.space,
-            "data": self.data,
-            "ranked by": self.indicator,
-            "budget": self.budget,
-        }
 
 
 def cost_section(runs: Runs) -> Section:
@@ -116,11 +59,11 @@ def cost_section(runs: Runs) -> Section:
         _published_row(group)
         for each in sets
         for group in each.groups
-        if all_on_imagenet(runs, group.stages["retrain"].index)
+        if all_on_imagenet(group.stages["retrain"])
     ]
     if measured:
         blocks.append(published_table("table_1", "cost-published", _TABLE_1, measured))
-    additive, scored = (search_groups(runs, additive=is_so) for is_so in (True, False))
+    additive, scored = (_searches(runs, additive=is_so) for is_so in (True, False))
     if additive:
         blocks.append(_searchers_table(additive))
     if scored:
@@ -146,11 +89,15 @@ def _cells_table(cell_set: CellSet) -> Table:
     return Table.of(f"cost-{cell_set.name}", title, rows, note, folded=True)
 
 
-def _cell_row(group: CellGroup) -> dict[str, Cell]:
+def _cell_row(group: CellGroup) -> dict[str, Entry]:
     supernets, searches, retrained = (
         group.stages[kind] for kind in ("supernet", "search", "retrain")
     )
     hours = decimals(4)
+    searcher = next(iter(texts(searches, "params.search.searcher")), "")
+    candidates = average(searches, "num_evaluated", plain)
+    if candidates == NOTHING:  # where all searchers were timed, each has its own
+        candidates = average(searches, f"{searcher}/num_evaluated", plain)
     return {
         "supernet trains": group.trains,
         "ranked by": group.label("indicator"),
@@ -159,9 +106,9 @@ def _cell_row(group: CellGroup) -> dict[str, Cell]:
         "epochs trained": average(supernets, "epochs", plain),
         "trained parameters": average(supernets, "trained_params", plain),
         "of": average(supernets, "supernet_params", plain),
-        "searcher": _searcher(group),
+        "searcher": searcher,
         "search (s)": average(searches, "wall_s", decimals(2)),
-        "candidates": _candidates(searches, _searcher(group)),
+        "candidates": "none" if searcher == "exact" else candidates,
         "supernet (device-h)": average(supernets, "device_hours", hours),
         "search (device-h)": average(searches, "device_hours", hours),
         "retraining (device-h)": average(retrained, "device_hours", hours),
@@ -171,23 +118,7 @@ def _cell_row(group: CellGroup) -> dict[str, Cell]:
     }
 
 
-def _searcher(group: CellGroup) -> str:
-    """Such as `exact`; empty if no search is tracked."""
-    searches = texts(group.stages["search"], "params.search.searcher")
-    return str(searches.iloc[0]) if len(searches) else ""
-
-
-def _candidates(searches: pd.DataFrame, searcher: str) -> Cell:
-    """How many the searcher has evaluated; exact search evaluates none one by one."""
-    if searcher == "exact":
-        return "none"
-    evaluated = average(searches, "num_evaluated", plain)
-    return (
-        evaluated if evaluated != NOTHING else average(searches, f"{searcher}/num_evaluated", plain)
-    )
-
-
-def _published_row(group: CellGroup) -> dict[str, Cell]:
+def _published_row(group: CellGroup) -> dict[str, Entry]:
     by_accuracy = group.label("indicator") == "accuracy"
     return {
         "method": f"here: {group.setting}",
@@ -195,12 +126,12 @@ def _published_row(group: CellGroup) -> dict[str, Cell]:
         "flops": average(group.cells, "flops", millions),
         "epochs": group.label("epochs"),
         "trains": group.trains,
-        "search": f"{reduced(group.stages['search'], 'wall_s', decimals(2))} s",
+        "search": f"{number(mean(group.stages['search'], 'wall_s'), decimals(2))} s",
         "images": "validation set" if by_accuracy else "None",
     }
 
 
-def search_groups(runs: Runs, *, additive: bool) -> list[SearchGroup]:
+def _searches(runs: Runs, *, additive: bool) -> list[_Searches]:
     """The finished searches by an indicator that is a sum over layers, or by one that is not.
 
     Of the former those that had all searchers timed.
@@ -214,10 +145,24 @@ def search_groups(runs: Runs, *, additive: bool) -> list[SearchGroup]:
     cells = runs.of_kind("cell")
     owners = dict(zip(texts(cells, "input.search"), cells.index, strict=True))
     places = {i: _where(runs, runs.by_id[i], owners.get(i)) for i in rows.index}
-    return [
-        SearchGroup(*places[own.index[-1]], own[-_MOST:], runs.by_id[own.index[-1]])
-        for own in grouped(rows, lambda i: (places[i][1], runs.params(i, free)))
-    ]
+    groups = []
+    for own in grouped(rows, lambda i: (places[i][1], runs.params(i, free))):
+        (space, data), params = places[own.index[-1]], runs.by_id[own.index[-1]].params
+        limits = [
+            f"{key.removeprefix(prefix)} {sign} {count(float(text))}"
+            for prefix, sign in _LIMITS.items()
+            for key, text in params.items()
+            if key.startswith(prefix) and text != "null"
+        ]
+        head: dict[str, Entry] = {
+            "space": space,
+            "data": data,
+            "ranked by": params["search.indicator"],
+            "budget": ", ".join(limits) or "none",
+        }
+        content = runs.params(own.index[-1], prefix="space.")
+        groups.append(_Searches(head, (data, content, limits), own[-_MOST:]))
+    return groups
 
 
 def _where(runs: Runs, search: TrackedRun, cell: str | None) -> tuple[str, str]:
@@ -229,21 +174,21 @@ def _where(runs: Runs, search: TrackedRun, cell: str | None) -> tuple[str, str]:
     return named.get("space", "unknown space"), data
 
 
-def _searchers_table(groups: list[SearchGroup]) -> Table:
+def _searchers_table(groups: list[_Searches]) -> Table:
     """Exact search, evolution and random search over the same scores."""
     rows = []
-    for group in groups:
+    for head, _, group in groups:
         row = {
-            **group.head,
-            "searches": str(len(group.rows)),
-            "exact (ms)": reduced(group.rows, "exact/wall_s", milliseconds),
+            **head,
+            "searches": str(len(group)),
+            "exact (ms)": number(mean(group, "exact/wall_s"), milliseconds),
         }
         for name in _OTHERS:
             gap = f"{name}/optimality_gap"
-            row[f"{name} (ms)"] = reduced(group.rows, f"{name}/wall_s", milliseconds)
-            row[f"{name} candidates"] = reduced(group.rows, f"{name}/num_evaluated", plain)
-            row[f"{name} gap, mean (%)"] = reduced(group.rows, gap, percent)
-            row[f"{name} gap, max (%)"] = reduced(group.rows, gap, percent, max)
+            row[f"{name} (ms)"] = number(mean(group, f"{name}/wall_s"), milliseconds)
+            row[f"{name} candidates"] = number(mean(group, f"{name}/num_evaluated"), plain)
+            row[f"{name} gap, mean (%)"] = number(mean(group, gap), percent)
+            row[f"{name} gap, max (%)"] = number(mean(group, gap, max), percent)
         rows.append(row)
     note = (
         "Times are means over the searches, which differ in their supernet and seed (the newest "
@@ -254,32 +199,30 @@ def _searchers_table(groups: list[SearchGroup]) -> Table:
     return Table.of("searchers", title, rows, note)
 
 
-def _scored_table(groups: list[SearchGroup], additive: list[SearchGroup]) -> Table:
+def _scored_table(groups: list[_Searches], additive: list[_Searches]) -> Table:
     """Searches that evaluate whole architectures, beside the same searcher on BN scores."""
     rows = []
-    for group in groups:
-        searcher = group.newest.params.get("search.searcher", "")
-        like = [each.rows for each in additive if _is_like(each, group)]
-        twins = pd.concat(like) if like else group.rows[:0]
-        table_s = reduced(twins, f"{searcher}/wall_s", decimals(3))
-        evaluated = reduced(twins, f"{searcher}/num_evaluated", plain)
-        here_s = _quotient(
-            reduced(group.rows, "wall_s", plain), reduced(group.rows, "num_evaluated", plain)
-        )
-        there_s = _quotient(table_s, evaluated)
+    for head, problem, group in groups:
+        searcher = str(texts(group, "params.search.searcher").iloc[-1])
+        by_bn = [each for each in additive if each.head["ranked by"] == "bn"]
+        like = [each.rows for each in by_bn if each.problem == problem]
+        twins = pd.concat([group[:0], *like])
+        on_scores_s = mean(twins, f"{searcher}/wall_s")
+        num_on_scores = mean(twins, f"{searcher}/num_evaluated")
+        candidate_s = mean(group, "wall_s") / mean(group, "num_evaluated")
         rows.append(
             {
-                **group.head,
+                **head,
                 "searcher": searcher,
-                "searches": str(len(group.rows)),
-                "search (s)": average(group.rows, "wall_s", decimals(1)),
-                "candidates": average(group.rows, "num_evaluated", plain),
-                "device-hours": average(group.rows, "device_hours", decimals(4)),
-                "1,000 candidates (s)": number(here_s and 1000 * here_s, decimals(1)),
-                "on BN scores (s)": table_s,
-                "candidates on BN scores": evaluated,
+                "searches": str(len(group)),
+                "search (s)": average(group, "wall_s", decimals(1)),
+                "candidates": average(group, "num_evaluated", plain),
+                "device-hours": average(group, "device_hours", decimals(4)),
+                "1,000 candidates (s)": number(1000 * candidate_s, decimals(1)),
+                "on BN scores (s)": number(on_scores_s, decimals(3)),
+                "candidates on BN scores": number(num_on_scores, plain),
                 "times longer a candidate": number(
-                    here_s / there_s if here_s is not None and there_s else None, plain
+                    candidate_s / (on_scores_s / num_on_scores), plain
                 ),
             }
         )
@@ -292,91 +235,49 @@ def _scored_table(groups: list[SearchGroup], additive: list[SearchGroup]) -> Tab
     return Table.of("scored-searches", title, rows, note)
 
 
-def _is_like(by_scores: SearchGroup, group: SearchGroup) -> bool:
-    return by_scores.indicator == "bn" and by_scores.problem == group.problem
-
-
-def _quotient(over: Cell, under: Cell) -> float | None:
-    """None where one of the two is missing, or nothing was counted."""
-    if not (isinstance(over, Number) and isinstance(under, Number)) or under.value == 0:
-        return None
-    return over.value / under.value
-
-
-def _cost(text: str) -> str:
-    try:
-        return count(float(text))
-    except ValueError:  # as it stands there
-        return text
-
-
-def _fronts(runs: Runs, groups: list[SearchGroup]) -> list[Picture]:
+def _fronts(runs: Runs, groups: list[_Searches]) -> list[Picture]:
     """The score–FLOPs front of one search of each group, where its record can be had."""
-    newest = sorted(groups, key=lambda group: -group.newest.started_at)[:MOST_PICTURES]
-    drawn = {group.newest.run_id for group in newest}
-    pictures = (_front(runs, group) for group in groups if group.newest.run_id in drawn)
+    since = drawn_since([group.rows for group in groups]) if groups else math.inf
+    newest = [group for group in groups if group.rows["start_time"].max() >= since]
+    pictures = (_front(runs, group) for group in newest)
     return [picture for picture in pictures if picture is not None]
 
 
-def _front(runs: Runs, group: SearchGroup) -> Picture | None:
+def _front(runs: Runs, group: _Searches) -> Picture | None:
     """Of the longest supernet, of these the lowest seed, of these the newest."""
-    searches = [runs.by_id[run_id] for run_id in group.rows.index]
-    run = max(
-        searches,
-        key=lambda each: (
-            _epochs(runs, each),
-            -by_size(each.params.get("seed", ""))[0],
-            each.started_at,
-        ),
-    )
-    record, supernet = runs.record(run.run_id), runs.input(run.run_id, "supernet")
-    try:
-        assert record is not None
-        front = [_point(point) for point in record["result"]["front"]]
-        best_points = {
-            searcher: {**best, **_point(best)}
-            for searcher, best in record["result"]["found"].items()
-            if searcher in ("exact", *_OTHERS)
-        }
-        limit = record["config"]["search"]["max_flops"]
-        max_flops = None if limit is None else float(limit)
-        first, last = front[0], front[-1]
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+
+    def epochs_seed_start(run: TrackedRun) -> tuple[float, float, float]:
+        supernet = runs.input(run.run_id, "supernet")
+        epochs = 0.0 if supernet is None else supernet.metrics.get("epochs", 0.0)
+        return epochs, -by_size(run.params.get("seed", ""))[0], run.started_at
+
+    run = max((runs.by_id[run_id] for run_id in group.rows.index), key=epochs_seed_start)
+    record, supernet = runs.record(run.run_id) or {}, runs.input(run.run_id, "supernet")
+    found = record.get("result") or {}
+    front, limit = found.get("front"), record.get("config", {}).get("search", {}).get("max_flops")
+    if not front or not all(math.isfinite(point["score"]) for point in front):
         return None
+    bests = {name: best for name, best in found["found"].items() if name in ("exact", *_OTHERS)}
     of = ""
     if supernet is not None:
         trainable, epochs = (
             supernet.params.get(f"supernet.{p}", "?") for p in ("trainable", "epochs")
         )
         of = f", supernet {trainable} of {epochs} epochs"
-    bests = ", ".join(
+    read_off = ", ".join(
         f"{searcher} {best['score']:.4g} at {count(best['flops'])}"
-        for searcher, best in best_points.items()
+        for searcher, best in bests.items()
     )
+    space, data, indicator, _ = group.head.values()
+    first, last = front[0], front[-1]
     return Picture(
-        f"front-{group.space}-{group.data}-{group.indicator}",
-        f"Score and FLOPs of {group.space} on {group.data}, ranked by {group.indicator}{of}, seed "
+        f"front-{space}-{data}-{indicator}",
+        f"Score and FLOPs of {space} on {data}, ranked by {indicator}{of}, seed "
         f"{run.params.get('seed', '?')}",
         f"The best score rises over {len(front)} architectures from {first['score']:.4g} at "
         f"{count(first['flops'])} FLOPs to {last['score']:.4g} at {count(last['flops'])}. Best "
-        f"found {'' if max_flops is None else f'under {count(max_flops)} FLOPs'}: {bests}.",
+        f"found {'' if limit is None else f'under {count(limit)} FLOPs'}: {read_off}.",
         lambda: front_figure(
-            front,
-            best_points,
-            max_flops=max_flops,
-            label=f"{group.indicator} score of the architecture",
+            front, bests, max_flops=limit, label=f"{indicator} score of the architecture"
         ),
     )
-
-
-def _epochs(runs: Runs, search: TrackedRun) -> float:
-    supernet = runs.input(search.run_id, "supernet")
-    return 0.0 if supernet is None else supernet.metrics.get("epochs", 0.0)
-
-
-def _point(point: Mapping[str, float]) -> dict[str, float]:
-    """Raises ValueError for what cannot be drawn."""
-    coordinates = {name: float(point[name]) for name in ("flops", "score")}
-    if not all(map(math.isfinite, coordinates.values())):
-        raise ValueError(f"not a point: {coordinates}")
-    return coordinates

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
-from experiments.figures.boxes import detections_figure
-from experiments.report.detection_table import PARTS, parts_table
+from experiments.figures.stage_figures import detections_figure
+from experiments.report.formats import decimals, millions, percent, size
 from experiments.report.published import published_table
 from experiments.report.run_table import Runs, average, grouped, numbers, of_each_seed, texts, value
-from experiments.report.tables import (
-    MOST_PICTURES,
-    Block,
-    Cell,
-    Picture,
-    Section,
-    Table,
-    decimals,
-    percent,
-    size,
-)
+from experiments.report.tables import MOST_PICTURES, Block, Entry, Number, Picture, Section, Table
 from orchestration.tracking.reader import TrackedRun
 
 _MISSING = (
@@ -29,6 +20,7 @@ _MISSING = (
     "detect.data.root=COCO` evaluates a detector that stands beside Table 3."
 )
 _MAP = "coco/bbox_mAP"
+_PARTS = ("backbone", "neck", "head")
 _APS = {
     _MAP: "mAP",
     f"{_MAP}_50": "AP50",
@@ -37,17 +29,12 @@ _APS = {
     f"{_MAP}_m": "AP medium",
     f"{_MAP}_l": "AP large",
 }
-_COCO_CLASSES, _COCO_IMAGES = 80, 5000  # of COCO's val2017
+_COCO, _COCO_CLASSES, _COCO_IMAGES = "COCO val2017", 80, 5000
 _PUBLISHED = {
     "backbone": "backbone or detector",
     "flops": "FLOPs (B)",
     "params": "params (M)",
-    "mAP": "mAP",
-    "AP50": "AP50",
-    "AP75": "AP75",
-    "small": "AP small",
-    "medium": "AP medium",
-    "large": "AP large",
+    **{heading: heading for heading in _APS.values()},
     "images": "images",
 }
 _PUBLISHED_TABLES = {
@@ -57,58 +44,47 @@ _PUBLISHED_TABLES = {
 }
 
 
-class Images(NamedTuple):
-    """What detectors are evaluated on."""
-
-    title: str
-    is_coco: bool
-
-
 def detection_section(runs: Runs) -> Section:
     """Own detectors by data set, COCO first, and where they belong there among published ones."""
     rows = runs.of_kind("detect", finished=True)  # one that is still trained has a mAP too
     rows = rows[numbers(rows, _MAP).map(math.isfinite).astype(bool)]
-    groups = grouped(rows, lambda run_id: frozenset(_data_params(runs.by_id[run_id])))
-    found = [(_images(runs, own.index[-1]), _by_config(runs, own)) for own in groups]
-    found.sort(key=lambda pair: not pair[0].is_coco)
-    blocks: list[Block] = []
-    for images, configs in found:
-        blocks.append(_own_table(runs, images, configs))
-    on_coco = [own for images, configs in found if images.is_coco for own in configs]
-    if on_coco:
-        measured = [_published_row(own) for own in on_coco]
+    found = [
+        (_images(runs, own.index[-1]), _by_config(runs, own))
+        for own in grouped(rows, lambda run_id: runs.params(run_id, prefix="detect.data."))
+    ]
+    found.sort(key=lambda pair: pair[0] != _COCO)
+    blocks: list[Block] = [_own_table(runs, images, configs) for images, configs in found]
+    measured = [
+        _published_row(runs, own) for images, configs in found if images == _COCO for own in configs
+    ]
+    if measured:
         for key, name in _PUBLISHED_TABLES.items():
             blocks.append(published_table(key, name, _PUBLISHED, measured))
     newest = [runs.by_id[run_id] for run_id in reversed(rows.index)]
     for place, run in enumerate(newest[:MOST_PICTURES]):
         blocks.append(_picture(runs, run))
-        if place == 0 and f"flops_{PARTS[0]}" in run.metrics:
+        if place == 0 and f"flops_{_PARTS[0]}" in run.metrics:
             blocks.append(parts_table(run.metrics, f"{run.name}: what it consists of"))
-    summary = _summary(*found[0]) if found else ()
-    missing = "" if on_coco else _MISSING
+    summary = (_sentence(runs, *found[0]),) if found else ()
+    missing = "" if measured else _MISSING
     return Section("detection", "Detection", "Table 3", tuple(blocks), missing, summary)
 
 
-def _data_params(run: TrackedRun) -> list[tuple[str, str]]:
-    """What the images are known by."""
-    return [pair for pair in run.params.items() if pair[0].startswith("detect.data.")]
-
-
-def _images(runs: Runs, run_id: str) -> Images:
-    """How many classes and images were evaluated says whether they are COCO."""
+def _images(runs: Runs, run_id: str) -> str:
+    """What was evaluated on: COCO if it has as many classes and images."""
     params = runs.by_id[run_id].params
     name = params.get("detect.data.name", "unknown images")
     if name == "digit_scenes":
         scenes, side = (params.get(f"detect.data.{p}", "?") for p in ("num_val", "image_size"))
-        return Images(f"{scenes} generated digit scenes of {side}×{side}, not COCO", False)
+        return f"{scenes} generated digit scenes of {side}×{side}, not COCO"
     result: Any = (runs.record(run_id) or {}).get("result") or {}
-    categories, num_images = result.get("categories"), result.get("num_val_images")
-    if not isinstance(categories, list) or not isinstance(num_images, int | float):
-        return Images(f"images in {name}'s layout; whether they are COCO is not known", False)
-    if (len(categories), num_images) == (_COCO_CLASSES, _COCO_IMAGES):
-        return Images("COCO val2017", True)
-    what = f"{num_images:,.0f} images with {len(categories)} classes in {name}'s layout"
-    return Images(f"{what}, not COCO val2017", False)
+    if "categories" not in result:
+        return f"images in {name}'s layout; whether they are COCO is not known"
+    num_classes, num_images = len(result["categories"]), result["num_val_images"]
+    if (num_classes, num_images) == (_COCO_CLASSES, _COCO_IMAGES):
+        return _COCO
+    what = f"{num_images:,.0f} images with {num_classes} classes in {name}'s layout"
+    return f"{what}, not {_COCO}"
 
 
 def _by_config(runs: Runs, rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -122,24 +98,24 @@ def _by_config(runs: Runs, rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [of_each_seed(own) for own in grouped(rows, config)]
 
 
-def _own_table(runs: Runs, images: Images, configs: list[pd.DataFrame]) -> Table:
+def _own_table(runs: Runs, images: str, configs: list[pd.DataFrame]) -> Table:
     name = str(texts(configs[0], "params.detect.data.name").iloc[0]) or "unknown"
     note = (
         "COCO's metrics in percent, mean over the seeds ± standard deviation; FLOPs and parameters "
         "are those of the whole detector. A metric is empty where no object has that size."
     )
-    if not images.is_coco:
+    if images != _COCO:
         note += " Not to be compared with published numbers."
     return Table.of(
         f"detection-{name}",
-        f"Trained here: {images.title}",
+        f"Trained here: {images}",
         [_row(runs, own) for own in configs],
         note,
         brief=("backbone", *_APS.values()),
     )
 
 
-def _row(runs: Runs, rows: pd.DataFrame) -> dict[str, Cell]:
+def _row(runs: Runs, rows: pd.DataFrame) -> dict[str, Entry]:
     first = runs.by_id[rows.index[0]]
     retrained = runs.inputs(rows, "retrain")
     return {
@@ -178,15 +154,12 @@ def _pretraining(detector: TrackedRun, retrained: pd.DataFrame) -> str:
     return "random weights"
 
 
-def _published_row(rows: pd.DataFrame) -> dict[str, Cell]:
-    arch, name = (str(texts(rows, f"params.backbone.{p}").iloc[0]) for p in ("arch", "name"))
-    billions, millions = decimals(2, 1e-9), decimals(1, 1e-6)
-    fields = ("mAP", "AP50", "AP75", "small", "medium", "large")
+def _published_row(runs: Runs, rows: pd.DataFrame) -> dict[str, Entry]:
     return {
-        "backbone": f"here: {arch or name}",
-        "flops": average(rows, "flops", billions),
+        "backbone": f"here: {_backbone(runs.by_id[rows.index[0]])}",
+        "flops": average(rows, "flops", decimals(2, 1e-9)),
         "params": average(rows, "params", millions),
-        **{f: average(rows, metric, percent) for f, metric in zip(fields, _APS, strict=True)},
+        **{heading: average(rows, metric, percent) for metric, heading in _APS.items()},
         "images": "val2017",
     }
 
@@ -201,12 +174,26 @@ def _picture(runs: Runs, detector: TrackedRun) -> Picture:
     return Picture(f"detections-{detector.name}", title, alt, draw)
 
 
-def _summary(images: Images, configs: list[pd.DataFrame]) -> tuple[str, ...]:
+def parts_table(metrics: Mapping[str, float], title: str) -> Table:
+    """Multiply-adds and parameters of a detector's parts and of the whole."""
+    rows: list[dict[str, Entry]] = [
+        {
+            "part": part,
+            "FLOPs": Number(metrics[f"flops_{part}"], size),
+            "params": Number(metrics[f"params_{part}"], size),
+        }
+        for part in _PARTS
+    ]
+    flops, params = (Number(metrics[cost], size) for cost in ("flops", "params"))
+    rows.append({"part": "detector", "FLOPs": flops, "params": params})
+    return Table.of("detection-parts", title, rows)
+
+
+def _sentence(runs: Runs, images: str, configs: list[pd.DataFrame]) -> str:
     """Of the newest detector."""
     rows = max(configs, key=lambda own: own["start_time"].max())
     mean_ap, ap_50 = (average(rows, metric, percent) for metric in (_MAP, f"{_MAP}_50"))
-    arch, name = (str(texts(rows, f"params.backbone.{p}").iloc[0]) for p in ("arch", "name"))
     return (
-        f"Detection: EfficientDet on the backbone {arch or name} reaches {mean_ap} % mAP and "
-        f"{ap_50} % AP50 on {images.title}.",
+        f"Detection: EfficientDet on the backbone {_backbone(runs.by_id[rows.index[0]])} reaches "
+        f"{mean_ap} % mAP and {ap_50} % AP50 on {images}."
     )

@@ -10,8 +10,7 @@ Shape legend: E epochs, L layers, N candidate operations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,38 +18,26 @@ import pandas as pd
 from experiments.config.search import SearchConfig
 from experiments.config.training import EarlyBirdConfig
 from experiments.figures.early_bird import Similarity, early_bird_figure
+from experiments.report.formats import decimals, percent, plain, yes_or_no
 from experiments.report.run_table import Runs, texts, value
 from experiments.report.supernet_groups import (
     EARLY_BIRD,
     EPOCHS,
     SEED,
     TRAINABLE,
-    Group,
     comparable,
+    drawn_since,
     finished_supernets,
     in_order,
     scores_of,
-    section_of,
 )
-from experiments.report.tables import (
-    MOST_PICTURES,
-    NOTHING,
-    Block,
-    Cell,
-    Number,
-    Picture,
-    Section,
-    Table,
-    decimals,
-    percent,
-    plain,
-    yes_or_no,
-)
+from experiments.report.tables import NOTHING, Block, Entry, Number, Picture, Section, Table, number
 from nas.cost import gather_sum
 from nas.early_bird import FloatArray, distance_matrix, early_bird_epoch, rank_vector, similarity
 from nas.ranking import kendall_tau
 from nas.search import optimality_gap, search_within
 from nas.space import Architecture, SearchSpace, space_from_dict
+from orchestration.tracking.params import nested_params
 from orchestration.tracking.reader import TrackedRun
 
 _MISSING = (
@@ -73,22 +60,13 @@ _STOPPED_NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class _Course:
-    """A supernet's scores after every epoch."""
+class _Course(NamedTuple):
+    """A supernet's scores after every epoch, and the epoch (from 1) at which the stop ends it."""
 
     run: TrackedRun
     space: SearchSpace
     scores_ELN: FloatArray
-
-    @property
-    def trainable(self) -> str:
-        return self.run.params[TRAINABLE]
-
-    @cached_property
-    def stop(self) -> int | None:
-        """0-based epoch at which the stop would end it."""
-        return early_bird_epoch(self.scores_ELN, _STOP.window, _STOP.threshold)
+    stop: int | None
 
 
 def early_bird_section(runs: Runs) -> Section:
@@ -100,18 +78,18 @@ def early_bird_section(runs: Runs) -> Section:
     supernets = finished_supernets(runs)
     fixed, stopped = (supernets[supernets["stops_early"] == is_so] for is_so in (False, True))
     groups = []
-    for title, members in comparable(runs, fixed, {TRAINABLE, EPOCHS, SEED}):
+    for title, members in comparable(runs, fixed):
         longest = members.sort_values("epochs", ascending=False, kind="stable")
         longest = longest.drop_duplicates(["trainable", "seed"])
-        groups.append(Group(title, members.loc[[i for i in members.index if i in longest.index]]))
+        groups.append((title, members[members.index.isin(longest.index)]))
     starts = pd.concat([group["start_time"] for _, group in groups] or [pd.Series(dtype=float)])
     newest = set(starts.sort_values(ascending=False, kind="stable").index[:_MOST])
-    drawn = sorted((group["start_time"].max() for _, group in groups), reverse=True)[:MOST_PICTURES]
     blocks: list[Block] = []
     for title, group in groups:
         read = [_course(runs, run_id) for run_id in group.index if run_id in newest]
         if courses := [course for course in read if course is not None]:
-            blocks += [_picture(title, courses)] if group["start_time"].max() in drawn else []
+            if group["start_time"].max() >= drawn_since([each for _, each in groups]):
+                blocks.append(_picture(title, courses))
             rows = (_row(runs, course) for course in courses)
             name = f"{title}: what the early-bird stop would save"
             blocks.append(Table.of("early-bird", name, rows, _NOTE))
@@ -138,47 +116,39 @@ def _course(runs: Runs, run_id: str) -> _Course | None:
         return None
     if any(scores_LN is None for scores_LN in scores):
         return None
-    return _Course(runs.by_id[run_id], space, np.array(scores))
+    scores_ELN = np.array(scores)
+    stop = early_bird_epoch(scores_ELN, _STOP.window, _STOP.threshold)
+    return _Course(runs.by_id[run_id], space, scores_ELN, None if stop is None else stop + 1)
 
 
 def _picture(title: str, courses: Sequence[_Course]) -> Picture:
     drawn: dict[str, _Course] = {}
     for course in courses:  # seeds ascend: the lowest of the longest is drawn
-        longest = drawn.setdefault(course.trainable, course)
+        longest = drawn.setdefault(course.run.params[TRAINABLE], course)
         if int(course.run.params[EPOCHS]) > int(longest.run.params[EPOCHS]):
-            drawn[course.trainable] = course
-    panels = {
-        f"{course.trainable}, seed {course.run.params[SEED]}": course for course in drawn.values()
-    }
-    readings = "; ".join(
-        f"{label}: {len(course.scores_ELN)} epochs, "
-        + (
-            "not settled by the rule"
-            if course.stop is None
-            else f"settled after epoch {course.stop + 1}"
-        )
-        for label, course in panels.items()
-    )
+            drawn[course.run.params[TRAINABLE]] = course
+    panels = {f"{name}, seed {each.run.params[SEED]}": each for name, each in drawn.items()}
+    readings = []
+    for label, course in panels.items():
+        settled = f"settled after epoch {course.stop}" if course.stop else "not settled by the rule"
+        readings.append(f"{label}: {len(course.scores_ELN)} epochs, {settled}")
     return Picture(
         "early-bird",
         f"{title}: similarity of the rank vectors between epochs",
-        f"A matrix of epochs by epochs for each trainable, dark where ranks are alike. {readings}.",
+        "A matrix of epochs by epochs for each trainable, dark where ranks are alike. "
+        f"{'; '.join(readings)}.",
         lambda: early_bird_figure(
             [
-                Similarity(
-                    label,
-                    similarity(distance_matrix(course.scores_ELN)),
-                    None if course.stop is None else course.stop + 1,
-                )
+                Similarity(label, similarity(distance_matrix(course.scores_ELN)), course.stop)
                 for label, course in panels.items()
             ]
         ),
     )
 
 
-def _row(runs: Runs, course: _Course) -> dict[str, Cell]:
-    row: dict[str, Cell] = {
-        "supernet trains": course.trainable,
+def _row(runs: Runs, course: _Course) -> dict[str, Entry]:
+    row: dict[str, Entry] = {
+        "supernet trains": course.run.params[TRAINABLE],
         "seed": course.run.params[SEED],
         "epochs trained": value(course.run, "epochs", plain),
         "training top-1 (%)": value(course.run, "train/top1", percent),
@@ -190,10 +160,10 @@ def _row(runs: Runs, course: _Course) -> dict[str, Cell]:
     }
     if course.stop is None:
         return row
-    then_LN, end_LN = course.scores_ELN[course.stop], course.scores_ELN[-1]
+    then_LN, end_LN = course.scores_ELN[course.stop - 1], course.scores_ELN[-1]
     tau = kendall_tau(rank_vector(then_LN).astype(float), rank_vector(end_LN).astype(float))
-    row["stop after epoch"] = Number(course.stop + 1, plain)
-    row["epochs saved"] = Number(len(course.scores_ELN) - course.stop - 1, plain)
+    row["stop after epoch"] = Number(course.stop, plain)
+    row["epochs saved"] = Number(len(course.scores_ELN) - course.stop, plain)
     row["τ of the ranks, stop and end"] = Number(tau, decimals(3))
     if (search := _search_of(runs, course.run.run_id)) is not None:
         try:
@@ -207,7 +177,7 @@ def _row(runs: Runs, course: _Course) -> dict[str, Cell]:
 
 
 def _winner(scores_LN: FloatArray, course: _Course, search: TrackedRun) -> Architecture:
-    section = section_of(search, "search")
+    section = nested_params(search.params, "search")
     limits = {name: section.get(name) for name in ("max_flops", "min_flops", "max_params")}
     budgets = SearchConfig.model_validate(limits).budgets(course.space)
     return search_within(scores_LN, budgets).ranked[0].arch
@@ -222,72 +192,51 @@ def _search_of(runs: Runs, supernet: str) -> TrackedRun | None:
 
 def _stopped_table(runs: Runs, stopped: pd.DataFrame, fixed: pd.DataFrame) -> Table:
     """Supernets that the stop was allowed to end, beside equal ones of fixed length."""
-    twins: dict[frozenset[tuple[str, str]], TrackedRun] = {}
-    for run_id in fixed.index:
-        twins.setdefault(_but_stop(runs, run_id), runs.by_id[run_id])
-    but = {TRAINABLE, EPOCHS, SEED, f"{EARLY_BIRD}.window", f"{EARLY_BIRD}.threshold"}
-    titles = {
-        run_id: title for title, group in comparable(runs, stopped, but) for run_id in group.index
-    }
+
+    def but_stop(run_id: str) -> frozenset[tuple[str, str]]:
+        return frozenset(each for each in runs.params(run_id) if not each[0].startswith(EARLY_BIRD))
+
+    twins = {but_stop(run_id): runs.by_id[run_id] for run_id in reversed(fixed.index)}
+    titles = {run_id: title for title, group in comparable(runs, stopped) for run_id in group.index}
     rows = [
-        {"supernet": titles[run_id], **_stopped_row(runs, run_id, twins)}
+        {"supernet": titles[run_id], **_stopped_row(runs, run_id, twins.get(but_stop(run_id)))}
         for run_id in in_order(stopped, "epochs", "seed").index
     ]
     title = "Supernets that ran with the early-bird stop, beside those of fixed length"
     return Table.of("early-bird-stopped", title, rows, _STOPPED_NOTE)
 
 
-def _but_stop(runs: Runs, run_id: str) -> frozenset[tuple[str, str]]:
-    return frozenset(each for each in runs.params(run_id) if not each[0].startswith(EARLY_BIRD))
-
-
-def _stopped_row(
-    runs: Runs, run_id: str, twins: dict[frozenset[tuple[str, str]], TrackedRun]
-) -> dict[str, Cell]:
-    supernet = runs.by_id[run_id]
-    twin = twins.get(_but_stop(runs, run_id))
-    ours, theirs = _like_cells(runs, supernet, twin)
+def _stopped_row(runs: Runs, run_id: str, twin: TrackedRun | None) -> dict[str, Entry]:
+    supernet, params, hours = runs.by_id[run_id], runs.by_id[run_id].params, decimals(4)
+    of_ours, of_theirs = _cells_of(runs, supernet), _cells_of(runs, twin)
+    setting = next((each for each in of_ours if each in of_theirs), next(iter(of_ours), ()))
+    ours, theirs = of_ours.get(setting), of_theirs.get(setting)
     winners = [cell.params.get("winner") for cell in (ours, theirs) if cell is not None]
-    params, hours = supernet.params, decimals(4)
+    is_known = len(winners) == 2 and all(winners)
+    rule = (params.get(f"{EARLY_BIRD}.{name}", "?") for name in ("window", "threshold"))
     return {
         "supernet trains": params[TRAINABLE],
         "seed": params[SEED],
-        "window, threshold": ", ".join(
-            params.get(f"{EARLY_BIRD}.{name}", "?") for name in ("window", "threshold")
-        ),
+        "window, threshold": ", ".join(rule),
         "epochs configured": params[EPOCHS],
         "epochs done": value(supernet, "epochs", plain),
         "device hours": value(supernet, "device_hours", hours),
         "device hours, fixed length": value(twin, "device_hours", hours),
-        "same winner": Number(float(winners[0] == winners[1]), yes_or_no)
-        if len(winners) == 2 and all(winners)
-        else NOTHING,
+        "same winner": number(len(set(winners)) == 1 if is_known else None, yes_or_no),
         "test top-1 (%)": value(ours, "top1", percent),
         "test top-1, fixed length (%)": value(theirs, "top1", percent),
     }
 
 
-def _like_cells(
-    runs: Runs, supernet: TrackedRun, twin: TrackedRun | None
-) -> tuple[TrackedRun | None, TrackedRun | None]:
-    """A cell of each supernet that are alike in all else; the second is None where none is."""
-    ours = _cells_of(runs, supernet)
-    theirs = [] if twin is None else _cells_of(runs, twin)
-    for cell in ours:
-        for other in theirs:
-            if _settings(runs, cell) == _settings(runs, other):
-                return cell, other
-    return (ours[0] if ours else None), None
-
-
-def _cells_of(runs: Runs, supernet: TrackedRun) -> list[TrackedRun]:
+def _cells_of(runs: Runs, supernet: TrackedRun | None) -> dict[tuple[object, ...], TrackedRun]:
+    """What a cell by the BN indicator searched and retrained with → the first such cell."""
     cells = runs.of_kind("cell", finished=True)
-    of_it = texts(cells, "input.supernet") == supernet.run_id
-    return [runs.by_id[i] for i in cells.index[of_it & (texts(cells, "params.indicator") == "bn")]]
-
-
-def _settings(runs: Runs, cell: TrackedRun) -> tuple[object, ...]:
-    """What a cell searched and retrained with, the architecture left out."""
-    stages = (runs.input(cell.run_id, kind) for kind in ("search", "retrain"))
-    of_stages = [None if run is None else runs.params(run.run_id, ("arch",)) for run in stages]
-    return cell.params.get("max_flops"), cell.params.get("retrain_epochs"), *of_stages
+    of_it = texts(cells, "input.supernet") == (None if supernet is None else supernet.run_id)
+    found: dict[tuple[object, ...], TrackedRun] = {}
+    for run_id in cells.index[of_it & (texts(cells, "params.indicator") == "bn")]:
+        params = runs.by_id[run_id].params
+        stages = [runs.input(run_id, kind) for kind in ("search", "retrain")]
+        of_stages = [stage and runs.params(stage.run_id, ("arch",)) for stage in stages]
+        setting = (params.get("max_flops"), params.get("retrain_epochs"), *of_stages)
+        found.setdefault(setting, runs.by_id[run_id])
+    return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from experiments.report.formats import decimals
 from experiments.report.run_table import Runs, numbers
-from experiments.report.tables import Cell, Section, Table, decimals, number
+from experiments.report.tables import Entry, Section, Table, number
 from orchestration.tracking.reader import TrackedRun
 
 _UNKNOWN = "not known"
@@ -16,7 +17,7 @@ def lineage_section(runs: Runs) -> Section:
     """Every run, and the device time by kind of stage."""
     if not runs.tracked:
         return Section("lineage", "Lineage and cost", "")
-    rows: list[dict[str, Cell]] = [
+    rows: list[dict[str, Entry]] = [
         {
             "run": run.name,
             "kind": run.kind,
@@ -37,18 +38,15 @@ def lineage_section(runs: Runs) -> Section:
 def _cost_table(runs: Runs) -> Table:
     """Wall and device time by kind of stage: what cells share counts once."""
     stages = runs.frame[runs.frame["fingerprint"] != ""]
-    rows: list[dict[str, Cell]] = []
-    for kind, group in stages.groupby("kind", sort=False):
-        rows.append(
-            {
-                "stage": str(kind),
-                "runs": str(len(group)),
-                "wall (s)": number(numbers(group, "wall_s").sum(), decimals(1)),
-                "device time (s)": number(
-                    numbers(group, "device_hours").sum(), decimals(1, scale=3600)
-                ),
-            }
-        )
+    rows: list[dict[str, Entry]] = [
+        {
+            "stage": str(kind),
+            "runs": str(len(group)),
+            "wall (s)": number(numbers(group, "wall_s").sum(), decimals(1)),
+            "device time (s)": number(numbers(group, "device_hours").sum(), decimals(1, 3600)),
+        }
+        for kind, group in stages.groupby("kind", sort=False)
+    ]
     return Table.of("stages", "What it cost, by kind of stage", rows)
 
 
@@ -69,9 +67,8 @@ def _summary(runs: Runs) -> str:
         or _UNKNOWN
         for run in runs.tracked
     )
-    foreign = (
-        f" {runs.num_foreign} runs of other programs are left out." if runs.num_foreign else ""
-    )
+    num = runs.num_foreign
+    foreign = f" {num} runs of other programs are left out." if num else ""
     return (
         f"{len(runs.tracked)} runs of the MLflow experiment {runs.experiment!r}; commits: "
         f"{_counted(commits)}; machines: {_counted(map(_machine, runs.tracked))}; versions: "

@@ -138,8 +138,8 @@ def _section(key: str, make: Callable[[Runs], Section], runs: Runs) -> Section:
         return make(runs)
     except Exception as error:  # noqa: BLE001  # shown on the page and logged whole
         _log.exception("A section of the report has failed")
-        missing = f"The section {key} has failed ({error}): a bug of this program."
-        return Section(key, key.capitalize(), "", (), missing)
+        failed = f"This section has failed, which is a bug; the log has its traceback: {error}"
+        return Section(key, key.capitalize(), "", (failed,))
 
 
 def _with_own_names(sections: Iterable[Section]) -> list[Section]:
@@ -233,19 +233,13 @@ def is_current(report: Report, folder: Path) -> bool:
 
 def require_report_or_nothing(folder: Path) -> None:
     """Raise ValueError where a report cannot be put without taking the place of something else."""
-    if folder.exists() and not _is_report(folder):
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {str(folder)}
+    is_report = names <= ENTRIES and GENERATOR in _head(folder)
+    if folder.exists() and names and not is_report:
         raise ValueError(
             f"The folder {str(folder)!r} holds other things than a report: name one with --out "
             "that is empty or does not exist."
         )
-
-
-def _is_report(folder: Path) -> bool:
-    """Whether a folder is empty, or holds a report of ours and nothing else."""
-    if not folder.is_dir():
-        return False
-    names = {path.name for path in folder.iterdir()}
-    return not names or (names <= ENTRIES and GENERATOR in _head(folder))
 
 
 def _head(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Which candidates the BN indicator scores high (Eq. 3), read off the final metrics of supernets.
+"""Which candidates the BN indicator scores high (Eq. 3), of the last epoch of supernets.
 
 Shape legend: L layers, N candidate operations.
 """
@@ -7,32 +7,28 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from typing import TypeAlias
 
 import pandas as pd
 
-from experiments.figures.preference import Preference, Spread, preference_figure
+from experiments.figures.numbers import Mean
+from experiments.figures.preference import Means, preference_figure
+from experiments.report.formats import Format, decimals
 from experiments.report.run_table import Runs
 from experiments.report.supernet_groups import (
-    EPOCHS,
-    SEED,
-    TRAINABLE,
     comparable,
+    drawn_since,
     finished_supernets,
     last_scores,
     space_of,
 )
 from experiments.report.tables import (
-    MOST_PICTURES,
     NOTHING,
     Block,
-    Cell,
-    Format,
+    Entry,
     Number,
     Picture,
     Section,
     Table,
-    decimals,
     mean_std,
 )
 
@@ -45,25 +41,20 @@ _NOTE = (
 _gamma = decimals(4)
 _signed = Format("{:+.2f}".format, 100)  # percent
 
-# Trainable → kernel, expansion or layer → mean over seeds.
-_Means: TypeAlias = Mapping[str, Mapping[int, Number]]
-
 
 def preference_section(runs: Runs) -> Section:
     """Of each group of comparable supernets those that train longest."""
     supernets = finished_supernets(runs)
-    groups = comparable(runs, supernets[~supernets["stops_early"]], {TRAINABLE, EPOCHS, SEED})
-    starts = sorted((group["start_time"].max() for _, group in groups), reverse=True)
+    groups = comparable(runs, supernets[~supernets["stops_early"]])
     blocks: list[Block] = []
     for title, group in groups:
-        drawn = group["start_time"].max() in starts[:MOST_PICTURES]
-        blocks += _blocks(runs, title, group, draw=drawn)
+        draw = group["start_time"].max() >= drawn_since([each for _, each in groups])
+        blocks += _blocks(title, _candidates(runs, group), draw=draw)
     missing = "" if blocks else _MISSING
     return Section("preference", "What the indicator prefers", "Eq. 3", tuple(blocks), missing)
 
 
-def _blocks(runs: Runs, title: str, group: pd.DataFrame, *, draw: bool) -> list[Block]:
-    candidates = _candidates(runs, group)
+def _blocks(title: str, candidates: pd.DataFrame, *, draw: bool) -> list[Block]:
     if not len(candidates):
         return []
     # The longest that train BN, where some do: the indicator was made for these.
@@ -74,37 +65,25 @@ def _blocks(runs: Runs, title: str, group: pd.DataFrame, *, draw: bool) -> list[
         {kind: _over_seeds(longest, kind, column, form) for kind in ("kernel", "expansion")}
         for column, form in (("share", _signed), ("score", _gamma))
     )
-    layers = _over_seeds(longest.assign(score=longest["layer_mean"]), "layer", "score", _gamma)
+    layers = _over_seeds(longest, "layer", "layer_mean", _gamma)
     where = f"{title}, {epochs} epochs"
+    panels = {kind: _means(found) for kind, found in {**shares, "layer": layers}.items()}
     picture = Picture(
         "preference",
         f"{where}: BN score by kernel, by expansion and by layer",
-        _alt({**shares, "layer": layers}),
-        lambda: preference_figure(
-            {
-                trainable: Preference(
-                    *(
-                        {key: Spread(cell.value, cell.spread) for key, cell in found.items()}
-                        for found in (*(means[trainable] for means in shares.values()), layer)
-                    )
-                )
-                for trainable, layer in layers.items()
-            }
-        ),
+        _alt(panels),
+        lambda: preference_figure(**panels),
     )
     operations = []
-    for kind, means in scores.items():
-        for key in _keys(means):
-            row: dict[str, Cell] = {"candidates with": f"{kind} {key}"}
-            for trainable, found in means.items():
+    for kind, found in scores.items():
+        for key, of_each in found.iterrows():
+            row: dict[str, Entry] = {"candidates with": f"{kind} {key}"}
+            for trainable, score in of_each.items():
                 share = shares[kind][trainable].get(key, NOTHING)
                 row[f"{trainable}: from the layer's mean (%)"] = share
-                row[f"{trainable}: mean |γ|"] = found.get(key, NOTHING)
+                row[f"{trainable}: mean |γ|"] = score
             operations.append(row)
-    rows: list[dict[str, Cell]] = [
-        {"layer": str(key), **{name: found.get(key, NOTHING) for name, found in layers.items()}}
-        for key in _keys(layers)
-    ]
+    rows = [{"layer": str(key), **of_each} for key, of_each in layers.iterrows()]
     note = "Layers differ in scale; only candidates of one layer compete."
     name = f"{where}: mean |γ| of each layer's candidates"
     return [
@@ -122,59 +101,59 @@ def _candidates(runs: Runs, group: pd.DataFrame) -> pd.DataFrame:
     """
     space = space_of(runs, runs.by_id[group.index[0]])
     rows = []
-    for run_id, trainable, epochs in zip(
-        group.index, group["trainable"], group["epochs"], strict=True
-    ):
+    for run_id, supernet in group.iterrows():
         scores_LN = None if space is None else last_scores(runs, run_id, space)
         if space is None or scores_LN is None:
             continue
         for layer in space.searched_layers:
             candidates = space.layers[layer].candidates
-            mean = float(scores_LN[layer, : len(candidates)].mean())
-            for choice, candidate in enumerate(candidates):
-                score = float(scores_LN[layer, choice])
-                rows.append(
-                    {
-                        "run_id": run_id,
-                        "trainable": trainable,
-                        "epochs": epochs,
-                        "layer": layer,
-                        "kernel": candidate.kernel,
-                        "expansion": candidate.expansion,
-                        "layer_mean": mean,
-                        "score": score,
-                        "share": score / mean - 1 if mean else None,
-                    }
-                )
+            scores_N = scores_LN[layer, : len(candidates)]
+            mean = float(scores_N.mean())
+            of_all = {"run_id": run_id, "layer": layer, "layer_mean": mean}
+            of_all |= supernet[["trainable", "epochs"]]
+            rows += [
+                {
+                    **of_all,
+                    "kernel": candidate.kernel,
+                    "expansion": candidate.expansion,
+                    "score": score,
+                    "share": score / mean - 1 if mean else None,
+                }
+                for candidate, score in zip(candidates, scores_N.tolist(), strict=True)
+            ]
     return pd.DataFrame(rows)
 
 
-def _over_seeds(candidates: pd.DataFrame, kind: str, column: str, form: Format) -> _Means:
-    """Of each seed the mean over candidates, and of these mean and standard deviation."""
+def _over_seeds(candidates: pd.DataFrame, kind: str, column: str, form: Format) -> pd.DataFrame:
+    """Of each seed the mean over candidates, and of these mean and standard deviation.
+
+    A row for each value of `kind`, a column for each trainable.
+    """
     known = candidates.dropna(subset=column)
-    by_seed = known.groupby(["trainable", kind, "run_id"], sort=False)[column].agg(statistics.fmean)
-    means: dict[str, dict[int, Number]] = {name: {} for name in candidates["trainable"].unique()}
-    for (trainable, key), values in by_seed.groupby(level=[0, 1]):
-        cell = mean_std(values, form)
-        assert isinstance(cell, Number)
-        means[trainable][key] = cell
-    return means
+    by_seed = known.groupby([kind, "trainable", "run_id"])[column].agg(statistics.fmean)
+    entries = by_seed.groupby(level=[0, 1]).agg(lambda values: mean_std(values, form)).unstack()
+    entries = entries.reindex(columns=candidates["trainable"].unique())
+    return entries.where(entries.notna(), NOTHING)
 
 
-def _keys(means: _Means) -> list[int]:
-    return sorted({key for by_layer in means.values() for key in by_layer})
+def _means(entries: pd.DataFrame) -> dict[str, dict[int, Mean]]:
+    """What there is of a panel."""
+    return {
+        trainable: {key: each.mean for key, each in of.items() if isinstance(each, Number)}
+        for trainable, of in entries.items()
+    }
 
 
-def _alt(by_kind: Mapping[str, _Means]) -> str:
+def _alt(panels: Mapping[str, Means]) -> str:
     """The highest of every panel in words."""
     readings = []
-    for trainable in by_kind["layer"]:
-        best = {
-            kind: max(means[trainable].items(), key=lambda item: item[1].value)
-            for kind, means in by_kind.items()
-            if means[trainable]
-        }
-        highest = [f"{kind} {key} ({cell.form(cell.value)})" for kind, (key, cell) in best.items()]
+    for trainable in panels["layer"]:
+        highest = []
+        for kind, means in panels.items():
+            if found := means[trainable]:
+                key = max(found, key=lambda key: found[key].value)
+                form = _gamma if kind == "layer" else _signed
+                highest.append(f"{kind} {key} ({form(found[key].value)})")
         readings.append(f"{trainable} scores highest {', '.join(highest)}")
     return (
         "Deviation from the layer's mean in percent by kernel and by expansion, and mean score by "

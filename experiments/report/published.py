@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from experiments.report.run_table import Runs
-from experiments.report.tables import NOTHING, Cell, Format, Number, Table, decimals
-from orchestration.tracking.reader import TrackedRun
+from experiments.report.formats import decimals, millions
+from experiments.report.run_table import texts
+from experiments.report.tables import NOTHING, Entry, Number, Table
 
 _NUMBER = re.compile(r"\d+(?:\.(\d+))?")
 _IMAGENET_CLASSES = "1000"
 
 
-def on_imagenet(run: TrackedRun) -> bool:
-    """Whether a retraining's images are ImageNet's: what the published networks are compared on."""
-    named, classes = (run.params.get(p) for p in ("data.name", "space.input.num_classes"))
-    return named == "imagefolder" and classes == _IMAGENET_CLASSES
+def on_imagenet(retrained: pd.DataFrame) -> pd.Series:
+    """Which retrainings are on ImageNet's images: what the published networks are compared on."""
+    is_folder = texts(retrained, "params.data.name") == "imagefolder"
+    return is_folder & (texts(retrained, "params.space.input.num_classes") == _IMAGENET_CLASSES)
 
 
-def all_on_imagenet(runs: Runs, retrained: Iterable[str]) -> bool:
-    """Whether that holds of some retrainings, and there are any."""
-    run_ids = list(retrained)
-    return bool(run_ids) and all(on_imagenet(runs.by_id[run_id]) for run_id in run_ids)
+def all_on_imagenet(retrained: pd.DataFrame) -> bool:
+    """Whether that holds of all of them, and there are any."""
+    return len(retrained) > 0 and bool(on_imagenet(retrained).all())
 
 
 def published_table(
     key: str,
     name: str,
     headings: Mapping[str, str],
-    measured: Sequence[Mapping[str, Cell]],
+    measured: Sequence[Mapping[str, Entry]],
     note: str = "",
-    counted_here: Sequence[Mapping[str, Cell]] = (),
 ) -> Table:
     """A published table with what was measured here below it.
 
@@ -47,47 +45,32 @@ def published_table(
         headings: field → heading; fields that nobody has are left out.
         measured: rows by field.
         note: what must be known to read it.
-        counted_here: more fields of each published row, if any.
     """
     content = published(key)
-    of_others: list[dict[str, Cell]] = [
-        {**{field: quoted(text) for field, text in row.items()}, **more}
-        for row, more in zip(content["rows"], counted_here or itertools.repeat({}), strict=False)
-    ]
+    of_others = [{field: quoted(what) for field, what in row.items()} for row in content["rows"]]
     fields = [field for field in headings if any(field in row for row in of_others)]
     rows = [
         {headings[field]: row.get(field, NOTHING) for field in fields}
-        for row in (*of_others, *measured)
+        for row in [*of_others, *measured]
     ]
     title = f"{content['source']}, and {len(measured)} measured here (the last rows)"
     return Table.of(name, title, rows, note)
 
 
+@functools.cache
 def published(key: str) -> dict[str, Any]:
     """`source`, and `rows` of field → text, of a table in `published.yaml`; KeyError without it."""
-    table: dict[str, Any] = _read("published.yaml")[key]
+    path = Path(__file__).with_name("published.yaml")
+    table: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))[key]
     return table
 
 
-def quoted(text: str) -> Cell:
-    """What is printed: a number where it is nothing else; with a unit it stays text."""
-    match = _NUMBER.fullmatch(text)
-    return Number(float(text), decimals(len(match[1] or ""))) if match else text
+def quoted(what: str | int) -> Entry:
+    """What is printed: a number where it is nothing else; with a unit it stays text.
 
-
-def counted(network: str, cost: str, form: Format) -> Cell:
-    """`flops` or `params` of a network by the name that Table 2 has, if it was counted.
-
-    They were counted by `experiments.benchmarks.count_networks`.
+    A count is none of the publication, but counted here.
     """
-    for row in _read("counted.yaml")["networks"]:
-        if row["network"] == network:
-            return Number(float(row[cost]), form)
-    return NOTHING
-
-
-@functools.cache
-def _read(name: str) -> dict[str, Any]:
-    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
-    content: dict[str, Any] = yaml.safe_load(text)
-    return content
+    if isinstance(what, int):
+        return Number(float(what), millions)
+    match = _NUMBER.fullmatch(what)
+    return Number(float(what), decimals(len(match[1] or ""))) if match else what

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
-from experiments.report.tables import Cell, Format, mean_std, number
+from experiments.report.formats import Format
+from experiments.report.tables import Entry, mean_std, number
+from experiments.run.about import CELL_PARAMS
 from orchestration.tracking.reader import TrackedRun, read_experiment
-from orchestration.tracking.tracker import CELL
 
 _COLUMNS = ["run_id", "name", "kind", "status", "parent_run_id", "fingerprint"]
 
@@ -35,38 +35,6 @@ class Artifacts(Protocol):
 
     def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
         """The PNGs among its figures whose names begin so, in the order of their names."""
-
-
-@dataclass(frozen=True)
-class InHand:
-    """The artifacts of results in hand.
-
-    Attributes:
-        records: run id → record.
-        folder: where this machine keeps figures and tables, if it does: in it a folder for each
-            experiment and each cell.
-    """
-
-    records: Mapping[str, Mapping[str, Any]]
-    folder: Path | None = None
-
-    def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
-        """As :class:`Artifacts` has it."""
-        return self.records.get(run.run_id)
-
-    def document(self, run: TrackedRun, path: str) -> str | None:
-        """As :class:`Artifacts` has it."""
-        files = self._files(run, path)
-        return files[0].read_text("utf-8") if files else None
-
-    def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
-        """As :class:`Artifacts` has it."""
-        return [file.read_bytes() for file in self._files(run, f"{prefix}*.png")]
-
-    def _files(self, run: TrackedRun, pattern: str) -> list[Path]:
-        if self.folder is None:
-            return []
-        return sorted((self.folder / run.tags.get(CELL, run.name)).glob(pattern))
 
 
 @dataclass(frozen=True)
@@ -96,19 +64,6 @@ class Runs:
         if run is not None:
             tracked = tracked.part(run)
         return cls(experiment, tracked.runs, tracked.num_foreign, tracked)
-
-    @classmethod
-    def of(
-        cls,
-        runs: Sequence[TrackedRun],
-        records: Mapping[str, Mapping[str, Any]],
-        *,
-        experiment: str,
-        folder: Path | None = None,
-    ) -> Runs:
-        """From results in hand: runs, run id → record, and the folder as :class:`InHand` has it."""
-        ordered = tuple(sorted(runs, key=lambda run: run.started_at))
-        return cls(experiment, ordered, 0, InHand(records, folder))
 
     @cached_property
     def by_id(self) -> Mapping[str, TrackedRun]:
@@ -168,9 +123,17 @@ class Runs:
         """What a run was made from."""
         return self.by_id.get(self.by_id[run_id].inputs.get(kind, ""))
 
-    def params(self, run_id: str, but: Collection[str] = ()) -> frozenset[tuple[str, str]]:
-        """Names and texts of a run's params, for comparison; some of them left out."""
-        return frozenset(each for each in self.by_id[run_id].params.items() if each[0] not in but)
+    def params(
+        self, run_id: str, but: Collection[str] = (), *, prefix: str = ""
+    ) -> frozenset[tuple[str, str]]:
+        """Names and texts of a stage's params, for comparison; some of them, or all but some.
+
+        Those that repeat its config under the names that cells have for them are left out.
+        """
+        params, left_out = self.by_id[run_id].params.items(), {*but, *CELL_PARAMS}
+        return frozenset(
+            each for each in params if each[0].startswith(prefix) and each[0] not in left_out
+        )
 
     def record(self, run_id: str) -> Mapping[str, Any] | None:
         """A stage's whole record: config, history and result; None where it cannot be had."""
@@ -201,27 +164,27 @@ def numbers(rows: pd.DataFrame, metric: str) -> pd.Series:
     return rows[column] if column in rows else pd.Series(math.nan, index=rows.index)
 
 
-def average(rows: pd.DataFrame, metric: str, form: Format) -> Cell:
+def average(rows: pd.DataFrame, metric: str, form: Format) -> Entry:
     """A metric's mean ± standard deviation over some runs."""
     return mean_std(numbers(rows, metric), form)
 
 
-def reduced(
-    rows: pd.DataFrame,
-    metric: str,
-    form: Format,
-    how: Callable[[list[float]], float] = statistics.fmean,
-) -> Cell:
-    """A metric of several runs as one number, their mean or another one; finite values only."""
+def mean(
+    rows: pd.DataFrame, metric: str, how: Callable[[list[float]], float] = statistics.fmean
+) -> float:
+    """A metric of several runs as one number, their mean or another one.
+
+    Of finite values; NaN without any.
+    """
     finite = [float(each) for each in numbers(rows, metric) if math.isfinite(each)]
-    return number(how(finite) if finite else None, form)
+    return how(finite) if finite else math.nan
 
 
-def value(run: TrackedRun | None, metric: str, form: Format) -> Cell:
+def value(run: TrackedRun | None, metric: str, form: Format) -> Entry:
     """A metric of one run."""
     return number(None if run is None else run.metrics.get(metric), form)
 
 
-def mean_value(run: TrackedRun, metric: str, form: Format) -> Cell:
+def mean_value(run: TrackedRun, metric: str, form: Format) -> Entry:
     """A mean that a run itself has tracked ± the metric of that name with `_std`, if any."""
     return number(run.metrics.get(metric), form, run.metrics.get(f"{metric}_std", math.nan))

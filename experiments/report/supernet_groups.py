@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple, get_args
+from collections.abc import Collection, Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 
 from experiments.config.training import Trainable
 from experiments.report.run_table import Runs, grouped, texts
+from experiments.report.tables import MOST_PICTURES
 from experiments.stages.supernet import recorded_scores
 from nas.early_bird import FloatArray
 from nas.space import SearchSpace, space_from_dict
+from orchestration.tracking.params import nested_params
 from orchestration.tracking.reader import TrackedRun
 
 TRAINABLE, EPOCHS, SEED = "supernet.trainable", "supernet.epochs", "seed"
 EARLY_BIRD = "supernet.early_bird"
-
-
-class Group(NamedTuple):
-    """Supernets that agree in all params but a few.
-
-    Attributes:
-        title: space and data, and what else sets it apart from groups that agree in these.
-        supernets: sorted by trainable and seed; columns as :func:`finished_supernets` has them.
-    """
-
-    title: str
-    supernets: pd.DataFrame
+# In which supernets that are compared may differ.
+FREE = (TRAINABLE, EPOCHS, SEED, f"{EARLY_BIRD}.window", f"{EARLY_BIRD}.threshold")
 
 
 def finished_supernets(runs: Runs) -> pd.DataFrame:
@@ -51,24 +42,38 @@ def finished_supernets(runs: Runs) -> pd.DataFrame:
     return rows.loc[[each.index[-1] for each in grouped(rows, runs.params)]]
 
 
-def comparable(runs: Runs, supernets: pd.DataFrame, but: Collection[str]) -> list[Group]:
-    """Groups that agree in all params except `but`, in the order of their first members."""
-    groups = grouped(supernets, lambda run_id: runs.params(run_id, but))
-    members = [(dict(runs.params(each.index[0], but)), in_order(each, "seed")) for each in groups]
+def comparable(
+    runs: Runs, supernets: pd.DataFrame, but: Collection[str] = FREE
+) -> list[tuple[str, pd.DataFrame]]:
+    """Groups that agree in all params except `but`, in the order of their first members.
+
+    Each has a title, space and data and what else sets it apart from groups that agree in these,
+    and its supernets, sorted by trainable and seed.
+    """
+    groups = [
+        in_order(each, "seed") for each in grouped(supernets, lambda run: runs.params(run, but))
+    ]
+    params = [dict(runs.params(each.index[0], but)) for each in groups]
     names = [
         f"{_space_name(runs, runs.by_id[group.index[0]])}, {shared.get('data.name', 'no data')}"
-        for shared, group in members
+        for shared, group in zip(params, groups, strict=True)
     ]
-    supernet_groups = []
-    for name, (shared, group) in zip(names, members, strict=True):
-        same = [other for (other, _), of in zip(members, names, strict=True) if of == name]
+    titles = []
+    for name, shared in zip(names, params, strict=True):
+        same = [other for other, of in zip(params, names, strict=True) if of == name]
         apart = [
             f"{field.removeprefix('supernet.')} {shared.get(field, 'not given')}"
             for field in sorted({field for each in same for field in each})
             if len({each.get(field) for each in same}) > 1 and field != "space.stages"
         ]
-        supernet_groups.append(Group(", ".join([name, *apart]), group))
-    return supernet_groups
+        titles.append(", ".join([name, *apart]))
+    return list(zip(titles, groups, strict=True))
+
+
+def drawn_since(groups: Sequence[pd.DataFrame]) -> float:
+    """The start of the newest run of the oldest group that has a picture."""
+    starts = sorted(float(group["start_time"].max()) for group in groups)
+    return starts[-MOST_PICTURES:][0]
 
 
 def in_order(supernets: pd.DataFrame, *then_by: str) -> pd.DataFrame:
@@ -91,30 +96,13 @@ def _space_name(runs: Runs, supernet: TrackedRun) -> str:
 def space_of(runs: Runs, supernet: TrackedRun) -> SearchSpace | None:
     """Read back from the params; from the record where a param was cut; None without either."""
     try:
-        return space_from_dict(section_of(supernet, "space"))
+        return space_from_dict(nested_params(supernet.params, "space"))
     except ValueError:
         record = runs.record(supernet.run_id)
     try:
         return None if record is None else space_from_dict(record["config"]["space"])
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def section_of(run: TrackedRun, section: str) -> dict[str, Any]:
-    """A section of a stage's config, nested again from the flat params."""
-    tree: dict[str, Any] = {}
-    for key, text in run.params.items():
-        first, *path = key.split(".")
-        if first != section or not path:
-            continue
-        branch = tree
-        for name in path[:-1]:
-            branch = branch.setdefault(name, {})
-        try:
-            branch[path[-1]] = json.loads(text)
-        except ValueError:  # strings stand there as they are
-            branch[path[-1]] = text
-    return tree
 
 
 def last_scores(runs: Runs, run_id: str, space: SearchSpace) -> FloatArray | None:

@@ -1,7 +1,7 @@
 """What a report consists of: tables, pictures and sections, as values that are shown anywhere.
 
-The page, the terminal, CSV and Markdown show the same objects. A cell is text, or a number with the
-digits that count and, where it is a mean, its spread. A picture is drawn when somebody writes it.
+The page, the terminal, CSV and Markdown show the same objects. An entry is text, or a number with
+the digits that count and, where it is a mean, its spread. A picture is drawn when it is written.
 """
 
 from __future__ import annotations
@@ -18,44 +18,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import rich.table
 from rich.markup import escape
 
-from experiments.figures.numbers import count
+from experiments.figures.numbers import Mean
+from experiments.report.formats import Format
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import JustifyMethod
 
-NOTHING = "–"  # the cell where something is missing
+NOTHING = "–"  # where something is missing
 MOST_PICTURES = 20  # that a section has, of the newest runs; every run has its tables
-
-
-@dataclass(frozen=True)
-class Format:
-    """How a number is printed.
-
-    Attributes:
-        text: of a number that is in the heading's unit already.
-        scale: what a value is multiplied with to be in that unit, such as 100 for percent.
-    """
-
-    text: Callable[[float], str]
-    scale: float = 1.0
-
-    def __call__(self, value: float) -> str:
-        """The text of a value; of one that is no number, that it is none."""
-        return self.text(self.scale * value) if math.isfinite(value) else "not finite"
-
-
-def decimals(num: int, scale: float = 1.0) -> Format:
-    """With so many digits after the point."""
-    return Format(f"{{:.{num}f}}".format, scale)
-
-
-percent = decimals(2, 100)  # a share of 1, without the sign
-plain = Format("{:,.0f}".format)  # a count, without an exponent
-size = Format(count)  # FLOPs or parameters, with a suffix
-millions = decimals(1, 1e-6)
-milliseconds = decimals(1, 1e3)
-yes_or_no = Format(lambda value: "yes" if value else "no")
 
 
 @dataclass(frozen=True)
@@ -73,9 +44,9 @@ class Number:
     std: float | None = None
 
     @property
-    def spread(self) -> float:
-        """The spread, or 0 where there is none."""
-        return 0.0 if self.std is None or math.isnan(self.std) else self.std
+    def mean(self) -> Mean:
+        """As figures take it."""
+        return Mean(self.value, 0.0 if self.std is None or math.isnan(self.std) else self.std)
 
     def __str__(self) -> str:
         mean = self.form(self.value)
@@ -83,20 +54,16 @@ class Number:
             return mean
         return f"{mean} ± {self.form(self.std).removeprefix('+')}"
 
-    def in_unit(self, value: float) -> float:
-        """A value with all its digits, in the unit of the heading."""
-        return float(f"{self.form.scale * value:.15g}")
+
+Entry: TypeAlias = "str | Number"
 
 
-Cell: TypeAlias = "str | Number"
-
-
-def number(value: float | None, form: Format, std: float | None = None) -> Cell:
-    """A cell; `NOTHING` where there is no value."""
+def number(value: float | None, form: Format, std: float | None = None) -> Entry:
+    """An entry; `NOTHING` where there is no value."""
     return NOTHING if value is None or math.isnan(value) else Number(value, form, std)
 
 
-def mean_std(values: Iterable[float], form: Format) -> Cell:
+def mean_std(values: Iterable[float], form: Format) -> Entry:
     """The mean ± the standard deviation over seeds; what is not finite is left out."""
     finite = [float(value) for value in values if math.isfinite(value)]
     if not finite:
@@ -113,7 +80,7 @@ class Table:
         name: of its files, without an extension.
         title: what it shows, with the unit.
         columns: the headings.
-        rows: as many cells each.
+        rows: as many entries each.
         note: what must be known to read it.
         folded: whether the page shows it on demand only.
         brief: the columns that a terminal has room for; all if empty.
@@ -122,7 +89,7 @@ class Table:
     name: str
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[Entry, ...], ...]
     note: str = ""
     folded: bool = False
     brief: tuple[str, ...] = ()
@@ -132,7 +99,7 @@ class Table:
         cls,
         name: str,
         title: str,
-        rows: Iterable[Mapping[str, Cell]],
+        rows: Iterable[Mapping[str, Entry]],
         note: str = "",
         *,
         folded: bool = False,
@@ -142,8 +109,8 @@ class Table:
         listed = list(rows)
         columns = tuple(listed[0]) if listed else ()
         assert all(tuple(row) == columns for row in listed), name
-        cells = tuple(tuple(row.values()) for row in listed)
-        return cls(name, title, columns, cells, note, folded, brief)
+        entries = tuple(tuple(row.values()) for row in listed)
+        return cls(name, title, columns, entries, note, folded, brief)
 
     def without(self, *columns: str) -> Table:
         """The same without some columns."""
@@ -154,15 +121,15 @@ class Table:
             rows=tuple(tuple(row[place] for place in kept) for row in self.rows),
         )
 
-    def column(self, name: str) -> list[Cell]:
-        """The cells below a heading."""
+    def column(self, name: str) -> list[Entry]:
+        """The entries below a heading."""
         return [row[self.columns.index(name)] for row in self.rows]
 
     @property
     def numeric(self) -> list[bool]:
         """Which columns hold numbers, and whatever stands where one is missing."""
         return [
-            any(isinstance(cell, Number) for cell in self.column(name)) for name in self.columns
+            any(isinstance(entry, Number) for entry in self.column(name)) for name in self.columns
         ]
 
     def rich(self, style: str = "") -> rich.table.Table:
@@ -174,7 +141,7 @@ class Table:
             justify: JustifyMethod = "right" if is_number else "left"
             shown.add_column(escape(heading), justify=justify, overflow="fold")
         for row in table.rows:
-            shown.add_row(*(escape(str(cell)) for cell in row))
+            shown.add_row(*(escape(str(entry)) for entry in row))
         return shown
 
     def csv(self) -> str:
@@ -183,16 +150,18 @@ class Table:
         A standard deviation has a column of its own.
         """
         wide = [
-            any(isinstance(cell, Number) and cell.std is not None for cell in self.column(name))
+            any(isinstance(entry, Number) and entry.std is not None for entry in self.column(name))
             for name in self.columns
+        ]
+        rows: list[list[tuple[float | str, float | str]]] = [
+            [(name, f"{name}, ±") for name in self.columns],
+            *([_digits(entry) for entry in row] for row in self.rows),
         ]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        for row in (self.columns, *self.rows):
-            values: list[str | float] = []
-            for cell, is_wide in zip(row, wide, strict=True):
-                values += _csv_values(cell, is_heading=row is self.columns)[: 2 if is_wide else 1]
-            writer.writerow(values)
+        for row in rows:
+            pairs = zip(row, wide, strict=True)
+            writer.writerow([each for both, is_wide in pairs for each in both[: 1 + is_wide]])
         return text.getvalue()
 
     def markdown(self) -> str:
@@ -205,12 +174,15 @@ class Table:
         return "\n".join([f"**{_in_markdown(self.title)}**", "", *lines, *note, ""])
 
 
-def _csv_values(cell: Cell, *, is_heading: bool) -> tuple[str | float, str | float]:
-    """A cell, and its spread."""
-    if isinstance(cell, str):
-        return ("" if cell == NOTHING else cell), (f"{cell}, ±" if is_heading else "")
-    known = cell.std is not None and not math.isnan(cell.std)
-    return cell.in_unit(cell.value), cell.in_unit(cell.spread) if known else ""
+def _digits(entry: Entry) -> tuple[float | str, float | str]:
+    """Value and spread with all their digits, in the unit of the heading."""
+    if isinstance(entry, str):
+        return "" if entry == NOTHING else entry, ""
+    value, std = (
+        "" if each is None or math.isnan(each) else float(f"{entry.form.scale * each:.15g}")
+        for each in (entry.value, entry.std)
+    )
+    return value, std
 
 
 def _in_markdown(text: str) -> str:

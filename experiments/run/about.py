@@ -18,7 +18,7 @@ _SPLITS = {
     "detect": ("train", "test"),
 }
 # A cell's param → where a stage's config has it.
-_SHORT = {
+CELL_PARAMS = {
     "trainable": ("supernet", "trainable"),
     "epochs": ("supernet", "epochs"),
     "indicator": ("search", "indicator"),
@@ -30,7 +30,7 @@ _SHORT = {
 def about(kind: str, config: Mapping[str, JSON]) -> About:
     """Of a stage of this kind and content."""
     params: dict[str, JSON] = {}
-    for name, (section, key) in _SHORT.items():
+    for name, (section, key) in CELL_PARAMS.items():
         values = config.get(section)
         if isinstance(values, Mapping) and key in values:
             params[name] = values[key]

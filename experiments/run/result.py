@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from experiments.figures.study import Study
 from experiments.plan.chain import Chain
 from experiments.plan.graph import BASELINE, DETECTION, ExperimentPlan, validation_rank
 from experiments.run.groups import Ending, ShownStage, cell_ending, note, retrained_of, run_key
+from experiments.run.study import Study
 from experiments.stages.detect import detection_json, format_metrics
 from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.group_run import GroupRun

@@ -7,7 +7,10 @@ beside it, and a tracking server that is away costs no table.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from experiments.plan.chain import inputs_of
 from experiments.run.about import about
@@ -22,10 +25,40 @@ from orchestration.tracking.reader import TrackedRun, tracked_run
 from orchestration.tracking.tracker import CELL, INPUT, PARENT, Tracker, part_tags
 
 
-def tracked_runs(
-    result: Result, tracker: Tracker
-) -> tuple[list[TrackedRun], dict[str, StageRecord]]:
-    """The runs of an experiment, its cells and its stages; and run id → record of a stage.
+@dataclass(frozen=True)
+class RunsInHand:
+    """What `orchestration.tracking.reader` would read of an experiment.
+
+    Attributes:
+        runs: its own, its cells' and its stages', the oldest first.
+        records: run id → record of a stage.
+        folder: with figures and tables, in a folder for each experiment and each cell.
+    """
+
+    runs: tuple[TrackedRun, ...]
+    records: Mapping[str, StageRecord]
+    folder: Path
+
+    def record(self, run: TrackedRun) -> Mapping[str, Any] | None:
+        """A finished stage's config, history and result; None for what is no stage."""
+        record = self.records.get(run.run_id)
+        return None if record is None else asdict(record)
+
+    def document(self, run: TrackedRun, path: str) -> str | None:
+        """The text of a file; None where there is none."""
+        files = self._files(run, path)
+        return files[0].read_text("utf-8") if files else None
+
+    def figures(self, run: TrackedRun, prefix: str) -> list[bytes]:
+        """The PNGs whose names begin so."""
+        return [file.read_bytes() for file in self._files(run, f"{prefix}*.png")]
+
+    def _files(self, run: TrackedRun, pattern: str) -> list[Path]:
+        return sorted((self.folder / run.tags.get(CELL, run.name)).glob(pattern))
+
+
+def tracked_runs(result: Result, tracker: Tracker) -> RunsInHand:
+    """The runs of an experiment, its cells and its stages.
 
     A run that MLflow could not be told of has the first digits of its fingerprint as its id.
     """
@@ -61,7 +94,8 @@ def tracked_runs(
                         parent_run_id=top_id,
                     )
                 )
-    return runs, records
+    ordered = sorted(runs, key=lambda run: run.started_at)
+    return RunsInHand(tuple(ordered), records, result.figures.parent)
 
 
 def _with_run_ids(each: ChainResult) -> ChainResult:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from orchestration.store.json_text import JSON
 
@@ -35,6 +36,26 @@ def flatten_params(config: Mapping[str, JSON]) -> dict[str, str]:
     is mended and gets eight digits of its hash, so that two keys never become one.
     """
     return {_key(path): _value(leaf) for path, leaf in _leaves(config, "")}
+
+
+def nested_params(params: Mapping[str, str], section: str) -> dict[str, JSON]:
+    """A section of what `flatten_params` was given, as far as its keys and values were kept whole.
+
+    A string that reads as JSON, such as "3", comes back as what it reads as.
+    """
+    tree: dict[str, Any] = {}
+    for key, text in params.items():
+        first, *path = key.split(".")
+        if first != section or not path:
+            continue
+        branch = tree
+        for name in path[:-1]:
+            branch = branch.setdefault(name, {})
+        try:
+            branch[path[-1]] = json.loads(text)
+        except ValueError:  # strings stand there as they are
+            branch[path[-1]] = text
+    return tree
 
 
 def _leaves(config: Mapping[str, JSON], prefix: str) -> Iterator[tuple[str, JSON]]:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from experiments.report.run_table import Runs
-from experiments.report.tables import Cell, Number, Section, Table
+from experiments.report.tables import Entry, Number, Section, Table
+from experiments.run.about import about
 from orchestration.tracking.params import flatten_params
 from orchestration.tracking.reader import TrackedRun
 
@@ -109,7 +110,7 @@ class MadeUpRuns:
         rows = [{"epoch": epoch, **each} for epoch, each in enumerate(scores, start=1)]
         self.records[run_id] = {"config": config, "history": rows}
         metrics = {"epochs": float(len(history)), "device_hours": 0.5 + seed}
-        params = flatten_params(config)
+        params = flatten_params({**config, **about("supernet", config).params})
         return self.add(run_id, "supernet", params, metrics, status=status)
 
     def search(self, run_id: str, seed: int, supernet: str, *, evolution_s: float = 0.2) -> str:
@@ -233,12 +234,12 @@ def names(section: Section) -> list[str]:
     return [each.name for each in section.tables]
 
 
-def value(cell: Cell) -> float:
+def value(cell: Entry) -> float:
     """With all digits, in the unit of the metric."""
     assert isinstance(cell, Number), cell
     return cell.value
 
 
-def row(found: Table, place: int = 0) -> dict[str, Cell]:
+def row(found: Table, place: int = 0) -> dict[str, Entry]:
     """Heading → cell of a row."""
     return dict(zip(found.columns, found.rows[place], strict=True))

@@ -3,7 +3,12 @@ from __future__ import annotations
 import re
 
 from orchestration.store.json_text import JSON
-from orchestration.tracking.params import MAX_KEY_CHARS, MAX_VALUE_CHARS, flatten_params
+from orchestration.tracking.params import (
+    MAX_KEY_CHARS,
+    MAX_VALUE_CHARS,
+    flatten_params,
+    nested_params,
+)
 
 
 def test_leaves_become_dotted_keys() -> None:
@@ -40,3 +45,9 @@ def test_long_values_are_cut_and_say_where_the_rest_is() -> None:
     assert len(value) == MAX_VALUE_CHARS
     assert value.endswith("see config.yaml")
     assert flatten_params({"just": "x" * MAX_VALUE_CHARS})["just"] == "x" * MAX_VALUE_CHARS
+
+
+def test_a_section_is_nested_again() -> None:
+    section: dict[str, JSON] = {"name": "bn", "limits": {"max": 3, "min": None}, "axes": [1, 2]}
+    params = flatten_params({"search": section, "seed": 0, "searcher": "exact"})
+    assert nested_params(params, "search") == section

@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
+from experiments.report.formats import decimals, percent
 from experiments.report.run_table import Runs, texts
 from experiments.report.supernet_groups import (
     EPOCHS,
@@ -38,7 +39,7 @@ from experiments.report.supernet_groups import (
     last_scores,
     space_of,
 )
-from experiments.report.tables import Cell, Table, decimals, mean_std, percent
+from experiments.report.tables import Entry, Table, mean_std
 from nas.cost import flops_table
 from nas.early_bird import FloatArray
 from nas.ranking import kendall_tau
@@ -69,7 +70,7 @@ def recipes_table(runs: Runs) -> Table:
     return Table.of("recipes", title, rows)
 
 
-def _rows(runs: Runs, supernets: pd.DataFrame, space: SearchSpace) -> Iterator[dict[str, Cell]]:
+def _rows(runs: Runs, supernets: pd.DataFrame, space: SearchSpace) -> Iterator[dict[str, Entry]]:
     """Of supernets that agree in all but recipe and seed: the reference first."""
     scores = {
         run_id: scores_LN

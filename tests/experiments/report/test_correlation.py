@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from experiments.figures.correlation import correlation_figure
-from experiments.figures.study import Row, Study
 from experiments.report.correlation import correlation_section
-from experiments.report.tables import MOST_PICTURES, NOTHING, Cell, Number
+from experiments.report.tables import MOST_PICTURES, NOTHING, Entry, Number
+from experiments.run.study import Row, Study
 from nas.ranking import Interval
 from tests.experiments.made_up_runs import MadeUpRuns, names, row, value
 
@@ -125,7 +125,7 @@ def studies(
     return runs
 
 
-def numbers(found: Mapping[str, Cell]) -> list[float]:
+def numbers(found: Mapping[str, Entry]) -> list[float]:
     return [cell.value for cell in found.values() if isinstance(cell, Number)]
 
 
@@ -167,10 +167,10 @@ def test_the_figure_shows_the_architectures_and_the_note_counts_them() -> None:
     assert correlation_section(studies(params=older).runs).tables[0].note == section.tables[0].note
 
 
-def test_a_tau_that_is_known_is_not_computed_again() -> None:
-    study = replace(SMALL)
-    figure = correlation_figure(study, {"accuracy": Interval(0.123, -0.5, 0.75)})
-    assert "agreement" not in vars(study)
+def test_a_panel_has_the_tau_that_is_given_or_none() -> None:
+    scores = {name: SMALL.scores_BS(name) for name in ("bn", "accuracy")}
+    given = {"accuracy": Interval(0.123, -0.5, 0.75)}
+    figure = correlation_figure(scores, SMALL.top1_BS, SMALL.flops_B, SMALL.bins_B, given)
     titles = [axes.get_title() for axes in figure.axes[:2]]
     assert titles == ["bn\n", "accuracy\nτ 0.12 [-0.50, 0.75]"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.report.cells import cell_sets
-from experiments.report.cost import cost_section, search_groups
+from experiments.report.cost import cost_section
 from experiments.report.lineage import lineage_section
 from experiments.report.tables import NOTHING, Number
 from tests.experiments.made_up_runs import MadeUpRuns, names, row, table, two_seeds, value
@@ -147,8 +147,8 @@ def test_a_budget_is_on_whatever_is_limited() -> None:
         params = {f"search.{name}": text for name, text in limits.items()}
         params |= {"search.indicator": "accuracy", "search.top_k": "10"}
         runs.add(f"search{number}", "search", params)
-    groups = search_groups(runs.runs, additive=False)
-    assert [group.budget for group in groups] == [budget for _, budget in cases]
+    found = table(cost_section(runs.runs), "scored-searches")
+    assert found.column("budget") == [budget for _, budget in cases]
 
 
 def test_the_front_is_that_of_the_longest_supernet_and_the_lowest_seed() -> None:

@@ -17,10 +17,11 @@ from experiments.commands.run import run_and_print
 from experiments.config.load import load_experiment
 from experiments.config.places import open_tracker
 from experiments.report import make
+from experiments.report.formats import percent
 from experiments.report.make import Report, build_report, keep_report, write_report
 from experiments.report.page import PAGE
 from experiments.report.run_table import Runs
-from experiments.report.tables import NOTHING, Number, Section, Table, percent
+from experiments.report.tables import NOTHING, Number, Section, Table
 from experiments.run.tracked import tracked_runs
 from orchestration.tracking.tracker import Tracker
 from tests.experiments.command import Outcome, assert_refused, environment
@@ -123,14 +124,9 @@ def test_a_table_for_people_and_for_a_notebook() -> None:
 @pytest.mark.parametrize("kind", ["sweep", "study", "detector"])
 def test_results_in_hand_give_the_report_that_mlflow_gives(recorded: Recorded, kind: str) -> None:
     result = getattr(recorded, kind)
-    runs, records = tracked_runs(result, open_tracker(result.plan.experiment.shared))
-    in_hand = Runs.of(
-        runs,
-        {run_id: dataclasses.asdict(record) for run_id, record in records.items()},
-        experiment="bnnas",
-        folder=result.figures.parent,
-    )
-    own_ids = {run.run_id for run in runs}
+    found = tracked_runs(result, open_tracker(result.plan.experiment.shared))
+    in_hand = Runs("bnnas", found.runs, 0, found)
+    own_ids = {run.run_id for run in found.runs}
     everything = Runs.read(recorded.uri, "bnnas")
     tracked = tuple(run for run in everything.tracked if run.run_id in own_ids)
     read = dataclasses.replace(everything, tracked=tracked)
@@ -212,7 +208,10 @@ def test_a_section_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(make.SECTIONS, "cost", cost_section)
     report = build_report(two_seeds().runs)
     assert [section.key for section in report.sections] == KEYS
-    assert "the fan is loud" in report.section("cost").missing
+    (told,) = report.section("cost").blocks
+    assert "the fan is loud" in str(told)
+    assert report.section("cost") in report.shown
+    assert not any("loud" in line for line in report.missing)
     assert report.section("ablation").blocks
 
 

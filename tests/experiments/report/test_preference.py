@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from matplotlib.container import ErrorbarContainer
 
-from experiments.figures.preference import Preference, Spread, preference_figure
+from experiments.figures.numbers import Mean
+from experiments.figures.preference import preference_figure
 from experiments.report.preference import preference_section
-from experiments.report.tables import MOST_PICTURES, Cell, Number
+from experiments.report.tables import MOST_PICTURES, Entry, Number
 from experiments.results.fashion_mnist.recipes import recipes_table
 from orchestration.tracking.params import MAX_VALUE_CHARS
 from tests.experiments.made_up_runs import MadeUpRuns, space_of, table
@@ -39,7 +40,7 @@ def one(scores: Scores = UP) -> MadeUpRuns:
     return runs
 
 
-def values(cell: Cell) -> list[float]:
+def values(cell: Entry) -> list[float]:
     """The mean, and the deviation where there is one."""
     assert isinstance(cell, Number)
     assert cell.std is not None
@@ -100,10 +101,10 @@ def test_recipes_are_kept_apart_and_the_longest_of_each_shown() -> None:
 
 
 def test_the_figure_shows_means_and_spreads() -> None:
-    preference = Preference(
-        {3: Spread(-0.4, 0.1), 5: Spread(0.4, 0.2)}, {1: Spread(0.0, 0.0)}, {2: Spread(7.0, 1.0)}
+    kernels = {3: Mean(-0.4, 0.1), 5: Mean(0.4, 0.2)}
+    figure = preference_figure(
+        {"bn": kernels}, {"bn": {1: Mean(0.0, 0.0)}}, {"bn": {2: Mean(7.0, 1.0)}}
     )
-    figure = preference_figure({"bn": preference})
     drawn = []
     for axes in figure.axes:
         (bars,) = [each for each in axes.containers if isinstance(each, ErrorbarContainer)]
@@ -160,7 +161,7 @@ def test_of_many_groups_the_newest_are_drawn_and_all_have_their_tables() -> None
 # --- the study of recipes ---
 
 
-def recipes(runs: MadeUpRuns) -> dict[tuple[Cell, ...], tuple[Cell, ...]]:
+def recipes(runs: MadeUpRuns) -> dict[tuple[Entry, ...], tuple[Entry, ...]]:
     """(trainable, γ, weight decay, decays) → (seeds, τ, share of best, τ with FLOPs)."""
     return {row[2:6]: row[6:] for row in recipes_table(runs.runs).rows}
 

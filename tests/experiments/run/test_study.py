@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.figures.study import Row, Study
+from experiments.run.study import Row, Study
 from experiments.stages.indicator import make_scorer
 from experiments.stages.supernet import recorded_scores
 from nas.cost import gather_sum
