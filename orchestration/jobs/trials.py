@@ -171,8 +171,9 @@ def _fit(
             param_space=space,
             tune_config=tune.TuneConfig(
                 num_samples=len(trials),
-                search_alg=BasicVariantGenerator(points_to_evaluate=listed),
-                max_concurrent_trials=num_at_once,
+                search_alg=BasicVariantGenerator(
+                    points_to_evaluate=listed, max_concurrent=num_at_once
+                ),
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,

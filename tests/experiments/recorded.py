@@ -39,9 +39,9 @@ def run_file(
     overrides: Sequence[str] = (),
     *,
     display: Display | None = None,
-    num_at_once: int | None = None,
+    num_at_once: int = 1,
 ) -> Result:
-    """Run a config file in this process, as its command does."""
+    """Run a config file in this process, as its command does, by one driver process by default."""
     experiment = load_experiment(path, overrides)
     return run_experiment(
         plan_experiment(experiment),
@@ -89,7 +89,7 @@ class Recorded:
     @cached_property
     def sweep(self) -> Result:
         """Of `sweep.yaml`: two supernets, four cells, at most three retrainings."""
-        return run_file(self.write("sweep", grid=GRID))
+        return run_file(self.write("sweep", grid=GRID), num_at_once=2)
 
     @cached_property
     def study(self) -> Result:

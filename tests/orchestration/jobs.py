@@ -148,6 +148,7 @@ def count_down(
     inside = marks / "inside"
     if argument.get("alone"):
         inside.touch(exist_ok=False)
+        time.sleep(0.5)
     for left in reversed(range(argument["from"])):
         report({"left": left})
     if "raise" in argument:

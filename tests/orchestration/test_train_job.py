@@ -202,7 +202,8 @@ def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path:
         with cluster({ray.get_runtime_context().gcs_address!r}):
             run_train_job(
                 jobs.count, {config!r}, name="killed", storage_path={str(tmp_path)!r},
-                on_progress=lambda row: print(row["epoch"], flush=True), scaling=Scaling(cpus_per_worker=2),
+                on_progress=lambda row: print(row["epoch"], flush=True),
+                scaling=Scaling(cpus_per_worker=2),
             )
     """
     driver = python(program, stdout=subprocess.PIPE)

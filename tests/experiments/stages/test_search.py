@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
@@ -36,7 +35,6 @@ from orchestration.cluster.scaling import Scaling
 from orchestration.jobs.runner import StageRunner
 from orchestration.store.claims import Claims
 from orchestration.store.failure_log import FailureLog
-from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StageStore
 from orchestration.tracking.stage_runs import Done, StageRuns
 from tests.experiments.configs import ACCURACY, small_plan
@@ -87,16 +85,8 @@ def evaluated(generations: Generations) -> dict[Architecture, float]:
 # --- indicators that score whole architectures ---
 
 
-def search_for_real(cell: CellPlan, tmp_path: Path, *, dies_after: int | None = None) -> Done:
-    """The search stage as a cell makes it; its supernet is in the store.
-
-    The driver dies after a generation, if told to.
-    """
-
-    def on_progress(stage: Stage, row: Mapping[str, float]) -> None:
-        if row["epoch"] == dies_after:
-            raise CrashError
-
+def search_for_real(cell: CellPlan, tmp_path: Path) -> Done:
+    """The search stage as a cell makes it; its supernet is in the store."""
     assert num_epochs(cell.search) == 3
     store, claims = StageStore(tmp_path / "runs"), Claims(tmp_path / "runs")
     inputs = {}
@@ -116,7 +106,7 @@ def search_for_real(cell: CellPlan, tmp_path: Path, *, dies_after: int | None = 
             scaling=Scaling(num_workers),
             max_failures=0,
             code={},
-            on_progress=on_progress,
+            on_progress=lambda stage, row: None,
         )
         return make_search(cell.search, runner, inputs, WorkerPlace(store.path))
 
@@ -128,11 +118,10 @@ def test_an_interrupted_search_on_actors_is_the_one_in_this_process(
 ) -> None:
     cell = searching(tmp_path, cluster__num_workers=2)
     here = score_here(cell, search_payload(cell, tmp_path))
-    with pytest.raises(CrashError):  # after the first generation
-        search_for_real(cell, tmp_path, dies_after=1)
+    updates = iter((Generations.update, crash))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Generations, "update", crash)
-        with pytest.raises(CrashError):  # within the second
+        patch.setattr(Generations, "update", lambda *arguments: next(updates)(*arguments))  # noqa: PLW0108  # one after the other
+        with pytest.raises(CrashError):  # within the second generation
             search_for_real(cell, tmp_path)
     done = search_for_real(cell, tmp_path)
     assert dict(done.record.result) == here.outcome().result
