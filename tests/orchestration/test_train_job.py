@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -30,6 +29,7 @@ from orchestration.store.stage import Stage
 from orchestration.store.stage_store import StorageError
 from orchestration.tracking.live_run import LiveRun
 from orchestration.tracking.tracker import Tracker
+from tests.interrupted import own_processes
 from tests.orchestration import jobs
 from tests.orchestration.records import all_runs, steps
 
@@ -75,25 +75,6 @@ def losses(result: JobResult) -> list[float]:
 def follow(uri: str) -> Callable[[], LiveRun]:
     """How a job is followed in MLflow."""
     return lambda: LiveRun(Tracker(uri, "e"), STAGE)
-
-
-def own_processes(name: str) -> list[int]:
-    """The ids of this process's descendants whose name starts so; others' are none of ours."""
-    names, parents = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            head, _, tail = stat.read_text().rpartition(")")
-            pid = int(stat.parent.name)
-            names[pid] = head.partition("(")[2]
-            parents[pid] = int(tail.split()[1])
-    found = []
-    for pid in [pid for pid, each in names.items() if each.startswith(name)]:
-        ancestor = pid
-        while ancestor in parents and ancestor != os.getpid():
-            ancestor = parents[ancestor]
-        if ancestor == os.getpid():
-            found.append(pid)
-    return found
 
 
 def python(program: str, **options: Any) -> subprocess.Popen[str]:
@@ -169,7 +150,7 @@ def test_a_job_that_may_not_go_on_stops_and_another_driver_goes_on_where_it_ende
     result = run_train_job(
         jobs.count, config, name="cut", storage_path=store, on_progress=seen.append
     )
-    assert result.wall_s >= 4 * config["epoch_s"]  # of both
+    assert result.wall_s >= 4 * 0.5  # of both
     assert executions(ran)[:num_done] == list(range(1, num_done + 1))
     assert (executions(ran).count(2), executions(ran)[-1]) == (1, 4)
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]

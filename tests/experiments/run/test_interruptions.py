@@ -30,7 +30,7 @@ from tests.experiments import command
 from tests.experiments.configs import plan_file, small_plan, write_config
 from tests.experiments.recorded import run_file, tracked
 from tests.experiments.stage_work import payload, run, saved, supernet_of
-from tests.interrupted import assert_same_value, without_timings
+from tests.interrupted import assert_same_value, own_processes, without_timings
 from tests.orchestration.conftest import MlflowServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -58,7 +58,7 @@ def wait_for(condition: Callable[[], Any], limit_s: float = 200.0) -> Any:
     end_s = time.monotonic() + limit_s
     while not (met := condition()):
         assert time.monotonic() < end_s, "it did not come to pass"
-        time.sleep(0.02)
+        time.sleep(0.1)
     return met
 
 
@@ -104,25 +104,6 @@ def is_interrupted(config: Path) -> bool:
     return [states[0], *status.members.values()] == ["interrupted", "interrupted"]
 
 
-def ray_processes(title: str) -> list[int]:
-    """The processes of this process's cluster whose title begins with ``ray::`` and ``title``."""
-    table = subprocess.run(
-        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
-    ).stdout
-    children: dict[int, list[tuple[int, str]]] = {}
-    for line in table.splitlines()[1:]:
-        pid, parent, arguments = line.split(None, 2)
-        children.setdefault(int(parent), []).append((int(pid), arguments))
-    matching: list[int] = []
-    pending = [os.getpid()]
-    while pending:
-        for child, arguments in children.get(pending.pop(), []):
-            pending.append(child)
-            if arguments.startswith(f"ray::{title}"):
-                matching.append(child)
-    return matching
-
-
 @contextmanager
 def beside(function: Callable[[], None]) -> Iterator[None]:
     """Do something in another thread, and see that it was done."""
@@ -164,13 +145,13 @@ def test_interrupted_and_killed_again_and_again_it_goes_on_where_it_stopped(
             assert {each.info.status for each in tracked(tmp_path)} == {"KILLED"}
         # It was stopped in the middle, and later than the one before.
         assert newest_checkpoint(tmp_path) > before
-        before = newest_checkpoint(tmp_path)
         assert not list(StageStore(tmp_path / "runs").list())
         wait_for(partial(is_interrupted, config), limit_s=30)  # a killed cluster ends by itself
+        before = newest_checkpoint(tmp_path)
 
     def kill_driver() -> None:
         wait_for(lambda: newest_checkpoint(tmp_path) > before)
-        for pid in ray_processes("ImplicitFunc") or pytest.fail("there is no driver"):
+        for pid in wait_for(lambda: own_processes("ray::ImplicitFu"), limit_s=30):
             os.kill(pid, signal.SIGKILL)
 
     with beside(kill_driver):
