@@ -21,10 +21,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRAS)
 CODE := nas orchestration detection experiments tests
 
-.PHONY: help demo test lint format bench install clean distclean
+.PHONY: help demo test test-gpu lint format bench install clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(STAMP) ## the paper's ablation in small, detection, and a report, on real images
 	@$(BIN)/bnnas sweep experiments/configs/ablation_quickstart.yaml
@@ -33,6 +33,9 @@ demo: $(STAMP) ## the paper's ablation in small, detection, and a report, on rea
 
 test: $(STAMP) ## run the tests
 	@$(BIN)/pytest -n 2 --no-loadscope-reorder
+
+test-gpu: $(STAMP) ## run the tests that need a GPU
+	@$(BIN)/pytest -m gpu
 
 lint: $(STAMP) ## check style, format, types and import contracts
 	@$(BIN)/ruff check $(CODE)

@@ -6,9 +6,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
+from mmcv.transforms import Compose
 from mmdet.apis import inference_detector
 from mmdet.registry import MODELS
+from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
@@ -34,15 +39,24 @@ class Detector:
         self.network.cfg = config
         self.network.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
-    def detect(self, image: str | Path) -> list[dict[str, Any]]:
-        """The objects in an image file, the highest score first.
+    def detect(self, image: str | Path | npt.NDArray[np.uint8]) -> list[dict[str, Any]]:
+        """The objects in an image file, or in an RGB image [H, W, 3], the highest score first.
 
         Returns:
             ``{"label", "bbox": [x, y, width, height], "score"}`` for each: the class's number,
             counted from 0, and the box in the image's pixels.
         """
         with DefaultScope.overwrite_default_scope("mmdet"):
-            instances = inference_detector(self.network, str(image)).pred_instances.cpu()
+            if isinstance(image, np.ndarray):
+                is_grey = len(self.network.data_preprocessor.mean) == 1
+                order = cv2.COLOR_RGB2GRAY if is_grey else cv2.COLOR_RGB2BGR
+                # A pipeline of its own: MMDetection would change the config for good.
+                steps = deepcopy(get_test_pipeline_cfg(self.network.cfg))
+                steps[0].type = "LoadImageFromNDArray"
+                found = inference_detector(self.network, cv2.cvtColor(image, order), Compose(steps))
+            else:
+                found = inference_detector(self.network, str(image))
+            instances = found.pred_instances.cpu()
         return [
             {"label": label, "bbox": [x, y, right - x, bottom - y], "score": score}
             for label, (x, y, right, bottom), score in zip(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.config.places import StorageConfig
 from experiments.config.section import ConfigError
 from experiments.plan.find_stage import FINGERPRINT, find_stage
-from experiments.stages.detect import DETECTOR, build_config
+from experiments.stages.detect import DETECTOR, network_arguments
 from orchestration.store.stage_store import StageRecord, StageStore
 
 if TYPE_CHECKING:
@@ -46,15 +46,10 @@ class DetectorSource:
 
     def runner_config(self) -> Any:
         """MMDetection's config, with COCO's customary folder as its data root; imports it."""
-        config = build_config(
-            self.stage,
-            root="data/coco",
-            class_names=[str(category["name"]) for category in self.categories],
-            pixels=self.pixels,
-        )
-        if "weights" in config.model.backbone:
-            config.model.backbone.weights = None  # torchvision would download what is replaced
-        return config
+        from detection.recipe import detector_config
+
+        arguments = network_arguments(self.stage, self.categories, self.pixels)
+        return detector_config(**arguments, data_root="data/coco")
 
     def load(self) -> Detector:
         """The network; imports MMDetection. Raises WeightsError where the weights do not fit."""

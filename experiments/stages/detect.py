@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from experiments.config.section import ConfigError
 from experiments.figures.numbers import count
 from experiments.plan.decides import DetectContent
 from experiments.plan.detector_plan import DetectorPlan
+from experiments.stages.logged_model import write_detector
 from experiments.stages.worker_place import IMAGES, WEIGHTS
 from orchestration.jobs.runner import Outcome, StageRunner
 from orchestration.jobs.train_job import JobResult
@@ -172,6 +173,12 @@ def make_detect(
         inputs=inputs,
         draw=draw,
         keep=(DETECTOR, DETECTIONS),
+        model=lambda record, folder: write_detector(
+            record,
+            runner.store,
+            folder,
+            network_arguments(stage.config, images.categories, pixels),
+        ),
     )
 
 
@@ -270,23 +277,47 @@ def build_config(
     """
     from detection.recipe import detector_config
 
+    return detector_config(
+        **_config_arguments(stage, class_names, pixels, weights),
+        data_root=root,
+        num_workers=num_workers,
+        num_loaders=num_loaders,
+        use_gpu=use_gpu,
+    )
+
+
+def network_arguments(
+    stage: Mapping[str, Any],
+    categories: Sequence[Mapping[str, Any]],
+    pixels: Mapping[str, list[float]],
+) -> dict[str, Any]:
+    """Those of `detection.recipe.detector_config` that make a trained detector's network."""
+    names = [str(category["name"]) for category in categories]
+    arguments = _config_arguments(stage, names, pixels)
+    if "weights" in arguments["backbone"]:
+        arguments["backbone"]["weights"] = None  # torchvision would download what is replaced
+    return arguments
+
+
+def _config_arguments(
+    stage: Mapping[str, Any],
+    class_names: list[str],
+    pixels: Mapping[str, list[float]],
+    weights: str | None = None,
+) -> dict[str, Any]:
     content = DetectContent.of(stage)
     backbone = dict(content.backbone)
     if weights is not None:
         backbone["checkpoint"] = weights
     elif backbone["type"] == "SearchedBackbone":
         backbone["seed"] = content.seed
-    return detector_config(
-        content.detect.model_dump(mode="json"),
-        backbone=backbone,
-        pixels=pixels,
-        data_root=root,
-        class_names=class_names,
-        seed=content.seed,
-        num_workers=num_workers,
-        num_loaders=num_loaders,
-        use_gpu=use_gpu,
-    )
+    return {
+        "detect": content.detect.model_dump(mode="json"),
+        "backbone": backbone,
+        "pixels": pixels,
+        "class_names": class_names,
+        "seed": content.seed,
+    }
 
 
 def draw_detect(

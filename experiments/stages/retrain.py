@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.plan.decides import RetrainContent
-from experiments.stages.logged_model import write_model
+from experiments.stages.logged_model import write_subnet
 from experiments.stages.worker_place import EXAMPLE, IMAGES, WEIGHTS, WorkerPlace, load_images
 from nas.cost import COST_TABLES
 from orchestration.jobs.runner import Outcome, StageRunner
@@ -65,7 +65,7 @@ def show_retrain(stage: Stage, record: StageRecord, runner: StageRunner) -> Done
 
 
 def _writer(store: StageStore) -> WriteModel:
-    return lambda record, folder: write_model(record, store, folder)
+    return lambda record, folder: write_subnet(record, store, folder)
 
 
 def work(config: dict[str, Any], context: WorkerContext) -> None:

@@ -13,6 +13,7 @@ from orchestration.jobs.worker import LEDGER_NAME, Ledger
 from orchestration.store.stage import JOBS
 from orchestration.store.storage import Storage, StorageError
 from orchestration.tracking.live_run import LiveRun
+from orchestration.tracking.tracker import SYSTEM_METRICS
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
@@ -79,12 +80,15 @@ class Observer:
             self._live = self._follow()
 
     def show(self, row: dict[str, float]) -> None:
-        """An epoch is over; one that was shown before, and is repeated after a crash, is not."""
+        """An epoch is over; one that was shown before, and is repeated after a crash, is not.
+
+        The numbers of :mod:`orchestration.jobs.usage` in it are shown to MLflow alone.
+        """
         if row["epoch"] <= self._last_epoch:
             return
         self._last_epoch = int(row["epoch"])
         if self._on_progress is not None:
-            self._on_progress(dict(row))
+            self._on_progress({k: v for k, v in row.items() if not k.startswith(SYSTEM_METRICS)})
         self.begin()
         if self._live is not None:
             self._live.log_epoch(row)

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestration.jobs.device import describe_device
+from orchestration.jobs.usage import Usage
 from orchestration.store import json_text
 from orchestration.store.storage import reason_of
 
@@ -215,6 +216,7 @@ class RayWorkerContext:
         self.world_size = context.get_world_size()
         self.device = _ray_device()
         self._described = describe_device(self.device)
+        self._usage = Usage(self.device) if self.rank == 0 else None
         self._upload_later = upload_later
         self._started = time.monotonic()
         self._before = Ledger(wall_s=lost_wall_s, device_s=lost_device_s)
@@ -243,7 +245,8 @@ class RayWorkerContext:
     ) -> None:
         """See :meth:`WorkerContext.report`."""
         ledger = self.ledger()
-        self._report(ledger.append(metrics), ledger, save)
+        row = ledger.append(metrics)
+        self._report(row if self._usage is None else row | self._usage.metrics(), ledger, save)
 
     def checkpoint_now(self, save: Callable[[Path], None]) -> None:
         """See :meth:`WorkerContext.checkpoint_now`."""

@@ -36,6 +36,7 @@ from orchestration.tracking.tracker import (
     PUBLISHED,
     RECORD,
     STAGE,
+    SYSTEM_METRICS,
     About,
     cut_tags,
     final_metrics,
@@ -350,7 +351,11 @@ def _tracked(run: Run) -> TrackedRun:
         name=run.info.run_name or run.info.run_id,
         status=run.info.status,
         params=dict(run.data.params),
-        metrics={name: _as_logged(value) for name, value in run.data.metrics.items()},
+        metrics={
+            name: _as_logged(value)
+            for name, value in run.data.metrics.items()
+            if not name.startswith(SYSTEM_METRICS)
+        },
         tags=dict(run.data.tags),
         started_at=run.info.start_time / 1000,
     )

@@ -43,6 +43,7 @@ ERROR = "bnnas.error"
 CELL = "bnnas.cell"
 CODE = "bnnas.code"  # where a result comes from, as JSON
 DEVICE = "bnnas.device"  # what its device-hours are hours of
+SYSTEM_METRICS = "system/"  # MLflow's own: the metrics below it are no result's
 INPUT = "bnnas.input."  # and the kind of the stage whose run id it holds
 PART = "bnnas.part."  # and a number: fingerprints of stages that a group's numbers come from
 PART_DIGITS = 12  # of a fingerprint, there

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -48,6 +49,12 @@ def test_an_image_has_the_objects_of_its_evaluation(
         assert in_cocos_format(objects, image_id) == expected
         scores = [one["score"] for one in objects]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_an_array_has_the_objects_of_its_file(scenes: Path, detector: Detector) -> None:
+    path = scenes / "val2017" / "000000000001.png"
+    with Image.open(path) as image:
+        assert detector.detect(np.asarray(image.convert("RGB"))) == detector.detect(path)
 
 
 def test_boxes_are_in_the_images_own_pixels(

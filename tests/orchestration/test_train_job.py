@@ -122,7 +122,7 @@ def test_a_crash_inside_an_epoch_changes_nothing_and_repeats_no_saved_step(
     assert result.device == {"node": socket.gethostname(), "model": processor(), "num_workers": 1}
     (run,) = all_runs(sqlite_uri)
     assert run.data.tags["bnnas.fingerprint"] == STAGE.fingerprint
-    for key in ("epoch", "train/loss"):
+    for key in ("epoch", "train/loss", "system/cpu_utilization_percentage"):
         assert steps(sqlite_uri, run.info.run_id, key) == [1, 2, 3]
 
 

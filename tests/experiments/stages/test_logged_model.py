@@ -17,34 +17,43 @@ import torch
 import yaml
 
 import nas.data
+from detection.coco.data import image_folder
 from experiments.plan.cell_plan import CellPlan
 from experiments.stages import retrain
-from experiments.stages.logged_model import write_model
+from experiments.stages.logged_model import write_subnet
 from experiments.stages.worker_place import EXAMPLE, IMAGES, WEIGHTS
 from nas.data.memory import MemoryImageSet
 from nas.network import Subnet
 from nas.space import format_architecture, parse_architecture
 from orchestration.store.stage_store import StageRecord, StageStore
 from tests.experiments.configs import small_plan
+from tests.experiments.detectors import Detected
 from tests.experiments.recorded import Recorded
 from tests.experiments.stage_work import payload, put, run, saved
 
 Images = npt.NDArray[np.float32]
 
 # What a user does in a process of their own; the project is on none of its paths.
-USER = """
+HIDDEN = """
 import importlib.util, sys
 from pathlib import Path
 sys.path[:] = [path for path in sys.path if not Path(path, "experiments").is_dir()]  # -e installs
 assert importlib.util.find_spec("experiments") is importlib.util.find_spec("orchestration") is None
 import mlflow, numpy
 model = mlflow.pyfunc.load_model(sys.argv[1])
+"""
+USER = f"""{HIDDEN}
 numpy.save("example.npy", model.input_example)
 numpy.save("logits.npy", model.predict(numpy.load(sys.argv[2])))
 raw = model.get_raw_model()
 assert not raw.network.training
 numpy.save("raw.npy", raw.network(__import__("torch").from_numpy(numpy.load(sys.argv[2]))).detach())
 numpy.savez("normalisation.npz", mean=raw.mean, std=raw.std, class_names=raw.class_names)
+"""
+DETECTOR_USER = f"""{HIDDEN}
+from PIL import Image
+images = [numpy.asarray(Image.open(path).convert("RGB")) for path in sys.argv[2:]]
+model.predict(numpy.stack(images)).to_json("objects.json", orient="records")
 """
 
 
@@ -89,7 +98,7 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
 @pytest.fixture(scope="module")
 def model_folder(retrained: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "model"
-    write_model(retrained.record, retrained.store, folder)
+    write_subnet(retrained.record, retrained.store, folder)
     return folder
 
 
@@ -128,17 +137,16 @@ def test_a_lock_file_where_the_user_stands_stays_there(
     for name in ("uv.lock", "pyproject.toml"):
         (tmp_path / name).write_text("", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    write_model(retrained.record, retrained.store, tmp_path / "model")
+    write_subnet(retrained.record, retrained.store, tmp_path / "model")
     assert not list((tmp_path / "model").glob("*.lock"))
     assert not (tmp_path / "model" / "pyproject.toml").exists()
 
 
-def load_elsewhere(model: str, images_BCHW: Images, folder: Path) -> Callable[[str], Images]:
-    """Load and ask the model in another process that knows nothing of the project."""
-    np.save(folder / "images.npy", images_BCHW)
+def elsewhere(program: str, *arguments: str, folder: Path) -> None:
+    """Run a program in another process that knows nothing of the project."""
     environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
     user = subprocess.run(
-        [sys.executable, "-c", USER, model, str(folder / "images.npy")],
+        [sys.executable, "-c", program, *arguments],
         cwd=folder,
         env={**environment, "PYTHONSAFEPATH": "1"},
         capture_output=True,
@@ -146,6 +154,12 @@ def load_elsewhere(model: str, images_BCHW: Images, folder: Path) -> Callable[[s
         check=False,
     )
     assert user.returncode == 0, user.stderr
+
+
+def load_elsewhere(model: str, images_BCHW: Images, folder: Path) -> Callable[[str], Images]:
+    """Load and ask the model there."""
+    np.save(folder / "images.npy", images_BCHW)
+    elsewhere(USER, model, str(folder / "images.npy"), folder=folder)
     return lambda name: np.asarray(np.load(folder / name))
 
 
@@ -169,10 +183,10 @@ def test_writing_a_model_needs_no_torch(retrained: Retrained, tmp_path: Path) ->
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from experiments.stages.retrain import write_model\n"
+        "from experiments.stages.retrain import write_subnet\n"
         "from orchestration.store.stage_store import StageStore\n"
         "store = StageStore(sys.argv[1])\n"
-        "write_model(store.get(sys.argv[2]), store, Path(sys.argv[3]))\n"
+        "write_subnet(store.get(sys.argv[2]), store, Path(sys.argv[3]))\n"
         "assert 'torch' not in sys.modules\n"
     )
     arguments = [retrained.store.path, retrained.record.fingerprint, str(tmp_path / "model")]
@@ -182,6 +196,29 @@ def test_writing_a_model_needs_no_torch(retrained: Retrained, tmp_path: Path) ->
     assert driver.returncode == 0, driver.stderr
     assert driver.stderr == ""  # MLflow tells of nothing that a terminal should show
     assert (tmp_path / "model" / "MLmodel").is_file()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_detectors_model_gives_its_detections_without_the_project(
+    recorded: Recorded, detected: Detected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", recorded.uri)
+    run = recorded.client.get_run(detected.result["mlflow_run_id"])
+    assert run.outputs is not None
+    (model,) = run.outputs.model_outputs
+    images = sorted(image_folder(detected.scenes, "val").iterdir())[:3]
+    elsewhere(DETECTOR_USER, f"models:/{model.model_id}", *map(str, images), folder=tmp_path)
+    rows = json.loads((tmp_path / "objects.json").read_text())
+    expected = [one for one in detected.detections() if one["image_id"] <= 3]
+    assert [(row["image"] + 1, row["label"] + 1) for row in rows] == [
+        (one["image_id"], one["category_id"]) for one in expected
+    ]
+    for row, one in zip(rows, expected, strict=True):
+        assert row["class_name"] == str(row["label"])
+        assert row["score"] == pytest.approx(one["score"], abs=1e-5)
+        box = [row[side] for side in ("x", "y", "width", "height")]
+        assert box == pytest.approx(one["bbox"], abs=1e-2)
 
 
 @pytest.mark.ray
