@@ -58,8 +58,8 @@ def assert_same_value(ours: Any, theirs: Any) -> None:
         assert ours == theirs
 
 
-def own_processes(name: str) -> list[int]:
-    """The ids of this process's descendants whose name starts so; others' are none of ours."""
+def own_processes(name: str, ancestor: int | None = None) -> list[int]:
+    """The ids of a process's descendants whose name starts so; of this one's, if none is given."""
     names, parents = {}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -69,9 +69,9 @@ def own_processes(name: str) -> list[int]:
             parents[pid] = int(tail.split()[1])
     found = []
     for pid in [pid for pid, each in names.items() if each.startswith(name)]:
-        ancestor = pid
-        while ancestor in parents and ancestor != os.getpid():
-            ancestor = parents[ancestor]
-        if ancestor == os.getpid():
+        at, root = pid, ancestor or os.getpid()
+        while at in parents and at != root:
+            at = parents[at]
+        if at == root:
             found.append(pid)
     return found

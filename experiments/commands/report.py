@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -73,4 +74,4 @@ def report(
         return
     from experiments.report.terminal import print_report
 
-    print_report(built, Console(), page=page, mlflow=look)
+    print_report(built, Console(), page=os.path.relpath(page), mlflow=look)

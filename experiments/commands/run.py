@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from pathlib import Path
@@ -123,7 +124,7 @@ def _report(
             console,
             kind=result.kind,
             elapsed_s=elapsed_s,
-            page=page,
+            page=None if page is None else _place(page, config.storage.path, result.run_id),
             storage=config.storage.path,
             mlflow=where_to_look(config, named),
             registered=None if registered is None else registered.chain.name,
@@ -132,6 +133,17 @@ def _report(
             num_cached=len(result.cached),
         )
     return page
+
+
+def _place(page: Path, storage: str, run_id: str | None) -> str:
+    """Where whoever gave the command finds the report's page."""
+    from experiments.config.places import is_submitted
+
+    if not is_submitted():
+        return os.path.relpath(page)
+    if "://" in storage:
+        return f"report/{page.name}, an artifact of the run {run_id}"
+    return str(page)
 
 
 def _keep_figure(report: Report, page: Path, result: Result, tracker: Tracker) -> None:

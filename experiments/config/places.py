@@ -140,6 +140,11 @@ def open_tracker(config: AnyConfig) -> Tracker:
     return Tracker(tracking_uri(config.tracking, config.storage), config.tracking.experiment)
 
 
+def is_submitted() -> bool:
+    """Whether this process is a submitted job's, whose folder is gone when it ends."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 def where_to_look(config: AnyConfig, arguments: Sequence[str]) -> str:
     """Where the tracked runs are seen: the server's address, or the command that opens the UI.
 
@@ -147,8 +152,8 @@ def where_to_look(config: AnyConfig, arguments: Sequence[str]) -> str:
     where it does not track in the default place.
     """
     uri = tracking_uri(config.tracking, config.storage)
-    if uri.startswith("http") or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return uri  # in a submitted job, a command would be one for the cluster's head
+    if uri.startswith("http") or is_submitted():
+        return uri  # a command would be one for the cluster's head
     program = "bnnas" if shutil.which("bnnas") else os.path.relpath(sys.argv[0])
     tracks_by_default = uri == tracking_uri(TrackingConfig(), StorageConfig())
     return shlex.join([program, "ui", *(() if tracks_by_default else arguments)])

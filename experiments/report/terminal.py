@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -34,7 +32,7 @@ def print_report(
     kind: str = "report",
     elapsed_s: float | None = None,
     storage: str | None = None,
-    page: Path | None = None,
+    page: str | None = None,
     mlflow: str | None = None,
     registered: str | None = None,
     failures: Mapping[str, str] | None = None,
@@ -49,7 +47,7 @@ def print_report(
         kind: `run`, `sweep`, `correlate` or `detect`; `report` for all that is tracked.
         elapsed_s: how long the command took.
         storage: where results lie.
-        page: of the report.
+        page: where the report's is.
         mlflow: the command or the address that shows the runs.
         registered: the cell whose network is the newest version of the sweep's model in MLflow.
         failures: what failed, by name, and why.
@@ -82,7 +80,7 @@ def print_report(
     lines = {
         "Elapsed": None if elapsed_s is None else f"{elapsed_s:.0f} s",
         "Results": None if storage is None else escape(storage),
-        "Report": None if page is None else f"[bold]{escape(os.path.relpath(page))}[/]",
+        "Report": None if page is None else f"[bold]{escape(page)}[/]",
         "MLflow": None if mlflow is None else f"[bold]{escape(mlflow)}[/]",
     }
     for name, text in lines.items():

@@ -1,19 +1,30 @@
 """Addresses of MLflow's own pages: an experiment's cells, and those of its newest sweep compared.
 
-MLflow takes filter and order of a list of runs, and the runs that are compared, from the address;
-which columns a list has, it keeps in the browser.
+MLflow takes the runs that are compared from the address. The filter, order and columns of a list
+it keeps in the browser, or, where somebody shares a list with others, in a tag of the experiment
+that the address names.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from orchestration.tracking.tracker import PARENT, STAGE, Tracker
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 _IS_CELL = f"tags.`{STAGE}` = 'cell'"
 _MOST_COMPARED = 100  # an address has an end
+_SHARED = "mlflow.sharedViewState."
+_COLUMNS = [
+    *(f"metrics.`{name}`" for name in ("top1", "val_top1", "flops", "params", "device_hours")),
+    *(f"params.`{name}`" for name in ("trainable", "indicator", "epochs", "seed", "winner")),
+]
 
 
 def compare_page(experiment_id: str, run_ids: Sequence[str]) -> str:
@@ -22,14 +33,19 @@ def compare_page(experiment_id: str, run_ids: Sequence[str]) -> str:
     return f"/#/compare-runs?{query}"
 
 
-def cells_page(experiment_id: str) -> str:
-    """The list of an experiment's cells, the best test top-1 first, after the server's address."""
-    query = {
+def _cells_page(client: MlflowClient, experiment_id: str) -> str:
+    """The list of an experiment's cells, the best test top-1 first; shares it where it is not."""
+    view = {
         "searchFilter": _IS_CELL,
         "orderByKey": "metrics.`top1`",
-        "orderByAsc": "false",
+        "orderByAsc": False,
+        "selectedColumns": _COLUMNS,
     }
-    return f"/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+    text = json.dumps(view, sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    if _SHARED + key not in client.get_experiment(experiment_id).tags:
+        client.set_experiment_tag(experiment_id, _SHARED + key, text)
+    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={key}"
 
 
 def pages(tracker: Tracker) -> dict[str, str]:
@@ -40,7 +56,7 @@ def pages(tracker: Tracker) -> dict[str, str]:
     """
     with tracker.session() as client:
         experiment_id = tracker.experiment_id()
-        shown = {"The cells, the best first": cells_page(experiment_id)}
+        shown = {"The cells, the best first": _cells_page(client, experiment_id)}
         sweeps = client.search_runs(
             [experiment_id],
             filter_string=f"tags.`{STAGE}` = 'sweep'",

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-c", "from experiments.cli import main; main()"]
@@ -67,3 +67,39 @@ def assert_refused(outcome: Outcome, *words: str) -> None:
     assert "Traceback" not in outcome.err
     for word in words:
         assert word in outcome.err
+
+
+class Head(Protocol):
+    """Of a cluster: where its dashboard is, and what lets one in."""
+
+    address: str
+    token: str
+
+
+class Client:
+    """`bnnas` with the address and the token of a head in its environment."""
+
+    def __init__(self, head: Head, folder: Path) -> None:
+        self.folder = folder
+        self.variables = {
+            "RAY_API_SERVER_ADDRESS": head.address,
+            "RAY_AUTH_TOKEN": head.token,
+            "BNNAS_COMMIT": "0123456789ab",
+            "COLUMNS": "200",
+        }
+
+    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        done = run(*arguments, cwd=self.folder, **self.variables)
+        assert "Traceback" not in done.stderr
+        assert self.variables["RAY_AUTH_TOKEN"] not in done.stdout + done.stderr
+        return done
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*PROGRAM, *map(str, arguments)],
+            cwd=self.folder,
+            env=environment(**self.variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )

@@ -22,8 +22,9 @@ from experiments.config.load import load_detector
 from experiments.plan.graph import list_stages
 from experiments.run import engine
 from experiments.run.display import Display
+from experiments.stages import retrain
 from nas.cost import flops_table
-from nas.space import parse_architecture, space_from_dict
+from nas.space import format_architecture, parse_architecture, space_from_dict
 from orchestration.store.stage_store import StageStore
 from tests.experiments.configs import changed, plan_file, small, write_yaml
 from tests.experiments.detectors import (
@@ -39,6 +40,8 @@ from tests.experiments.detectors import (
     write_detector,
 )
 from tests.experiments.recorded import run_file, tracked
+from tests.experiments.stage_work import payload, put
+from tests.experiments.stage_work import run as run_work
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -208,9 +211,16 @@ def test_a_run_ends_in_detection_on_what_it_has_found(detected: Detected, tmp_pa
 def test_a_sweep_ends_in_detection_on_the_winners_network(
     detected: Detected, tmp_path: Path
 ) -> None:
-    budgets = [FLOPS.of(parse_architecture(ARCH)), FLOPS.minimum]
+    """The network of the second cell is the recorded detector's; the first one's sees nothing."""
+    budgets = [FLOPS.minimum, FLOPS.of(parse_architecture(ARCH))]
     config = write_experiment(detected, tmp_path, grid={"search.max_flops": budgets}, name="grid")
     store = StageStore(tmp_path / "runs")
+    smallest = tuple(int(choice) for choice in np.argmin(FLOPS.table_LN, axis=1))
+    stage = plan_file(config).cells[0].retrain(smallest)
+    context = run_work(retrain.work, payload(stage, tmp_path), tmp_path / "job")
+    context.history[-1]["val/top1"] = 0.0
+    size = {"flops": float(FLOPS.minimum)}
+    put(store, stage, context, metrics={**detected.record("retrain").metrics, **size})
     planned = list_stages(plan_file(config), store).stages[-1]
     assert (planned.name, planned.members) == ("detect what the best cell finds", ("detection",))
     # A detector that cannot be trained leaves the cells as they are.
@@ -224,17 +234,16 @@ def test_a_sweep_ends_in_detection_on_the_winners_network(
     result = run_file(config)
     document = result.to_json()
     assert (document["status"], document["winner"]) == ("done", failed["winner"])
-    assert [cell["arch"] for cell in document["cells"]] == [
-        cell["arch"] for cell in failed["cells"]
-    ]
-    winner = next(cell for cell in document["cells"] if cell["name"] == document["winner"])
+    assert document["winner"] == document["cells"][1]["name"]
+    assert [cell["arch"] for cell in document["cells"]] == [format_architecture(smallest), ARCH]
     assert result.detected is not None
-    assert document["detection"]["arch"] == winner["arch"] == result.detected.result["arch"]
+    assert document["detection"]["arch"] == result.detected.result["arch"] == ARCH
+    assert result.detected.fingerprint == detected.record("detect").fingerprint
     (run,) = tracked(tmp_path, f"tags.`bnnas.fingerprint` = '{result.detected.fingerprint}'")
-    assert run.data.tags["bnnas.cell"] == winner["name"]
+    assert run.data.tags["bnnas.cell"] == document["winner"]
     (cell,) = [
         each
-        for each in tracked(tmp_path, f"tags.`bnnas.cell` = '{winner['name']}'")
+        for each in tracked(tmp_path, f"tags.`bnnas.cell` = '{document['winner']}'")
         if "bnnas.input.detect" in each.data.tags
     ]
     assert cell.data.tags["bnnas.input.detect"] == run.info.run_id
