@@ -19,17 +19,16 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **more}
 
 
-def start(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:
+def start(*arguments: object, cwd: Path, **variables: str) -> subprocess.Popen[str]:
     """Begin a command in a process group of its own."""
     return subprocess.Popen(
         [*PROGRAM, *map(str, arguments)],
         cwd=cwd,
-        env=environment(),
+        env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        **options,
     )
 
 
@@ -95,11 +94,4 @@ class Client:
         return done
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*PROGRAM, *map(str, arguments)],
-            cwd=self.folder,
-            env=environment(**self.variables),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return start(*arguments, cwd=self.folder, **self.variables)
