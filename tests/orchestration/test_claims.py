@@ -147,6 +147,23 @@ def test_a_claim_from_elsewhere_is_void_when_it_shows_no_sign_of_life(tmp_path: 
         assert not claims.is_there(STAGE, "far")
 
 
+@pytest.mark.parametrize(("make", "longest_s"), [(on_disk, 0.6), (in_memory, 15.0)])
+def test_who_waits_at_a_bucket_asks_ever_less_often(
+    make: Callable[[Path], Claims],
+    longest_s: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    claims = make(tmp_path)
+    claims.write(STAGE, elsewhere())
+    assert claims.wait(STAGE, lambda: len(pauses) > 60 or None)
+    assert max(pauses[:3]) < 0.4 * 1.5**3
+    assert longest_s / 4 < max(pauses[30:]) <= longest_s
+    assert sum(pauses) > 30 * longest_s / 3
+
+
 def test_a_holder_gives_signs_of_life_and_says_how_far_it_is(tmp_path: Path) -> None:
     claims = Claims(tmp_path, beat_s=0.02)
     claim = claims.attempt(STAGE)

@@ -1,8 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from orchestration.jobs.failure import Decision, causes_of, decide, describe, final_error
+from orchestration.jobs import train_job
+from orchestration.jobs.failure import (
+    Decision,
+    JobStoppedError,
+    causes_of,
+    decide,
+    describe,
+    final_error,
+)
 
 CRASH = None  # stands for Ray's error about a process that died
 BUG = TypeError("unsupported operand")
@@ -60,3 +70,23 @@ def test_a_failed_job_says_who_why_and_how_often() -> None:
         "connection closed by peer."
     )
     assert "died" in describe({-1: RayActorError()})
+
+
+def test_a_cluster_that_goes_away_stops_a_job_and_nothing_has_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import ray
+
+    observed: list[str] = []
+
+    def attempt(*_: object) -> None:
+        raise ray.exceptions.RaySystemError("the raylet is gone")
+
+    monkeypatch.setattr(train_job._Job, "attempt", attempt)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(train_job.Observer, "fail", lambda *_: observed.append("failed"))
+    with pytest.raises(JobStoppedError, match="what it has reached stays"):
+        train_job.run_train_job(
+            lambda config, context: None, {}, name="n", storage_path=str(tmp_path), max_failures=1
+        )
+    assert observed == []
