@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
 
 _PAUSE_S = 1.0
+_START_S = 60.0  # a head that has just been started may take so long to accept jobs
 # A connection can be dead without a word; one that was silent for so long is made anew.
 _SILENCE_S = 300.0
 _FINISHED = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
@@ -138,18 +139,26 @@ class Submissions:
         """
         environment = dict(runtime_env or {})
         variables = {**environment.pop("env_vars", {}), **(env_vars or {})}
+        end_s = time.monotonic() + _START_S
         with self._asking():
-            return self._client.submit_job(
-                entrypoint=_RAYS_OWN_PATH + entrypoint,
-                submission_id=submission_id,
-                metadata=dict(metadata or {}),
-                runtime_env={
-                    **environment,
-                    "working_dir": str(working_dir),
-                    "env_vars": variables,
-                },
-                entrypoint_num_cpus=entrypoint_cpus,
-            )
+            while True:
+                try:
+                    return self._client.submit_job(
+                        entrypoint=_RAYS_OWN_PATH + entrypoint,
+                        submission_id=submission_id,
+                        metadata=dict(metadata or {}),
+                        runtime_env={
+                            **environment,
+                            "working_dir": str(working_dir),
+                            "env_vars": variables,
+                        },
+                        entrypoint_num_cpus=entrypoint_cpus,
+                    )
+                except RuntimeError as error:
+                    # What a head says whose dashboard is there and whose agent is not yet.
+                    if "No available agent" not in str(error) or time.monotonic() > end_s:
+                        raise
+                    time.sleep(_PAUSE_S)
 
     def preflight(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from orchestration.cluster import submission
 from orchestration.cluster.connect import ClusterError
 from orchestration.cluster.dashboard import DEFAULT_ADDRESS, dashboard_address
 from orchestration.cluster.submission import Submissions
@@ -266,6 +267,25 @@ def test_without_the_right_token_nobody_gets_in(ray_head: RayHead, folder: Path)
         assert ("RAY_AUTH_MODE=token" in answer) == (words in (none, wrong))
         for secret in ("0" * 32, ray_head.token, "secret"):
             assert secret not in answer
+
+
+def test_a_head_that_comes_up_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers: list[Any] = [RuntimeError("status code 500: No available agent to submit job"), "id"]
+
+    class Client:
+        def submit_job(self, **_: Any) -> Any:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    monkeypatch.setattr(submission, "check_reachable", lambda address: None)
+    monkeypatch.setattr(submission, "open_client", lambda address: Client())
+    monkeypatch.setattr(submission, "_PAUSE_S", 0.01)
+    assert Submissions(NOBODY).submit("python job.py", tmp_path) == "id"
+    assert answers == []
 
 
 def test_where_nobody_is_the_answer_comes_at_once() -> None:
