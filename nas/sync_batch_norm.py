@@ -43,10 +43,13 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        size = input.new_tensor([input.numel() // input.shape[1]])
-        sums_C, count = _sum(torch.cat([input.sum(dim=(0, 2, 3)), size])).split([input.shape[1], 1])
+        at_least = torch.promote_types(input.dtype, torch.float32)  # bfloat16 counts to 256
+        images = input.to(at_least)
+        size = images.new_tensor([images.numel() // images.shape[1]])
+        sums = torch.cat([images.sum(dim=(0, 2, 3)), size])
+        sums_C, count = _sum(sums).split([images.shape[1], 1])
         mean_C = sums_C / count
-        centred_BCHW = input - mean_C[:, None, None]
+        centred_BCHW = images - mean_C[:, None, None]
         var_C = _sum(centred_BCHW.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
@@ -57,7 +60,7 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(var_C * (count / (count - 1)), momentum)
         scale_C = self.weight * torch.rsqrt(var_C + self.eps)
         normalised: Tensor = centred_BCHW * scale_C[:, None, None] + self.bias[:, None, None]
-        return normalised
+        return normalised.to(input.dtype)
 
 
 def _sum(values: Tensor) -> Tensor:

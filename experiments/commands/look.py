@@ -106,7 +106,7 @@ def serve_ui(tracker: Tracker, port: int, console: Console) -> int:
     if _answers(port):
         raise ValueError(f"port {port} is taken: give another one with --port.")
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, *artifacts),
+        *(sys.executable, "-m", "mlflow", "server", *artifacts),
         *("--host", _HOST, "--port", str(port), "--workers", "1"),
     ]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
@@ -117,7 +117,11 @@ def serve_ui(tracker: Tracker, port: int, console: Console) -> int:
             stderr=log,
             start_new_session=True,
             # Else it starts workers for jobs that runs have no use for, and which outlive it.
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            env={
+                **os.environ,
+                "MLFLOW_BACKEND_STORE_URI": uri,  # with its password, which `ps` would show
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
         )
         try:
             with console.status("Starting MLflow"):
@@ -142,9 +146,14 @@ def serve_ui(tracker: Tracker, port: int, console: Console) -> int:
 def _print_pages(tracker: Tracker, address: str, console: Console) -> None:
     """Where to look first, in addresses that a terminal opens."""
     from orchestration.tracking.links import pages
+    from orchestration.tracking.tracker import TrackingError
 
     console.print(f"MLflow: [bold]{address}[/]")
-    for title, page in pages(tracker).items():
+    try:
+        shown = pages(tracker)
+    except TrackingError:  # who may only read shares no view
+        return
+    for title, page in shown.items():
         console.print(f"{title}:\n  {address.rstrip('/')}{page}", markup=False, soft_wrap=True)
 
 

@@ -126,13 +126,19 @@ def _report(
             elapsed_s=elapsed_s,
             page=None if page is None else _place(page, config.storage.path, result.run_id),
             storage=config.storage.path,
-            mlflow=where_to_look(config, named),
+            mlflow=_pages(result, tracker, where_to_look(config, named)),
             registered=None if registered is None else registered.chain.name,
             failures=result.failures,
             num_executed=len(result.executed),
             num_cached=len(result.cached),
         )
     return page
+
+
+def _pages(result: Result, tracker: Tracker, where: str) -> str:
+    """A server's address is that of the page which compares what was made, where there is one."""
+    page = result.compare_page(tracker) if where.startswith("http") else None
+    return where if page is None else where.rstrip("/") + page
 
 
 def _place(page: Path, storage: str, run_id: str | None) -> str:

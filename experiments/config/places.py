@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from experiments.config.section import Section
+from orchestration.cluster.credentials import without_credentials
 from orchestration.cluster.scaling import Scaling
 from orchestration.tracking.tracker import Tracker
 
@@ -153,7 +154,7 @@ def where_to_look(config: AnyConfig, arguments: Sequence[str]) -> str:
     """
     uri = tracking_uri(config.tracking, config.storage)
     if uri.startswith("http") or is_submitted():
-        return uri  # a command would be one for the cluster's head
+        return without_credentials(uri)  # a command would be one for the cluster's head
     program = "bnnas" if shutil.which("bnnas") else os.path.relpath(sys.argv[0])
     tracks_by_default = uri == tracking_uri(TrackingConfig(), StorageConfig())
     return shlex.join([program, "ui", *(() if tracks_by_default else arguments)])

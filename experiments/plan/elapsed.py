@@ -18,7 +18,7 @@ from experiments.config.places import scaling
 from experiments.plan.cell_plan import describe_images, num_training_images
 from experiments.plan.chain import Chain
 from experiments.plan.forecast import Forecast
-from experiments.plan.graph import ExperimentPlan
+from experiments.plan.graph import DETECTION, ExperimentPlan
 from nas.cost import params_table
 from nas.space import SearchSpace, parse_architecture
 from orchestration.jobs.trials import max_concurrent
@@ -99,14 +99,19 @@ def elapsed(plan: ExperimentPlan, forecast: Forecast, size: ClusterSize) -> Elap
             f"--cluster has no room for {scale.min_workers} workers of {what} each: give more "
             "nodes, cores or GPUs, or lower cluster.num_workers."
         )
-    hours = _hours_by_stage(forecast)
+    hours, known = _hours_by_stage(forecast), _known(forecast)
     rank_bytes = storage_bytes = 0.0
     for one in forecast.listed.stages:
         if one.record is None and one.cell is not None:
             moved = _moved(one.stage, one.cell.space, one.cell.config, scale.min_workers)
             rank_bytes, storage_bytes = rank_bytes + moved[0], storage_bytes + moved[1]
     num_drivers = max_concurrent(jobs_at_once, plan.sharing, len(plan.chains), len(plan.chains))
-    wall_s = _play(plan.chains, hours, scale.min_workers, jobs_at_once, num_drivers)
+    wall_s = _play(plan.chains, hours, known, scale.min_workers, jobs_at_once, num_drivers)
+    if wall_s is not None and plan.detects_last:
+        # Its chain begins when all others have ended; what comes before it is the best cell's.
+        device_hours = hours["detect", known.get(("detect", DETECTION), DETECTION)]
+        if device_hours:
+            wall_s += 3600.0 * device_hours / scale.min_workers + JOB_START_S
     return Elapsed(wall_s, jobs_at_once, rank_bytes, storage_bytes)
 
 
@@ -119,9 +124,20 @@ def _hours_by_stage(forecast: Forecast) -> dict[tuple[str, str], float | None]:
     return hours
 
 
+def _known(forecast: Forecast) -> dict[tuple[str, str], str]:
+    """Kind and member → fingerprint, where it is known by now."""
+    return {
+        (one.stage.kind, member): one.fingerprint
+        for one in forecast.listed.stages
+        if one.fingerprint
+        for member in one.members
+    }
+
+
 def _play(
     chains: tuple[Chain, ...],
     hours: Mapping[tuple[str, str], float | None],
+    known: Mapping[tuple[str, str], str],
     num_workers: int,
     jobs_at_once: int,
     num_drivers: int,
@@ -144,6 +160,8 @@ def _play(
         stage = chain.stages[place] if place < len(chain.stages) else None
         kind = stage.kind if stage is not None else chain.follow[place - len(chain.stages)]
         key = chain.member if stage is None else stage.fingerprint
+        if stage is None:
+            key = known.get((kind, key), key)
         if key in done_s:
             heapq.heappush(ready, (max(now_s, done_s[key]), number, place + 1))
             continue
@@ -152,7 +170,7 @@ def _play(
         if device_hours:
             then_s = max(now_s, free_s[0]) + 3600.0 * device_hours / num_workers + JOB_START_S
             heapq.heapreplace(free_s, then_s)
-        if stage is not None:
+        if key != chain.member:
             done_s[key] = then_s
         heapq.heappush(ready, (then_s, number, place + 1))
     return end_s

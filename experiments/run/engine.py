@@ -75,7 +75,7 @@ def run_experiment(
             num_at_once = num_at_once or max_concurrent(
                 capacity.num_jobs_at_once(scaling(config)),
                 plan.sharing,
-                capacity.driver_room(DRIVER_BYTES),
+                capacity.driver_room(DRIVER_BYTES, scaling(config)),
                 max(1, len(missing)),
             )
         code = provenance()

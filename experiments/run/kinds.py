@@ -28,7 +28,7 @@ from experiments.stages.detect import coco_metrics, detection_json
 from orchestration.store.json_text import JSON
 from orchestration.store.stage_store import StageRecord
 from orchestration.tracking.group_run import GroupRun
-from orchestration.tracking.links import compare_page
+from orchestration.tracking.links import compare
 from orchestration.tracking.models import register_winner
 from orchestration.tracking.tracker import Tracker, TrackingError
 
@@ -177,13 +177,14 @@ class SweepResult(Result):
         except TrackingError as error:
             _log.warning("The winner of %s is not registered in MLflow: %s", self.name, error)
 
+    def compare_page(self, tracker: Tracker) -> str | None:
+        """MLflow's own, of the cells."""
+        return compare(tracker, [cell.run_id for cell in self.cells if cell.run_id is not None])
+
     def note(self, tracker: Tracker) -> str:
         """What was found, below a link to MLflow's own page that compares the cells."""
-        run_ids = [cell.run_id for cell in self.cells if cell.run_id is not None]
-        try:
-            with tracker.session():
-                page = compare_page(tracker.experiment_id(), run_ids)
-        except TrackingError:  # it is away
+        page = self.compare_page(tracker)
+        if page is None:
             return self._description()
         return f"[Compare the cells]({page.removeprefix('/')})\n\n{self._description()}"
 

@@ -25,8 +25,10 @@ import yaml
 from experiments.config.experiment import Experiment
 from experiments.config.load import load_experiment, read_values
 from experiments.plan.find_stage import FINGERPRINT
-from experiments.run.provenance import COMMIT_VARIABLE, LIBRARIES, commit
+from experiments.run.provenance import COMMIT_VARIABLE, LIBRARIES, USER_VARIABLE, commit, user
 from nas.space import built_in_spaces, load_space
+from orchestration.cluster.connect import WORKER_ENVIRONMENT
+from orchestration.cluster.credentials import without_credentials
 from orchestration.cluster.preflight import Request
 
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +80,7 @@ def pack(
     """
     experiment = load_experiment(config, overrides)
     _check_places(experiment)
-    env_vars = _environment(variables)
+    env_vars = {**WORKER_ENVIRONMENT, **_environment(variables)}
     _write_config(read_values(config, overrides), folder)
     for name in _PACKAGES:
         _copy_source(_SOURCE_ROOT / name, folder / name)
@@ -86,8 +88,9 @@ def pack(
     metadata = {
         "bnnas.name": experiment.name,
         "bnnas.command": experiment.kind,
-        "bnnas.storage": experiment.storage.path,
+        "bnnas.storage": without_credentials(experiment.storage.path),
     }
+    env_vars[USER_VARIABLE] = user()
     if (version := commit()) is not None:
         metadata["bnnas.commit"] = env_vars[COMMIT_VARIABLE] = version
     return Package(

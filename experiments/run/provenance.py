@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import importlib.metadata
 import os
 import platform
@@ -20,6 +21,7 @@ from orchestration.tracking.reader import PROGRAM
 from orchestration.tracking.tracker import CODE
 
 COMMIT_VARIABLE = "BNNAS_COMMIT"
+USER_VARIABLE = "BNNAS_USER"
 _OUR_SCRIPTS = (PROGRAM, "cli.py", "__main__.py", "-c")
 LIBRARIES = ("torch", "torchvision", "ray", "mlflow", "numpy")
 _OPTIONAL = ("onedl-mmdetection", "onedl-mmengine", "onedl-mmcv", "mmdet", "mmengine", "mmcv")
@@ -74,12 +76,23 @@ def _versions(libraries: Iterable[str]) -> dict[str, str]:
     return versions
 
 
+def user() -> str:
+    """Who gave the command; of a submitted job, who submitted it."""
+    if given := os.environ.get(USER_VARIABLE):
+        return given
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
 def source_tags(code: Mapping[str, Any]) -> dict[str, str]:
     """MLflow's own tags for where a run comes from, and all of it in one."""
     tags = {
         CODE: json_text.dumps(code),
         "mlflow.source.name": str(code["command"]),
         "mlflow.source.type": "LOCAL",
+        "mlflow.user": user(),
     }
     if code["commit"] is not None:
         tags["mlflow.source.git.commit"] = str(code["commit"])

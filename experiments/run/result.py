@@ -162,6 +162,10 @@ class Result(ABC):
         done = [each for each in self.cells if each.records]
         return max(done, key=lambda each: validation_rank(retrained_of(each.records)), default=None)
 
+    def compare_page(self, tracker: Tracker) -> str | None:
+        """MLflow's page that compares what was made, after the server's address."""
+        return None
+
     @property
     def registered(self) -> ChainResult | None:
         """The cell whose network is registered in MLflow."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # All of `nas` that a network needs; a server takes every file of a model as a request of its own.
 _MODULES = ("__init__.py", "blocks.py", "cost.py", "network.py", "space.py")
-_MMDETECTION = ("onedl-mmdetection", "onedl-mmengine", "onedl-mmcv", "pycocotools")
+_MMDETECTION = ("mmdet", "mmengine", "mmcv", "pycocotools")  # modules; packages have other names
 _HERE = Path(__file__).parent
 
 
@@ -80,6 +80,7 @@ def write_detector(
     """
     from mlflow.types import ColSpec, Schema, TensorSpec
 
+    installed = importlib.metadata.packages_distributions()
     with tempfile.TemporaryDirectory(prefix="model-parts-") as temporary:
         data = Path(temporary, "detector")
         store.fetch(record, DETECTOR_FILE, data / DETECTOR_FILE)
@@ -93,7 +94,10 @@ def write_detector(
             data,
             arguments,
             sources=sources,
-            requirements=("torch", "torchvision", "numpy", "pandas", "wrapt", *_MMDETECTION),
+            requirements=[
+                *("torch", "torchvision", "numpy", "pandas", "wrapt"),
+                *(installed[module][0] for module in _MMDETECTION),
+            ],
             inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
             outputs=Schema(
                 [

@@ -11,6 +11,8 @@ from orchestration.cluster.connect import ClusterError
 from orchestration.cluster.scaling import Scaling
 from orchestration.store.storage import Storage
 
+_GIB = 1024**3
+
 
 def require(scaling: Scaling) -> None:
     """Make sure at once that the connected cluster can hold a job's least number of workers.
@@ -37,15 +39,25 @@ def num_jobs_at_once(scaling: Scaling) -> int:
     return max(1, _room(_nodes(), scaling) // scaling.min_workers)
 
 
-def driver_room(driver_bytes: int) -> int:
-    """How many drivers the memory of this process's node holds."""
+def driver_room(driver_bytes: int, scaling: Scaling) -> int:
+    """How many drivers the memory of this process's node holds, beside one job's worker.
+
+    Raises:
+        ClusterError: not even one, which would wait for ever.
+    """
     import ray
 
     here = ray.get_runtime_context().get_node_id()
     (memory,) = [
         node["Resources"].get("memory", 0.0) for node in _nodes() if node["NodeID"] == here
     ]
-    return int(memory // driver_bytes)
+    beside = scaling.resources_per_worker.get("memory", 0.0)
+    if memory < driver_bytes:
+        raise ClusterError(
+            f"This node gives Ray {memory / _GIB:.1f} GiB of memory, and what drives a cell takes "
+            f"{driver_bytes / _GIB:.1f}: run it where more is free, or raise Ray's --memory."
+        )
+    return max(1, int((memory - beside) // driver_bytes))
 
 
 def check_storage_is_shared(path: str) -> None:

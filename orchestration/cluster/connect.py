@@ -21,6 +21,9 @@ from orchestration.cluster.threads import join_threads
 
 _CONNECT_TIMEOUT_S = 5.0
 _JOIN_TIMEOUT_S, _INTERRUPTED_JOIN_TIMEOUT_S = 60.0, 5.0
+# What every worker's process must find, whoever has started its node: one that asked for no GPU
+# sees none.
+WORKER_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -49,8 +52,8 @@ def cluster(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Threads that outlive the cluster must not start another one.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    # A worker that asked for no GPU sees none.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    for name, value in WORKER_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS") or None
     with contextlib.ExitStack() as stack:
         if address is None:
@@ -153,10 +156,12 @@ def _python_path() -> str | None:
 
 def _runtime_environment() -> dict[str, Any]:
     """The same for an existing cluster, unless a submitted job brings its own working directory."""
-    path = _python_path()
-    if path is None or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return {}
-    return {"env_vars": {"PYTHONPATH": path}}
+    variables = {name: os.environ[name] for name in WORKER_ENVIRONMENT}
+    if (path := _python_path()) is not None:
+        variables["PYTHONPATH"] = path
+    return {"env_vars": variables}
 
 
 def _check_reachable(address: str) -> None:

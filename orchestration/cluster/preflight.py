@@ -1,7 +1,7 @@
 """What a cluster's nodes lack for an experiment, found out by a tiny job before anything is sent.
 
-This file alone is sent, and runs there as a program with the request as its argument: it imports
-nothing of this project. One task for each kind of node looks at what workers will need.
+This file and the request beside it are sent, and it runs there as a program: it imports nothing of
+this project. One task for each kind of node looks at what workers will need.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import platform
 import sys
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+REQUEST = "request.json"
 ANSWER = "preflight:"  # before the problems, as JSON, in the job's log
 _TIMEOUT_S = 10.0
 
@@ -38,8 +40,8 @@ class Request:
     data: Mapping[str, str] = field(default_factory=dict)
     servers: Mapping[str, str] = field(default_factory=dict)
 
-    def to_argument(self) -> str:
-        """For the command line."""
+    def to_json(self) -> str:
+        """For the file; a command line would show what an address has of secrets."""
         return json.dumps(asdict(self))
 
 
@@ -73,6 +75,8 @@ def problems(request: Mapping[str, Any], node: str) -> list[str]:
     for key, address in request["servers"].items():
         try:
             urllib.request.urlopen(address, timeout=_TIMEOUT_S).close()
+        except urllib.error.HTTPError:
+            pass  # it answers, and wants to know who asks
         except (OSError, ValueError) as error:
             found.append(
                 f"Node {node} gets no answer from {key} {address} ({error}): start the server, or "
@@ -126,7 +130,7 @@ def main() -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    request = json.loads(sys.argv[1])
+    request = json.loads(Path(__file__).with_name(REQUEST).read_text(encoding="utf-8"))
     ray.init("auto", log_to_driver=False)
     answers = []
     for node in _kinds(ray.nodes()):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import shlex
 import shutil
 import tempfile
 import time
@@ -38,10 +37,13 @@ _START_S = 60.0  # a head that has just been started may take so long to accept 
 _SILENCE_S = 300.0
 _FINISHED = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 # A node's PATH may begin with any Python, and Ray runs an entry point with that PATH. Put before it
-# is the environment from which the process that starts the entry point has loaded Ray.
+# is the environment from which the process that starts the entry point has loaded Ray; but where
+# Ray has made one of its own, as `pip` and `uv` in a runtime_env ask for, that one comes first.
 _RAYS_OWN_PATH = (
-    "core=$(grep -m1 -o '/.*/ray/[^ ]*[.]so' /proc/$PPID/maps); "
-    'export PATH="${core%/lib*/python3*}/bin:$(dirname "$(readlink /proc/$PPID/exe)"):$PATH"; '
+    'case "${VIRTUAL_ENV-}" in */runtime_resources/*) ;; *) '
+    "core=$(grep -m1 -o '/.*/ray/_raylet[.]so' /proc/$PPID/maps); "
+    'export PATH="${core%/lib*/python3*}/bin:$(dirname "$(readlink /proc/$PPID/exe)"):$PATH";; '
+    "esac; "
 )
 _TOKEN = "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file that holds it)"
 
@@ -174,8 +176,9 @@ class Submissions:
         """
         with tempfile.TemporaryDirectory(prefix="bnnas-preflight-") as folder:
             shutil.copy(preflight.__file__, Path(folder, "preflight.py"))
+            Path(folder, preflight.REQUEST).write_text(request.to_json(), encoding="utf-8")
             submission_id = self.submit(
-                shlex.join(["python", "preflight.py", request.to_argument()]),
+                "python preflight.py",
                 Path(folder),
                 metadata={"bnnas.command": "preflight"},
                 env_vars=env_vars,
@@ -228,11 +231,12 @@ class Submissions:
 
         num_seen = 0
         broken_since_s: float | None = None
-        while self.status(submission_id).status == "PENDING":
-            time.sleep(_PAUSE_S)
+        self.status(submission_id)  # whether there is such a submission
         while True:
             num_replayed = num_seen  # the server always starts with the first line
             try:
+                while self.status(submission_id).status == "PENDING":
+                    time.sleep(_PAUSE_S)
                 for text in self._tail(submission_id):
                     broken_since_s = None
                     unseen = text[num_replayed:]

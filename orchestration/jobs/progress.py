@@ -16,6 +16,7 @@ from typing import Any
 
 from ray.train.v2.api.callback import UserCallback
 
+from orchestration.jobs import usage
 from orchestration.store import json_text
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class EpochWriter(UserCallback):
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
     ) -> None:
         """Ray calls it when all workers have reported."""
-        append(self._path, Epoch(metrics[0]))
+        append(self._path, Epoch(usage.combine(metrics)))
 
 
 class EventReader:

@@ -192,18 +192,24 @@ class StageRunner:
         def current() -> StageRecord | None:
             return self.store.current(stage.fingerprint, read)
 
-        result = self.claims.wait(stage.fingerprint, current)
-        if isinstance(result, StageRecord):
-            return result, True
-        with result as claim:
-            note = self.failures.get(stage.fingerprint)
-            if note is not None and note.owner == claim.waited_for:
-                raise JobError(f"{stage.name} was waited for and failed: {note.message}")
-            record = current()  # it may have come between the last look and the claim
-            if record is not None:
-                return record, True
-            self.store.delete(stage.fingerprint)  # made from what is no longer there
-            return self._make(stage, make, read, claim), False
+        while True:
+            result = self.claims.wait(stage.fingerprint, current)
+            if isinstance(result, StageRecord):
+                return result, True
+            with result as claim:
+                note = self.failures.get(stage.fingerprint)
+                if note is not None and note.owner == claim.waited_for:
+                    raise JobError(f"{stage.name} was waited for and failed: {note.message}")
+                record = current()  # it may have come between the last look and the claim
+                if record is not None:
+                    return record, True
+                self.store.delete(stage.fingerprint)  # made from what is no longer there
+                try:
+                    return self._make(stage, make, read, claim), False
+                except JobStoppedError:
+                    if not claim.lost.is_set():
+                        raise
+            # Somebody else took this process for dead and makes it: wait for them.
 
     def _make(
         self,

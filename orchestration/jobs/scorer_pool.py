@@ -157,10 +157,11 @@ class ScorerPool:
         import ray
 
         scaling = self._scaling
-        needs = scaling.resources_per_worker
+        # As many as share a GPU share what goes with it.
+        needs = {k: self._share * v for k, v in scaling.resources_per_worker.items()}
         options = {
             "num_cpus": needs["CPU"],
-            "num_gpus": self._share if scaling.use_gpu else 0.0,
+            "num_gpus": needs.get("GPU", 0.0),
             "memory": needs.get("memory"),
             "accelerator_type": scaling.accelerator_type,
             "label_selector": dict(scaling.labels) or None,

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
 
 import psutil
 
@@ -20,13 +23,12 @@ class Usage:
     """Samples a worker's node and GPU from a thread of its own.
 
     Args:
-        device: of the worker, such as ``cpu`` or ``cuda:0``; ``system/gpu_0_…`` is about it.
+        device: of the worker, such as ``cpu`` or ``cuda:0``.
     """
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._sums: defaultdict[str, float] = defaultdict(float)
-        self._num_samples = 0
+        self._samples: defaultdict[str, list[float]] = defaultdict(list)
         self._lock = threading.Lock()
         psutil.cpu_percent()  # counts from here
         threading.Thread(target=self._watch, name="usage", daemon=True).start()
@@ -35,9 +37,8 @@ class Usage:
         """Means since the last call: percent, and megabytes (10^6 bytes)."""
         self._sample()
         with self._lock:
-            means = {name: total / self._num_samples for name, total in self._sums.items()}
-            self._sums.clear()
-            self._num_samples = 0
+            means = {name: fmean(values) for name, values in self._samples.items()}
+            self._samples.clear()
         means["cpu_utilization_percentage"] = psutil.cpu_percent()
         return {SYSTEM_METRICS + name: value for name, value in means.items()}
 
@@ -56,8 +57,7 @@ class Usage:
             sample |= _of_gpu(self._device)
         with self._lock:
             for name, value in sample.items():
-                self._sums[name] += value
-            self._num_samples += 1
+                self._samples[name].append(value)
 
 
 def _of_gpu(device: str) -> dict[str, float]:
@@ -67,9 +67,19 @@ def _of_gpu(device: str) -> dict[str, float]:
     try:
         used, total = torch.cuda.device_memory_used(device), torch.cuda.mem_get_info(device)[1]
         return {
-            "gpu_0_utilization_percentage": torch.cuda.utilization(device),
-            "gpu_0_memory_usage_megabytes": used / _MB,
-            "gpu_0_memory_usage_percentage": 100 * used / total,
+            "gpu_utilization_percentage": torch.cuda.utilization(device),
+            "gpu_memory_usage_megabytes": used / _MB,
+            "gpu_memory_usage_percentage": 100 * used / total,
         }
     except Exception:  # noqa: BLE001  # NVML's errors; a curve less must not cost a training
         return {}
+
+
+def combine(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rank 0's row, with the mean over all ranks where it is about what their machines do."""
+    means = {
+        name: fmean(row[name] for row in rows if name in row)
+        for name in rows[0]
+        if name.startswith(SYSTEM_METRICS)
+    }
+    return rows[0] | means

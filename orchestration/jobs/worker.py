@@ -216,7 +216,7 @@ class RayWorkerContext:
         self.world_size = context.get_world_size()
         self.device = _ray_device()
         self._described = describe_device(self.device)
-        self._usage = Usage(self.device) if self.rank == 0 else None
+        self._usage = Usage(self.device)
         self._upload_later = upload_later
         self._started = time.monotonic()
         self._before = Ledger(wall_s=lost_wall_s, device_s=lost_device_s)
@@ -246,7 +246,7 @@ class RayWorkerContext:
         """See :meth:`WorkerContext.report`."""
         ledger = self.ledger()
         row = ledger.append(metrics)
-        self._report(row if self._usage is None else row | self._usage.metrics(), ledger, save)
+        self._report(row | self._usage.metrics(), ledger, save)
 
     def checkpoint_now(self, save: Callable[[Path], None]) -> None:
         """See :meth:`WorkerContext.checkpoint_now`."""
@@ -263,8 +263,12 @@ class RayWorkerContext:
             ray.train.report(row, checkpoint_upload_mode=mode)
             return
         folder = Path(tempfile.mkdtemp(prefix="checkpoint-"))
-        save(folder)
-        ledger.write(folder)
+        try:
+            save(folder)
+            ledger.write(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # a disk may be full already
+            raise
         ray.train.report(
             row,
             checkpoint=ray.train.Checkpoint.from_directory(str(folder)),

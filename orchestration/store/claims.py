@@ -120,6 +120,19 @@ class Claims:
         claim.start()
         return claim
 
+    def was_void(self, fingerprint: str, owner: str, since: float) -> bool:
+        """Whether a sign of life came so late that another has claimed; it is taken back then.
+
+        Args:
+            fingerprint: of the stage.
+            owner: of the claim.
+            since: when the sign was begun, on the monotonic clock.
+        """
+        if time.monotonic() - since < self._stale_s or not self._others(fingerprint, but=owner):
+            return False
+        self.remove(fingerprint, owner)
+        return True
+
     def wait(self, fingerprint: str, look: Callable[[], _T | None]) -> _T | Claim:
         """Wait until ``look`` finds a stage's result or the stage can be claimed.
 
@@ -238,7 +251,11 @@ class Claim:
                 if not self._claims.is_there(self._fingerprint, self.holder.owner):
                     self.lost.set()
                     return
+                start_s = time.monotonic()
                 self._claims.write(self._fingerprint, self.holder)
+                if self._claims.was_void(self._fingerprint, self.holder.owner, start_s):
+                    self.lost.set()
+                    return
             except ValueError as error:  # storage that is away for a moment; others wait longer
                 _log.warning("The claim on a stage could not be renewed: %s", error)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from orchestration.tracking.tracker import PARENT, STAGE, Tracker
+from orchestration.tracking.tracker import PARENT, STAGE, Tracker, TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,8 +27,16 @@ _COLUMNS = [
 ]
 
 
-def compare_page(experiment_id: str, run_ids: Sequence[str]) -> str:
-    """The page that compares some runs of an experiment, after the server's address."""
+def compare(tracker: Tracker, run_ids: Sequence[str]) -> str | None:
+    """The page that compares some runs, after the server's address; None where it is away."""
+    try:
+        with tracker.session():
+            return _compare_page(tracker.experiment_id(), run_ids)
+    except TrackingError:
+        return None
+
+
+def _compare_page(experiment_id: str, run_ids: Sequence[str]) -> str:
     query = urlencode({"runs": json.dumps(run_ids), "experiments": json.dumps([experiment_id])})
     return f"/#/compare-runs?{query}"
 
@@ -55,7 +63,10 @@ def pages(tracker: Tracker) -> dict[str, str]:
         TrackingError: the server is away or refuses.
     """
     with tracker.session() as client:
-        experiment_id = tracker.experiment_id()
+        experiment = client.get_experiment_by_name(tracker.experiment)
+        if experiment is None:
+            return {}
+        experiment_id = experiment.experiment_id
         shown = {"The cells, the best first": _cells_page(client, experiment_id)}
         sweeps = client.search_runs(
             [experiment_id],
@@ -72,5 +83,5 @@ def pages(tracker: Tracker) -> dict[str, str]:
             if len(cells) > 1:
                 run_ids = [run.info.run_id for run in reversed(cells)]
                 title = f"The cells of {sweep.info.run_name} compared"
-                shown[title] = compare_page(experiment_id, run_ids)
+                shown[title] = _compare_page(experiment_id, run_ids)
     return shown

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from nas.network import Supernet
+from nas.sync_batch_norm import synchronise_batch_norm
 from tests.nas import ranks
 from tests.nas.examples import TINY, digit_batches
 
@@ -92,3 +95,21 @@ def test_evaluation_counts_every_image_once(alone: Results, together: list[Resul
     assert alone["evaluation"][2] == 16 * ranks.NUM_STEPS + 1
     for result in together:
         assert result["evaluation"] == pytest.approx(alone["evaluation"], rel=1e-6)
+
+
+def test_in_bfloat16_images_are_counted_and_averaged_in_float32(tmp_path: Path) -> None:
+    images_BCHW = torch.randn(300, 3, 2, 2, generator=torch.Generator().manual_seed(0)).bfloat16()
+    synchronised, plain = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    where = f"file://{tmp_path}/group"
+    dist.init_process_group("gloo", init_method=where, rank=0, world_size=1)
+    try:
+        synchronise_batch_norm(synchronised, "cpu")
+        with torch.autocast("cpu", torch.bfloat16):
+            normalised_BCHW = synchronised(images_BCHW)
+    finally:
+        dist.destroy_process_group()
+    assert normalised_BCHW.dtype == torch.bfloat16
+    expected_BCHW = plain(images_BCHW.float())
+    torch.testing.assert_close(normalised_BCHW.float(), expected_BCHW, rtol=1e-2, atol=1e-2)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(synchronised.state_dict()[name], value, rtol=1e-5, atol=1e-6)

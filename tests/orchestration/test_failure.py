@@ -13,6 +13,7 @@ from orchestration.jobs.failure import (
     describe,
     final_error,
 )
+from orchestration.jobs.job_result import Observer
 
 CRASH = None  # stands for Ray's error about a process that died
 BUG = TypeError("unsupported operand")
@@ -84,7 +85,7 @@ def test_a_cluster_that_goes_away_stops_a_job_and_nothing_has_failed(
 
     monkeypatch.setattr(train_job._Job, "attempt", attempt)
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(train_job.Observer, "fail", lambda *_: observed.append("failed"))
+    monkeypatch.setattr(Observer, "fail", lambda *_: observed.append("failed"))
     with pytest.raises(JobStoppedError, match="what it has reached stays"):
         train_job.run_train_job(
             lambda config, context: None, {}, name="n", storage_path=str(tmp_path), max_failures=1

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from orchestration.cluster.scaling import Scaling
 from orchestration.jobs.device import describe_device
-from orchestration.jobs.failure import JobError
+from orchestration.jobs.failure import JobError, JobStoppedError
 from orchestration.jobs.runner import Outcome, StageRunner
 from orchestration.store.claims import Claims
 from orchestration.store.failure_log import FailureLog
@@ -39,8 +39,8 @@ class Maker:
         return Outcome(result={"arch": "0 1"}, metrics={"top1": 0.5})
 
 
-def make_runner(folder: Path, uri: str) -> StageRunner:
-    claims = Claims(folder / "store")
+def make_runner(folder: Path, uri: str, beat_s: float = 5.0) -> StageRunner:
+    claims = Claims(folder / "store", beat_s=beat_s)
     return StageRunner(
         store=StageStore(folder / "store"),
         claims=claims,
@@ -139,3 +139,21 @@ def test_who_waits_for_a_stage_that_fails_fails_too_and_does_not_make_it_again(
         with pytest.raises(JobError, match="search bn exact was waited for and failed: no luck"):
             waiting.result(30)
     assert second.num_calls == 0
+
+
+def test_who_was_taken_for_dead_has_the_result_of_who_followed(
+    tmp_path: Path, sqlite_uri: str
+) -> None:
+    slow = make_runner(tmp_path, sqlite_uri, beat_s=0.02)
+    other = make_runner(tmp_path, sqlite_uri)
+
+    def make() -> Outcome:
+        holder = slow.claims.holder(STAGE.fingerprint)
+        assert holder is not None
+        slow.claims.remove(STAGE.fingerprint, holder.owner)
+        assert not other.compute(STAGE, Maker()).cached
+        time.sleep(0.5)  # it learns of it
+        raise JobStoppedError("stopped")
+
+    done = slow.compute(STAGE, make)
+    assert (done.cached, done.record.result) == (True, {"arch": "0 1"})

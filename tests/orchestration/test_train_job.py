@@ -171,39 +171,6 @@ def test_a_job_that_may_not_go_on_stops_and_another_driver_goes_on_where_it_ende
     assert not (tmp_path / "store" / "jobs" / "cut").exists()
 
 
-def test_a_killed_driver_and_the_same_command_again(ray_cluster: None, tmp_path: Path) -> None:
-    import ray
-
-    config = {"epochs": 4, "epoch_s": 0.5, "executions": str(tmp_path / "ran")}
-    program = f"""
-        from orchestration.cluster.connect import cluster
-        from orchestration.cluster.scaling import Scaling
-        from orchestration.jobs.train_job import run_train_job
-        from tests.orchestration import jobs
-        with cluster({ray.get_runtime_context().gcs_address!r}):
-            run_train_job(
-                jobs.count, {config!r}, name="killed", storage_path={str(tmp_path)!r},
-                on_progress=lambda row: print(row["epoch"], flush=True),
-                scaling=Scaling(cpus_per_worker=2),
-            )
-    """
-    driver = python(program, stdout=subprocess.PIPE)
-    assert driver.stdout is not None
-    assert any(line.strip() == "2" for line in driver.stdout)
-    driver.kill()
-    driver.wait()
-    done = run_train_job(
-        jobs.count,
-        config,
-        name="killed",
-        storage_path=str(tmp_path),
-        scaling=Scaling(cpus_per_worker=2),
-    )
-    assert losses(done) == SUMS
-    ran = executions(tmp_path / "ran")
-    assert (ran.count(1), ran.count(2), ran[-1]) == (1, 1, 4)
-
-
 def test_whatever_is_killed_frees_the_cores_that_the_next_attempt_needs(
     ray_cluster: None, tmp_path: Path
 ) -> None:
@@ -308,11 +275,11 @@ def test_a_wrong_request_is_not_tried_again(
 
 def test_what_does_not_go_away_fails_the_job(ray_cluster: None, tmp_path: Path) -> None:
     config = {"executions": str(tmp_path / "ran")}
-    with pytest.raises(JobError, match="failed 2 times; last, worker 0 .* the fan is loud") as e:
+    with pytest.raises(JobError, match="failed once; last, worker 0 .* the fan is loud") as e:
         run_train_job(
-            jobs.break_down, config, name="f", storage_path=str(tmp_path / "s"), max_failures=1
+            jobs.break_down, config, name="f", storage_path=str(tmp_path / "s"), max_failures=0
         )
-    assert executions(tmp_path / "ran") == [0, 0]
+    assert executions(tmp_path / "ran") == [0]
     assert "in break_down" in e.value.details
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import signal
 import subprocess
@@ -130,6 +131,8 @@ def test_of_the_environment_only_what_is_named_travels(
     package = pack(config, [], package_folder, variables=variables)
     expected = {"MLFLOW_TRACKING_URI": uri, "AWS_ACCESS_KEY_ID": "key"}
     expected["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "1"
+    expected["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "1"  # who asks for no GPU sees none
+    expected["BNNAS_USER"] = getpass.getuser()
     if (version := commit()) is not None:
         expected["BNNAS_COMMIT"] = version
     assert package.env_vars == expected

@@ -11,15 +11,18 @@ from experiments.plan.elapsed import JOB_START_S, ClusterSize, Elapsed, elapsed
 from experiments.plan.forecast import Rate, forecast
 from experiments.plan.graph import PlannedStage, list_stages
 from nas.cost import params_table
+from nas.space import format_architecture
 from orchestration.store.stage_store import StageStore
-from tests.experiments.configs import plan_file, write_config
+from tests.experiments.configs import plan_file, write_config, write_yaml
+from tests.experiments.detectors import DATA, DETECT, RETRAIN, SPACE
+from tests.experiments.stage_work import put, supernet_of
 
-SUPERNET_S, RETRAIN_S = 3600.0, 7200.0
+SECONDS = {"supernet": 3600.0, "retrain": 7200.0, "detect": 1800.0}
+SUPERNET_S, RETRAIN_S, DETECT_S = SECONDS.values()
 
 
 def said(one: PlannedStage) -> Rate:
-    hours = {"supernet": SUPERNET_S, "retrain": RETRAIN_S}[one.stage.kind] / 3600
-    return Rate(0.0, hours, None, "said")
+    return Rate(0.0, SECONDS[one.stage.kind] / 3600, None, "said")
 
 
 def on(folder: Path, size: str, **changes: Any) -> Elapsed:
@@ -44,6 +47,28 @@ def test_a_stage_that_cells_share_is_made_once(tmp_path: Path) -> None:
     seeds = {"seeds": [0], "grid": {"search.max_flops": [2.5e5, 3e5]}}
     wall_s = on(tmp_path, "nodes=4", **seeds).wall_s
     assert wall_s == SUPERNET_S + RETRAIN_S + 2 * JOB_START_S
+
+
+def test_what_is_in_the_store_takes_no_time_and_what_follows_it_does(tmp_path: Path) -> None:
+    (cell,) = plan_file(write_config(tmp_path, random_baseline__num_architectures=0)).cells
+    store = StageStore(tmp_path / "runs")
+    supernet = put(store, supernet_of(cell))
+    arch = format_architecture(cell.some_architecture())
+    put(
+        store,
+        cell.search,
+        result={"arch": arch},
+        made_from={"supernet": supernet.attempt},
+    )
+    assert on(tmp_path, "nodes=1").wall_s == RETRAIN_S + JOB_START_S
+
+
+def test_the_detector_of_a_sweep_comes_after_all_cells(tmp_path: Path) -> None:
+    write_yaml(tmp_path / "space.yaml", SPACE)
+    changes = {"data": DATA, "detect": DETECT, "retrain": RETRAIN, "space": "space.yaml"}
+    grid = {"search": {"indicator": "flops"}, "grid": {"search.top_k": [1, 2]}}
+    wall_s = on(tmp_path, "nodes=4", **changes, **grid).wall_s
+    assert wall_s == RETRAIN_S + DETECT_S + 2 * JOB_START_S
 
 
 def test_gradients_travel_between_ranks_and_weights_to_the_storage(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,7 +53,7 @@ def test_the_terminal_shows_the_tables_of_the_page(
 
 
 def test_the_last_screen_of_the_demo_has_forty_lines(report: Report) -> None:
-    text = printed(report, page=Path("report/report.html"), mlflow="bnnas ui")
+    text = printed(report, page="report/report.html", mlflow="bnnas ui")
     lines = text.splitlines()
     assert len(lines) <= 40
     assert_shown(table(report.section("ablation"), "ablation-demo"), text)
@@ -76,7 +75,7 @@ def test_what_failed_stands_with_its_reason_above_where_to_look(report: Report) 
         num_executed=3,
         num_cached=14,
         elapsed_s=61.4,
-        page=Path("report.html"),
+        page="report.html",
     )
     assert "bn-bn-[3]" in text  # a name is no markup
     assert "the [red]fan[/] is loud" in text
@@ -101,6 +100,6 @@ def test_a_report_of_all_that_is_tracked_shows_the_newest_of_each() -> None:
 
 
 def test_where_nothing_is_tracked_nothing_is_shown_but_where_to_look() -> None:
-    text = printed(build_report(MadeUpRuns().runs), page=Path("report.html"))
+    text = printed(build_report(MadeUpRuns().runs), page="report.html")
     assert "│" not in text
     assert text.split()[-2:] == ["Report", "report.html"]

@@ -127,9 +127,10 @@ def beside(function: Callable[[], None]) -> Iterator[None]:
 def test_interrupted_and_killed_again_and_again_it_goes_on_where_it_stopped(
     ray_cluster: None, uninterrupted: LocalWorkerContext, tmp_path: Path
 ) -> None:
+    """Its jobs take both cores of the cluster: the next attempt needs what the last one had."""
     import ray
 
-    config = write_config(tmp_path, **LONG)
+    config = write_config(tmp_path, **LONG, cluster__cpus_per_worker=2)
     address, before = ray.get_runtime_context().gcs_address, ""
     for number in (signal.SIGINT, signal.SIGKILL):
         process = command.start("run", config, "--json", cwd=tmp_path, RAY_ADDRESS=address)
