@@ -24,9 +24,9 @@ from nas.space import SearchSpace, parse_architecture
 from orchestration.jobs.trials import max_concurrent
 from orchestration.store.stage import Stage
 
-# Seconds that a job takes beyond its work: the mean of four one-worker jobs that did nothing, one
-# after the other on two cores with other load beside them (8.1 s; docs/decisions/ray-train.md).
-JOB_START_S = 8.0
+# Seconds that a job takes beyond its work: the mean of three one-worker jobs that did nothing, one
+# after the other on two idle cores (docs/decisions/ray-train.md).
+JOB_START_S = 5.7
 _FLOAT_BYTES = 4
 
 

@@ -182,10 +182,11 @@ CLUSTER = """
 import json, sys
 from ray.cluster_utils import Cluster
 port, folder = int(sys.argv[1]), sys.argv[2]
+free = {"dashboard_agent_listen_port": 0}  # other clusters run on this machine
 head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port, "temp_dir": folder}
-cluster = Cluster(initialize_head=True, head_node_args=head)
+cluster = Cluster(initialize_head=True, head_node_args={**head, **free})
 # Each with a folder of its own, as on machines of their own: Ray unpacks what was submitted there.
-nodes = [cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{number}") for number in range(2)]
+nodes = [cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{number}", **free) for number in (1, 2)]
 cluster.wait_for_nodes()
 print(json.dumps([node.all_processes["raylet"][0].process.pid for node in nodes]), flush=True)
 sys.stdin.read()
