@@ -157,22 +157,30 @@ def test_a_cluster_of_another_ray_or_python_is_one_sentence(
 
 
 @pytest.mark.ray
-def test_storage_that_the_nodes_do_not_share_is_refused() -> None:
+def test_on_a_cluster_of_others_gpus_are_hidden_and_storage_has_to_be_shared() -> None:
     # Every process has a memory of its own, as every node has a /tmp of its own.
     done = _python("""
+        import os
+        import ray
         from ray.cluster_utils import Cluster
         from orchestration.cluster.capacity import check_storage_is_shared
         from orchestration.cluster.connect import ClusterError, cluster
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1})
         nodes.add_node(num_cpus=1)
         with cluster(nodes.address):
+            @ray.remote(num_cpus=0)
+            def visible():
+                return os.environ.get("CUDA_VISIBLE_DEVICES")
+            print(repr(ray.get(visible.remote())))
             try:
                 check_storage_is_shared("mock:///runs")
             except ClusterError as error:
                 print(error)
         nodes.shutdown()
     """)
-    assert done.stdout.startswith("storage.path 'mock:///runs' is not shared")
+    hidden, sentence = done.stdout.splitlines()
+    assert hidden == "''"
+    assert sentence.startswith("storage.path 'mock:///runs' is not shared")
     assert "a folder that all nodes mount" in done.stdout
 
 
