@@ -115,7 +115,10 @@ def _report(
     config = result.plan.experiment.shared
     folder = report_folder(config.storage, result.name)
     registered = result.registered
-    page = keep_report(report, folder, tracker, result.run_id)
+    # A detector's only run is that of its last stage.
+    run_ids = [result.run_id, *(stage.mlflow_run_id for stage in result.chains[-1].stages)]
+    run_id = run_ids[0] or run_ids[-1]
+    page = keep_report(report, folder, tracker, run_id)
     if page is not None:
         _keep_figure(report, page, result, tracker)
     if console is not None:
@@ -124,7 +127,7 @@ def _report(
             console,
             kind=result.kind,
             elapsed_s=elapsed_s,
-            page=None if page is None else _place(page, config.storage.path, result.run_id),
+            page=None if page is None else _place(page, config.storage.path, run_id),
             storage=config.storage.path,
             mlflow=_pages(result, tracker, where_to_look(config, named)),
             registered=None if registered is None else registered.chain.name,
