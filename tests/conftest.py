@@ -39,10 +39,7 @@ _RECORDED = {
     "tests/experiments/run/test_sweep.py",
     "tests/experiments/stages/test_logged_model.py",
 }
-_LONGEST = (
-    *("test_train_job.py", "test_interruptions.py", "test_make.py"),
-    *("test_own_cluster.py", "test_submit.py"),
-)
+_LONGEST = ("test_train_job.py", "test_interruptions.py", "test_make.py", "test_submit.py")
 
 
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import platform
 import sys
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -131,7 +132,14 @@ def main() -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     request = json.loads(Path(__file__).with_name(REQUEST).read_text(encoding="utf-8"))
-    ray.init("auto", log_to_driver=False)
+    for pause_s in (2, 4, 8, None):  # a busy head does not answer at once
+        try:
+            ray.init("auto", log_to_driver=False)
+            break
+        except ConnectionError:
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
     answers = []
     for node in _kinds(ray.nodes()):
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
