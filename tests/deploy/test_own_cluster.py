@@ -199,7 +199,8 @@ def cluster(tmp_path: Path) -> Iterator[OwnCluster]:
     token, port = secrets.token_hex(16), free_port()
     folder = tempfile.mkdtemp(prefix="bnnas-")  # the path of a socket must be short
     environment = {
-        **os.environ,
+        **{name: text for name, text in os.environ.items() if not name.startswith("RAY_")},
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "PATH": os.defpath,  # its `python`, if there is one, knows nothing of this project
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
