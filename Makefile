@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRAS)
 CODE := nas orchestration detection experiments tests
 
-.PHONY: help demo test test-gpu lint format bench install clean distclean
+.PHONY: help demo test test-gpu test-cluster lint format bench install clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ test: $(STAMP) ## run the tests
 
 test-gpu: $(STAMP) ## run the tests that need a GPU
 	@$(BIN)/pytest -m gpu
+
+test-cluster: $(STAMP) ## run the test that needs the machine for itself: a cluster with a lost node
+	@BNNAS_OWN_CLUSTER=1 $(BIN)/pytest tests/deploy/test_own_cluster.py
 
 lint: $(STAMP) ## check style, format, types and import contracts
 	@$(BIN)/ruff check $(CODE)

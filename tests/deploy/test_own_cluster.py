@@ -37,7 +37,11 @@ from tests.experiments.configs import plan_file, write_config
 from tests.interrupted import own_processes
 from tests.nas.examples import TINY
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.slow,
+    pytest.mark.skipif("BNNAS_OWN_CLUSTER" not in os.environ, reason="make test-cluster runs it"),
+]
 _KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 _COMPOSED = read_yaml("mlflow/compose.yaml")["services"]["mlflow"]["environment"]
 NUM_EPOCHS = 24

@@ -15,6 +15,7 @@ import pytest
 from experiments.config.load import load_experiment
 from experiments.run.package import pack
 from experiments.run.provenance import commit, provenance
+from orchestration.store.stage_store import StageStore
 from tests.experiments import command
 from tests.experiments.command import Client, assert_refused
 from tests.experiments.configs import plan_file, write_config, write_yaml
@@ -155,6 +156,33 @@ def test_a_job_knows_the_commit_that_it_was_packed_from(
 @pytest.fixture
 def client(ray_head: RayHead, tmp_path: Path) -> Client:
     return Client(ray_head, tmp_path)
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_submitted_experiment_runs_and_leaves_its_results_in_the_storage(
+    client: Client, tmp_path: Path
+) -> None:
+    search = {"indicator": "flops"}
+    config = write_config(tmp_path, search=search, random_baseline__num_architectures=0)
+    # Its process takes a core of the node, and its environment has what the config puts there.
+    environment = "cluster.runtime_env={env_vars: {OMP_NUM_THREADS: '1'}}"
+    cores = "--set=cluster.entrypoint_cpus=0.5"
+    done = client.run("submit", config, "--no-check", "--set", environment, cores)
+    assert done.returncode == 0, done.stdout + done.stderr
+    submission_id, *log = done.stdout.splitlines()
+    assert submission_id.startswith("small-")
+    (chain,) = plan_file(config).chains
+    records = chain.records(StageStore(tmp_path / "runs"))
+    assert records is not None
+    assert {record.code["commit"] for record in records} == {"0123456789ab"}
+
+    again = client.run("logs", submission_id)
+    assert again.returncode == 0
+    assert again.stdout.splitlines() == log
+    (one,) = json.loads(client.run("status", submission_id, "--json").stdout)
+    assert (one["id"], one["status"]) == (submission_id, "SUCCEEDED")
+    assert one["metadata"]["bnnas.storage"] == str(tmp_path / "runs")
 
 
 @pytest.mark.server
