@@ -11,8 +11,7 @@ import signal
 import socket
 import sysconfig
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 from orchestration.cluster.credentials import ray_token
 from orchestration.cluster.threads import join_threads
 
-_CONNECT_TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S = 5.0
 _JOIN_TIMEOUT_S, _INTERRUPTED_JOIN_TIMEOUT_S = 60.0, 5.0
 # What every worker's process must find, whoever has started its node: one that asked for no GPU
 # sees none.
@@ -82,7 +81,7 @@ def cluster(
             options |= {"address": address, "runtime_env": _runtime_environment()}
         before = signal.getsignal(signal.SIGTERM)
         try:
-            _initialise(options, patient=address is not None)
+            ray.init(**options)
         except (ConnectionError, TimeoutError, RuntimeError, ray.exceptions.RayError) as error:
             raise _not_usable(address, error) from error
         except Exception as error:
@@ -96,19 +95,6 @@ def cluster(
             # Ray would answer it with a dump of its own stack; the program's answer is its own.
             signal.signal(signal.SIGTERM, before)
         yield
-
-
-def _initialise(options: Mapping[str, Any], *, patient: bool) -> None:
-    """``ray.init``, and again where a head that is there was too busy to answer."""
-    import ray
-
-    for pause_s in (2.0, 4.0) if patient else ():
-        try:
-            ray.init(**options)
-            return
-        except ConnectionError:
-            time.sleep(pause_s)
-    ray.init(**options)
 
 
 def _join_threads(kind: type[BaseException] | None, *_: object) -> None:

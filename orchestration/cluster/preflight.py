@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import platform
 import sys
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -132,14 +131,7 @@ def main() -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     request = json.loads(Path(__file__).with_name(REQUEST).read_text(encoding="utf-8"))
-    for pause_s in (2, 4, 8, None):  # a busy head does not answer at once
-        try:
-            ray.init("auto", log_to_driver=False)
-            break
-        except ConnectionError:
-            if pause_s is None:
-                raise
-            time.sleep(pause_s)
+    ray.init("auto", log_to_driver=False)
     answers = []
     for node in _kinds(ray.nodes()):
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

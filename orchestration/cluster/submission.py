@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
 
 _PAUSE_S = 1.0
-_START_S = 60.0  # a head that has just been started may take so long to accept jobs
+_START_S = 60.0  # for so long a head that has just been started is asked again
 # A connection can be dead without a word; one that was silent for so long is made anew.
 _SILENCE_S = 300.0
 _FINISHED = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
