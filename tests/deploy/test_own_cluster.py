@@ -12,38 +12,32 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-import requests
 from mlflow import MlflowClient
-from moto.server import ThreadedMotoServer
 
 from experiments.plan.graph import list_stages
 from nas.cost import flops_table
 from orchestration.store.stage_store import StageStore
-from tests.deploy.deploy_files import read_yaml
+from tests.deploy.servers import KEYS, free_port, s3_client
 from tests.experiments.command import Client
 from tests.experiments.configs import plan_file, write_config
 from tests.interrupted import own_processes
 from tests.nas.examples import TINY
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.server,
     pytest.mark.slow,
     pytest.mark.skipif("BNNAS_OWN_CLUSTER" not in os.environ, reason="make test-cluster runs it"),
 ]
-_KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-_COMPOSED = read_yaml("mlflow/compose.yaml")["services"]["mlflow"]["environment"]
 NUM_EPOCHS = 24
 # Two cells that find the smallest network, and a supernet that takes long enough to lose a node.
 SWEEP: dict[str, Any] = {
@@ -56,115 +50,6 @@ SWEEP: dict[str, Any] = {
     "random_baseline__num_architectures": 0,
     "cluster__runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}},
 }
-
-
-def wait_for(condition: Callable[[], Any], limit_s: float = 120.0) -> Any:
-    end_s = time.monotonic() + limit_s
-    while not (met := condition()):
-        assert time.monotonic() < end_s, "it did not come to pass"
-        time.sleep(0.2)
-    return met
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def postgres(name: str) -> str | None:
-    """One of PostgreSQL's programs, which Debian keeps out of the PATH."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *map(str, folders)]))
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[str]:
-    """The URI of a database; root, who may not run PostgreSQL, runs it as its package's user."""
-    initdb, server = postgres("initdb"), postgres("postgres")
-    if initdb is None or server is None:
-        yield f"sqlite:///{tmp_path}/server.db"
-        return
-    user = "postgres" if os.geteuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="bnnas-postgres-"))
-    if user is not None:
-        shutil.chown(folder, user)
-    port, data = free_port(), str(folder / "data")
-    subprocess.run(
-        [initdb, "--auth=trust", "--username=mlflow", "--no-sync", "--encoding=UTF8", data],
-        user=user,
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    command = [server, "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
-    process = subprocess.Popen(
-        command, user=user, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    driver = _COMPOSED["MLFLOW_BACKEND_STORE_URI"].partition("://")[0]
-    try:
-        yield f"{driver}://mlflow@127.0.0.1:{port}/postgres"
-    finally:
-        process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
-        process.wait(timeout=30)
-        shutil.rmtree(folder)
-
-
-@pytest.fixture
-def s3() -> Iterator[str]:
-    """HOST:PORT of a store with the buckets `mlflow` and `runs`."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    for name in ("mlflow", "runs"):
-        client(f"{host}:{port}").create_bucket(Bucket=name)
-    yield f"{host}:{port}"
-    moto.stop()
-
-
-def client(s3: str) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=f"http://{s3}",
-        region_name="us-east-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-    )
-
-
-@pytest.fixture
-def mlflow_server(database: str, s3: str, tmp_path: Path) -> Iterator[str]:
-    """Its address."""
-    port = free_port()
-    environment = {
-        **os.environ,
-        **_KEYS,
-        "MLFLOW_BACKEND_STORE_URI": database,
-        "MLFLOW_ARTIFACTS_DESTINATION": _COMPOSED["MLFLOW_ARTIFACTS_DESTINATION"],
-        "MLFLOW_S3_ENDPOINT_URL": f"http://{s3}",
-        "AWS_DEFAULT_REGION": _COMPOSED["AWS_DEFAULT_REGION"],
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": _COMPOSED["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"],
-    }
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    address, log = f"http://127.0.0.1:{port}", tmp_path / "server.log"
-
-    def answers() -> bool:
-        assert server.poll() is None, log.read_text()
-        try:
-            return requests.get(f"{address}/health", timeout=2).ok
-        except requests.RequestException:
-            return False
-
-    with log.open("wb") as file:
-        server = subprocess.Popen(
-            command, env=environment, stdout=file, stderr=file, cwd=tmp_path, start_new_session=True
-        )
-    try:
-        wait_for(answers)
-        yield address
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
 
 
 @dataclass
@@ -236,18 +121,20 @@ def test_a_submitted_sweep_outlives_a_node(
     uri = f"s3://runs/deep?endpoint_override={s3}&scheme=http&region=us-east-1"
     config = write_config(tmp_path, **SWEEP, storage__path=uri, tracking__uri=mlflow_server)
     bnnas = Client(cluster, tmp_path)
-    bnnas.variables |= _KEYS
-    submitted = bnnas.run("submit", config, "--no-wait", *(f"--env={name}" for name in _KEYS))
+    bnnas.variables |= KEYS
+    submitted = bnnas.run("submit", config, "--no-wait", *(f"--env={name}" for name in KEYS))
     assert submitted.returncode == 0, submitted.stderr
     submission_id = submitted.stdout.strip()
     assert submission_id.startswith("small-")
 
     def checkpoints() -> list[str]:
-        found = client(s3).list_objects_v2(Bucket="runs", Prefix="deep/jobs/").get("Contents", [])
+        found = (
+            s3_client(s3).list_objects_v2(Bucket="runs", Prefix="deep/jobs/").get("Contents", [])
+        )
         return [one["Key"] for one in found if "/checkpoint_" in one["Key"]]
 
     following = bnnas.start("logs", submission_id)
-    wait_for(lambda: checkpoints() or following.poll() is not None)
+    wait_for(lambda: checkpoints() or following.poll() is not None, limit_s=120, pause_s=0.2)
     assert following.poll() is None, following.communicate()
     (struck,) = [pid for pid in cluster.raylets if own_processes("ray::RayTrainWo", pid)]
     os.kill(struck, signal.SIGKILL)
@@ -255,13 +142,14 @@ def test_a_submitted_sweep_outlives_a_node(
     log, err = following.communicate(timeout=200)
     assert following.returncode == 0, log + err
     assert "Raylet is terminated" in log
+    assert f"MLflow    {mlflow_server}/#/compare-runs?" in log
     assert bnnas.run("logs", submission_id).stdout == log
     (one,) = json.loads(bnnas.run("status", submission_id, "--json").stdout)
     assert (one["id"], one["status"]) == (submission_id, "SUCCEEDED")
     assert one["metadata"]["bnnas.storage"] == uri
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in _KEYS.items():
+        for name, value in KEYS.items():
             patch.setenv(name, value)
         records = list(StageStore(uri).list())
         listed = list_stages(plan_file(config), StageStore(uri)).stages
@@ -298,5 +186,5 @@ def test_a_submitted_sweep_outlives_a_node(
     sweep = runs["sweep"][0].info.run_id
     assert f"Report    report/report.html, an artifact of the run {sweep}" in log
     drawn = f"{shown}/artifacts/figures/supernet_training.png"
-    files = client(s3).list_objects_v2(Bucket="mlflow")["Contents"]
+    files = s3_client(s3).list_objects_v2(Bucket="mlflow")["Contents"]
     assert [one for one in files if one["Key"].endswith(drawn)]

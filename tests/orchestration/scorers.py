@@ -7,11 +7,12 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestration.jobs.scorer_pool import Score
+from tests.waiting import wait_for
 
 
 class Climb:
@@ -113,14 +114,6 @@ def take_core() -> Any:
     actor: Any = ray.remote(_Blocker).options(num_cpus=1).remote()
     ray.get(actor.ready.remote())
     return actor
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Return when it holds; fail if it never does."""
-    end_s = time.monotonic() + 100
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
 
 
 def logged(path: Path) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow import fs as pafs
 
 from orchestration.store.claims import Claim, Claims, Holder
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 STAGE = "abc123"
@@ -35,13 +36,6 @@ def in_memory(tmp_path: Path) -> Claims:
 def claims(request: pytest.FixtureRequest, tmp_path: Path) -> Claims:
     make: Callable[[Path], Claims] = request.param
     return make(tmp_path)
-
-
-def wait_for(condition: Callable[[], Any], limit_s: float = 30.0) -> None:
-    end_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end_s, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def test_a_claim_excludes_others_until_it_is_given_up(claims: Claims) -> None:
@@ -187,3 +181,26 @@ def test_a_holder_that_was_taken_for_dead_learns_of_it(tmp_path: Path) -> None:
         claims.remove(STAGE, claim.holder.owner)
         wait_for(claim.lost.is_set)
     assert claims.holder(STAGE) is None
+
+
+def test_a_sign_of_life_that_comes_too_late_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storage that hangs: meanwhile the holder was taken for dead, and followed."""
+    claims = Claims(tmp_path, beat_s=0.02, stale_s=0.2)
+    write = claims.write
+
+    def hang(fingerprint: str, holder: Holder) -> None:
+        if holder.beat == 1 and holder.owner != "far":
+            claims.remove(fingerprint, holder.owner)
+            write(fingerprint, elsewhere())
+            time.sleep(0.3)
+        write(fingerprint, holder)
+
+    monkeypatch.setattr(claims, "write", hang)
+    claim = claims.attempt(STAGE)
+    assert claim is not None
+    with claim:
+        wait_for(claim.lost.is_set)
+        assert not claims.is_there(STAGE, claim.holder.owner)
+    assert claims.is_there(STAGE, "far")

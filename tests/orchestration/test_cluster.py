@@ -6,11 +6,14 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from orchestration.cluster import capacity
 from orchestration.cluster.capacity import (
+    driver_room,
     has_labels,
     num_jobs_at_once,
     num_workers_that_fit,
@@ -255,3 +258,21 @@ def _python(program: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
         check=True,
         timeout=120,
     )
+
+
+def test_a_node_too_small_for_a_driver_is_refused_and_workers_keep_their_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gib = 1024**3
+    here = [{"NodeID": "here", "Resources": {"memory": 8.0 * gib}}]
+    monkeypatch.setattr(capacity, "_nodes", lambda: here)
+    monkeypatch.setattr(
+        "ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here")
+    )
+    assert driver_room(gib, Scaling()) == 8
+    assert driver_room(gib, Scaling(memory_per_worker=6)) == 2
+    assert driver_room(gib, Scaling(memory_per_worker=8)) == 1
+    with pytest.raises(
+        ClusterError, match=r"8\.0 GiB of memory, and what drives a cell takes 9\.0"
+    ):
+        driver_room(9 * gib, Scaling())

@@ -25,6 +25,7 @@ from tests.orchestration import scorers
 from tests.orchestration.records import all_runs, steps
 from tests.orchestration.scorers import Climb, Listed, logged
 from tests.orchestration.test_train_job import follow, python
+from tests.waiting import wait_for
 
 NUM_ROUNDS = 4
 
@@ -123,7 +124,7 @@ def test_a_killed_driver_and_the_same_command_again(
             climb(Path({str(tmp_path)!r}), 2, hold={begun})
     """
     driver = python(program)
-    scorers.wait_for(lambda: len(logged(log)) >= begun or driver.poll() is not None)
+    wait_for(lambda: len(logged(log)) >= begun or driver.poll() is not None)
     driver.kill()  # a round has six items
     driver.wait()
     saved = json.loads((tmp_path / "jobs" / "climb" / "rounds.json").read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 import textwrap
 import time
 from datetime import datetime
@@ -16,6 +17,7 @@ import pytest
 from orchestration.cluster import submission
 from orchestration.cluster.connect import ClusterError
 from orchestration.cluster.dashboard import DEFAULT_ADDRESS, dashboard_address
+from orchestration.cluster.preflight import problems
 from orchestration.cluster.submission import Submissions
 from tests.orchestration.ray_head import Cable, RayHead, web_server
 
@@ -28,6 +30,11 @@ for number in range(8):
     print("line", number, os.environ["COLOUR"])
     time.sleep(pause_s)
 sys.exit(status)
+"""
+ASK_THE_PATH = """
+import subprocess, sys
+import ray
+subprocess.run(["bash", "-c", sys.argv[1] + "echo $PATH"], check=True)
 """
 PROGRAM = """
 import json
@@ -286,6 +293,29 @@ def test_a_head_that_comes_up_is_waited_for(
     monkeypatch.setattr(submission, "_PAUSE_S", 0.01)
     assert Submissions(NOBODY).submit("python job.py", tmp_path) == "id"
     assert answers == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "comes_first"),
+    [({}, False), ({"VIRTUAL_ENV": "/tmp/ray/s/runtime_resources/pip/1/virtualenv"}, True)],
+)
+def test_the_environment_that_ray_has_made_for_a_job_comes_first(
+    variables: dict[str, str], comes_first: bool
+) -> None:
+    path = "/made/bin:/usr/bin:/bin"
+    command = [sys.executable, "-c", ASK_THE_PATH, submission._RAYS_OWN_PATH]
+    done = subprocess.run(
+        command, env={"PATH": path, **variables}, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout.strip() == path) is comes_first
+    assert done.stdout.strip().endswith(path)
+
+
+def test_a_server_with_a_login_answers(tmp_path: Path) -> None:
+    request = {"versions": {}, "storage": str(tmp_path), "data": {}}
+    for status in (200, 401):
+        with web_server(status, "") as address:
+            assert problems({**request, "servers": {"tracking.uri": address}}, "n") == []
 
 
 def test_where_nobody_is_the_answer_comes_at_once() -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -32,6 +31,7 @@ from tests.experiments.recorded import run_file, tracked
 from tests.experiments.stage_work import payload, run, saved, supernet_of
 from tests.interrupted import assert_same_value, own_processes, without_timings
 from tests.orchestration.conftest import MlflowServer
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -52,14 +52,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> LocalWorkerContex
     folder = tmp_path_factory.mktemp("uninterrupted")
     config = payload(supernet_of(small_plan(folder, **LONG)), folder)
     return run(supernet.work, config, folder / "job")
-
-
-def wait_for(condition: Callable[[], Any], limit_s: float = 200.0) -> Any:
-    end_s = time.monotonic() + limit_s
-    while not (met := condition()):
-        assert time.monotonic() < end_s, "it did not come to pass"
-        time.sleep(0.1)
-    return met
 
 
 def newest_checkpoint(folder: Path) -> str:
@@ -134,7 +126,7 @@ def test_interrupted_and_killed_again_and_again_it_goes_on_where_it_stopped(
     address, before = ray.get_runtime_context().gcs_address, ""
     for number in (signal.SIGINT, signal.SIGKILL):
         process = command.start("run", config, "--json", cwd=tmp_path, RAY_ADDRESS=address)
-        wait_for(partial(has_gone_on, process, tmp_path, before))
+        wait_for(partial(has_gone_on, process, tmp_path, before), limit_s=200)
         if number == signal.SIGKILL:
             os.killpg(process.pid, number)
             process.communicate()
@@ -149,11 +141,11 @@ def test_interrupted_and_killed_again_and_again_it_goes_on_where_it_stopped(
         # It was stopped in the middle, and later than the one before.
         assert newest_checkpoint(tmp_path) > before
         assert not list(StageStore(tmp_path / "runs").list())
-        wait_for(partial(is_interrupted, config), limit_s=30)  # its job ends by itself
+        wait_for(partial(is_interrupted, config), limit_s=30, pause_s=0.1)  # its job ends by itself
         before = newest_checkpoint(tmp_path)
 
     def kill_driver() -> None:
-        wait_for(lambda: newest_checkpoint(tmp_path) > before)
+        wait_for(lambda: newest_checkpoint(tmp_path) > before, limit_s=200)
         for pid in wait_for(lambda: own_processes("ray::ImplicitFu"), limit_s=30):
             os.kill(pid, signal.SIGKILL)
 

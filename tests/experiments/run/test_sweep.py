@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import subprocess
 import sys
@@ -108,6 +109,7 @@ def test_every_result_has_one_run_and_can_be_walked_to(recorded: Recorded) -> No
     assert parent.data.metrics["random_baseline"] == result.to_json()["random_baseline"]
     assert result.winner is not None
     assert parent.data.params["winner"] == result.winner.chain.name
+    assert parent.data.tags["mlflow.user"] == getpass.getuser()
 
 
 def test_every_epoch_is_tracked_once_and_figures_are_artifacts(recorded: Recorded) -> None:
